@@ -1,0 +1,63 @@
+# The two commands of the course are `make reports` and `make test`; `make help` lists the rest.
+# A fresh machine needs Python 3.11-3.13 with pip and venv, and make; everything else goes into .venv.
+
+PYTHON  ?= python3
+# More options for pip, e.g. the index of a CPU-only or other CUDA build of torch (README, "CPU or GPU").
+PIP_ARGS ?=
+PROFILE ?= sample
+DATA    ?=
+ENCODER ?=
+ONLY    ?=
+SET     ?=
+
+BIN  := .venv/bin
+ARGS := --profile $(PROFILE) $(if $(DATA),--data $(DATA)) $(if $(ENCODER),--encoder $(ENCODER)) \
+        $(if $(ONLY),--only $(ONLY)) $(foreach pair,$(SET),--set $(pair))
+
+.PHONY: reports test lab check-env lint clean lock help
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make reports     execute the notebooks and write the report; PROFILE= DATA= ENCODER= ONLY=03 SET=\"03.epochs=2\""
+	@echo "make test        lint, types, unit tests, and every notebook on the smoke profile: all that CI runs"
+	@echo "make lab         JupyterLab on the notebooks"
+	@echo "make check-env   what is installed, what is missing, which device"
+	@echo "make lock        resolve requirements.lock and environment.yml anew from pyproject.toml (maintainers)"
+	@echo "make clean       remove runs/ and the built site; 'make clean-all' removes .venv too"
+
+# The stamp is written last, so an interrupted installation is taken up again.
+.venv/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2])' || \
+	  { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1). Use: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+reports: .venv/.installed
+	@$(BIN)/viralbert run $(ARGS)
+	@$(BIN)/viralbert report $(ARGS)
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/viralbert run --profile smoke
+	$(BIN)/pytest
+
+lab: .venv/.installed
+	$(BIN)/jupyter lab notebooks
+
+check-env: .venv/.installed
+	@$(BIN)/viralbert check-env
+
+lock: .venv/.installed
+	$(BIN)/python tools/lock.py
+
+clean:
+	rm -rf runs reports/site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+clean-all: clean
+	rm -rf .venv

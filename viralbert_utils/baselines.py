@@ -1,0 +1,54 @@
+"""The baseline that every model of the course must beat: TF-IDF and logistic regression. Lesson 01 explains it."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
+
+
+def tfidf(max_features: int = 100_000) -> FeatureUnion:
+    """Word 1-2-grams and character 2-5-grams (within words: inflection and typos), each weighted by TF-IDF.
+
+    Args:
+        max_features: Kept n-grams for each of the two, the most frequent ones.
+    """
+    common = {"sublinear_tf": True, "min_df": 2, "max_features": max_features, "dtype": np.float32}
+    words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", preprocessor=_fold, **common)
+    characters = TfidfVectorizer(ngram_range=(2, 5), analyzer="char_wb", preprocessor=_fold, **common)
+    return make_union(words, characters)
+
+
+def tfidf_logistic(
+    max_features: int = 100_000, C: float = 4.0, balanced: bool = False, multi_label: bool = True
+) -> Pipeline:
+    """TF-IDF features and logistic regression, one classifier for each label.
+
+    Args:
+        max_features: See `tfidf`.
+        C: Inverse strength of the L2 penalty.
+        balanced: Weight rows inversely to the frequency of their class.
+        multi_label: Labels are a 0/1 matrix `(n_texts, n_classes)`; otherwise one value a text.
+
+    Returns:
+        An unfitted scikit-learn pipeline with `fit(texts, labels)` and `predict_proba(texts)`.
+    """
+    classifier = one_vs_rest(C, balanced)
+    return make_pipeline(tfidf(max_features), classifier if multi_label else classifier.estimator)
+
+
+def one_vs_rest(C: float = 4.0, balanced: bool = False) -> OneVsRestClassifier:
+    """One logistic regression a label over features that are already computed; arguments as in `tfidf_logistic`."""
+    weight = "balanced" if balanced else None
+    return OneVsRestClassifier(LogisticRegression(C=C, solver="liblinear", class_weight=weight))
+
+
+def majority_scores(labels: np.ndarray, n_texts: int) -> np.ndarray:
+    """The scores of knowing nothing: each class's rate in training, for every text. `(n_texts, n_classes)`."""
+    return np.tile(labels.mean(axis=0), (n_texts, 1))
+
+
+def _fold(text: str) -> str:
+    return text.lower().replace("ё", "е")

@@ -1,0 +1,56 @@
+"""Sets made of two: emotions and virality for the multi-task model, CEDR and GoEmotions for the six-class one.
+
+Lesson 01 builds both. Neither changes a label; rows that have no place in the combined set are left out and counted.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from viralbert_utils.emotions import cedr_with_no_emotion, to_cedr
+
+TASKS = ("emotions", "virality")
+
+
+def two_tasks(emotions: pd.DataFrame, virality: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """The table of ViralBERT v2: every row belongs to one task and carries only that task's label.
+
+    Args:
+        emotions: `text`, `labels` (lists of ids).
+        virality: `text`, `label` (0 or 1).
+        seed: Of the order of rows.
+
+    Returns:
+        Shuffled rows with `text`, `task` (one of `TASKS`), `labels` (list; empty for virality), `label` (0 or 1;
+        missing for emotions).
+    """
+    parts = [
+        pd.DataFrame({"text": emotions["text"], "task": "emotions", "labels": emotions["labels"], "label": pd.NA}),
+        pd.DataFrame({"text": virality["text"], "task": "virality", "label": virality["label"]}).assign(
+            labels=pd.Series([[] for _ in range(len(virality))], index=virality.index, dtype=object)
+        ),
+    ]
+    table = pd.concat(parts, ignore_index=True).sample(frac=1, random_state=seed, ignore_index=True)
+    return table.assign(label=table["label"].astype("Int8"))[["text", "task", "labels", "label"]]
+
+
+def six_classes(emotions: pd.DataFrame, cedr: pd.DataFrame | None = None) -> tuple[pd.DataFrame, int]:
+    """CEDR's six classes from GoEmotions-style rows, and from CEDR's own where there are any.
+
+    Args:
+        emotions: `text`, `labels` (GoEmotions ids); mapped by `emotions.GOEMOTIONS_TO_CEDR`.
+        cedr: `text`, `labels` (CEDR ids, `[]` = no emotion).
+
+    Returns:
+        Rows with `text`, `labels` (positions in `CEDR_CLASSES`), `origin` (`goemotions` or `cedr`), and the number of
+        GoEmotions rows left out because none of their labels has a counterpart.
+    """
+    mapped = pd.DataFrame(
+        {"text": emotions["text"], "labels": [to_cedr(ids) for ids in emotions["labels"]], "origin": "goemotions"}
+    )
+    known = mapped[mapped["labels"].notna()]
+    parts = [known]
+    if cedr is not None:
+        labels = [cedr_with_no_emotion(ids) for ids in cedr["labels"]]
+        parts.append(pd.DataFrame({"text": cedr["text"], "labels": labels, "origin": "cedr"}))
+    return pd.concat(parts, ignore_index=True), len(mapped) - len(known)

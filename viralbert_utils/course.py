@@ -1,0 +1,485 @@
+"""Running the notebooks: profiles, one strict call around papermill, and re-execution only of what has changed.
+
+A notebook says in its metadata what it reads and leaves (`viralbert: {reads: [...], leaves: [...]}`):
+`data:emotions` is a set of the data source, `run:tables/emotions` what an earlier notebook left in the run's folder.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+
+from viralbert_utils import data as data_sets
+from viralbert_utils.data import ROOT, sha256, write_whole
+
+NOTEBOOKS = ROOT / "notebooks"
+MODULE = Path(__file__).parent
+KERNEL = "python3"
+VERSIONS_SHOWN = (
+    "torch",
+    "transformers",
+    "datasets",
+    "scikit-learn",
+    "numpy",
+    "pandas",
+    "matplotlib",
+    "papermill",
+)
+
+
+class CourseError(RuntimeError):
+    """A run that cannot go on; the message names the notebook, the cell and what to do."""
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A source notebook."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """`01_data_preparation`."""
+        return self.path.stem
+
+    @property
+    def number(self) -> str:
+        """`01`."""
+        return self.name[:2]
+
+    @cached_property
+    def node(self) -> nbformat.NotebookNode:
+        """The notebook's content."""
+        return nbformat.read(self.path, as_version=4)
+
+    @property
+    def reads(self) -> list[str]:
+        """Declared inputs."""
+        return list(self.node.metadata.get("viralbert", {}).get("reads", []))
+
+    @property
+    def leaves(self) -> list[str]:
+        """Declared outputs."""
+        return list(self.node.metadata.get("viralbert", {}).get("leaves", []))
+
+    @cached_property
+    def parameters(self) -> dict[str, tuple[str, Any]]:
+        """Parameter -> (type as written, default).
+
+        Raises:
+            CourseError: There is not exactly one cell tagged `parameters`, or a line is no `name: type = literal`.
+        """
+        cells = [cell for cell in self.node.cells if "parameters" in cell.metadata.get("tags", [])]
+        if len(cells) != 1:
+            raise CourseError(f"{self.path.name}: expected exactly one cell tagged 'parameters', found {len(cells)}")
+        found = {}
+        for statement in ast.parse(cells[0].source).body:
+            try:
+                if not isinstance(statement, ast.AnnAssign) or statement.value is None:
+                    raise ValueError
+                found[ast.unparse(statement.target)] = (
+                    ast.unparse(statement.annotation),
+                    ast.literal_eval(statement.value),
+                )
+            except ValueError:
+                raise CourseError(
+                    f"{self.path.name}, parameters cell: expected lines like 'epochs: int = 3  # passes', "
+                    f"found {ast.unparse(statement)!r} (derived values go into the next cell)"
+                ) from None
+        return found
+
+
+def notebooks(folder: Path = NOTEBOOKS) -> list[Notebook]:
+    """All numbered notebooks in order.
+
+    Raises:
+        CourseError: None is there, or two carry the same number.
+    """
+    found = [Notebook(path) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
+    if not found:
+        raise CourseError(f"no notebooks like 01_name.ipynb in {folder}")
+    numbers = [notebook.number for notebook in found]
+    for number in numbers:
+        if numbers.count(number) > 1:
+            raise CourseError(f"two notebooks carry the number {number} in {folder}")
+    return found
+
+
+@dataclass
+class Run:
+    """What to run, with which parameters, and where to: everything that a `viralbert run` is told.
+
+    Attributes:
+        profile: Name of a file in `profiles/`.
+        data: `sample`, `hub` or a folder; the profile's if empty.
+        encoder: Hub name, folder or `embedded`; the profile's if empty.
+        only: Numbers of notebooks; all if empty. What they read from is brought up to date first.
+        settings: `03.epochs=2` each: one parameter of one notebook.
+        root: The repository.
+    """
+
+    profile: str = "sample"
+    data: str = ""
+    encoder: str = ""
+    only: Sequence[str] = ()
+    settings: Sequence[str] = ()
+    root: Path = ROOT
+
+    @property
+    def name(self) -> str:
+        """`sample`, or a name of its own when told otherwise, so that it never overwrites the plain run."""
+        parts = [self.profile, self.data and Path(self.data).name, self.encoder and Path(self.encoder).name]
+        if self.settings:
+            parts.append(hashlib.sha256(" ".join(sorted(self.settings)).encode()).hexdigest()[:8])
+        return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
+
+    @property
+    def folder(self) -> Path:
+        """Where executed notebooks and what they leave are kept."""
+        return self.root / "runs" / self.name
+
+    @property
+    def report(self) -> Path:
+        """`reports/` for the plain sample run, else a folder of the run."""
+        return self.root / "reports" if self.name == "sample" else self.folder / "report"
+
+    @cached_property
+    def notebooks(self) -> list[Notebook]:
+        """All notebooks of the course."""
+        return notebooks(self.root / "notebooks")
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The profile as read.
+
+        Raises:
+            CourseError: There is no such profile, or it is not of the known form.
+        """
+        path = self.root / "profiles" / f"{self.profile}.yaml"
+        if not path.is_file():
+            names = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
+            raise CourseError(f"no profile {self.profile!r}; there are: {names}")
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        expected = {"description", "banner", "offline", "cell_timeout_s", "common", "notebooks"}
+        if not isinstance(config, dict) or set(config) != expected:
+            raise CourseError(f"{path.name}: expected the keys {sorted(expected)}, found {sorted(config or {})}")
+        unknown = set(config["notebooks"] or {}) - {notebook.name for notebook in self.notebooks}
+        if unknown:
+            raise CourseError(f"{path.name}: no notebook named {', '.join(sorted(unknown))}")
+        return config
+
+    def parameters(self, notebook: Notebook) -> dict[str, Any]:
+        """What papermill passes to a notebook, checked against what the notebook declares.
+
+        Raises:
+            CourseError: An unknown parameter, or a value of another type than the default's.
+        """
+        values: dict[str, Any] = dict((self.config["notebooks"] or {}).get(notebook.name) or {})
+        for setting in self.settings:
+            number, name, value = _parse_setting(setting, self.notebooks)
+            if number == notebook.number:
+                values[name] = value
+        common = dict(self.config["common"] or {})
+        if self.data:
+            common["data"] = self.data
+        if self.encoder:
+            common["encoder"] = self.encoder
+        # Folders are given relative to where the command runs; notebooks run in their own folder.
+        for name in ("data", "encoder"):
+            if common.get(name) and Path(str(common[name])).expanduser().is_dir():
+                common[name] = os.path.relpath(Path(common[name]).expanduser(), notebook.path.parent)
+        common["run_dir"] = os.path.relpath(self.folder, notebook.path.parent)
+        values = {name: value for name, value in common.items() if name in notebook.parameters} | values
+        for name, value in values.items():
+            if name not in notebook.parameters:
+                close = difflib.get_close_matches(name, notebook.parameters, 1)
+                raise CourseError(
+                    f"{notebook.name} has no parameter {name!r}{f' (did you mean {close[0]!r}?)' if close else ''}; "
+                    f"it has {', '.join(notebook.parameters)}"
+                )
+            kind = notebook.parameters[name][0]
+            if not _fits(value, kind):
+                raise CourseError(
+                    f"{notebook.name}: parameter {name} is {kind}, got {value!r} ({type(value).__name__})"
+                )
+        return values
+
+    def selected(self) -> list[Notebook]:
+        """The notebooks to bring up to date: those asked for and those they read from, in order.
+
+        Raises:
+            CourseError: A number that no notebook carries.
+        """
+        wanted = {str(number).zfill(2) for number in self.only} or {n.number for n in self.notebooks}
+        unknown = wanted - {n.number for n in self.notebooks}
+        if unknown:
+            raise CourseError(
+                f"no notebook {', '.join(sorted(unknown))}; there are {', '.join(n.name for n in self.notebooks)}"
+            )
+        for notebook in reversed(self.notebooks):
+            if notebook.number in wanted:
+                wanted |= {n.number for n in self.notebooks if set(n.leaves) & set(notebook.reads)}
+        return [notebook for notebook in self.notebooks if notebook.number in wanted]
+
+    def fingerprint(self, notebook: Notebook) -> dict[str, Any]:
+        """Everything on which a notebook's output depends: source, parameters, modules, what it reads."""
+        parameters = self.parameters(notebook)
+        return {
+            "source": _source_hash(notebook.node),
+            "parameters": parameters,
+            "modules": {path.name: sha256(path)[:16] for path in imported_modules(notebook)},
+            "reads": dict(self._digests(notebook, parameters)),
+        }
+
+    def _digests(self, notebook: Notebook, parameters: dict[str, Any]) -> Iterator[tuple[str, str]]:
+        """Name and sha256 of every file that a notebook reads."""
+        here = notebook.path.parent
+        source = str(parameters.get("data", notebook.parameters.get("data", ("str", "sample"))[1]))
+        source = source if source in ("sample", "hub") else str(here / source)
+        for kind, _, name in (item.partition(":") for item in notebook.reads):
+            if kind == "run":
+                found = self.folder / name
+                for path in sorted(found.rglob("*")) if found.is_dir() else [found]:
+                    if path.is_file():
+                        yield f"run:{path.relative_to(self.folder).as_posix()}", sha256(path)
+            elif source == "hub":
+                yield f"data:{name}", f"hub:{data_sets.CONTRACTS[name].hub}"
+            elif data_sets.has(name, source):
+                for path in data_sets.find_files(name, source).values():
+                    yield f"data:{name}/{path.name}", sha256(path)
+        for name, value in parameters.items():
+            if name.endswith("_file") and value and (here / value).is_file():
+                yield f"{name}:{Path(value).name}", sha256(here / value)
+
+    def executed(self, notebook: Notebook) -> Path:
+        """Where the executed copy of a notebook stands."""
+        return self.folder / notebook.path.name
+
+    def is_fresh(self, notebook: Notebook) -> bool:
+        """Whether the executed copy was made from exactly what is there now, and what it left is still there."""
+        path = self.executed(notebook)
+        if not path.is_file():
+            return False
+        stamp = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("viralbert_run", {})
+        left = all((self.folder / item.removeprefix("run:")).exists() for item in notebook.leaves)
+        return left and stamp.get("fingerprint") == self.fingerprint(notebook)
+
+
+def _parse_setting(setting: str, known: Iterable[Notebook]) -> tuple[str, str, Any]:
+    match = re.fullmatch(r"(\d\d)(?:_\w+)?\.(\w+)=(.*)", setting)
+    if not match:
+        raise CourseError(f"expected a setting like 03.epochs=2, got {setting!r}")
+    if match[1] not in {notebook.number for notebook in known}:
+        raise CourseError(f"setting {setting!r}: there is no notebook {match[1]}")
+    return match[1], match[2], yaml.safe_load(match[3])
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if value is None:
+        return "None" in kind
+    name = re.split(r"[\[|\s]", kind)[0]
+    types: dict[str, tuple[type, ...]] = {
+        "int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "list": (list,), "dict": (dict,),
+    }  # fmt: skip
+    if name not in types:
+        raise CourseError(f"parameter type {kind!r} is not known; use {', '.join(types)}")
+    return isinstance(value, types[name]) and (name == "bool" or not isinstance(value, bool))
+
+
+def _source_hash(node: nbformat.NotebookNode) -> str:
+    cells = [[cell.cell_type, cell.source, sorted(cell.metadata.get("tags", []))] for cell in node.cells]
+    declared = node.metadata.get("viralbert", {})
+    return hashlib.sha256(json.dumps([cells, declared], ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def imported_modules(notebook: Notebook) -> list[Path]:
+    """Files of the shared module that a notebook uses, directly or through one another, sorted by name."""
+    code = "\n".join(cell.source for cell in notebook.node.cells if cell.cell_type == "code")
+    # Magics are no Python; what they import does not matter here.
+    code = "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in code.splitlines())
+    pending, found = _imports(ast.parse(code)), set()
+    while pending:
+        path = MODULE / f"{pending.pop()}.py"
+        if path.is_file() and path not in found:
+            found.add(path)
+            pending |= _imports(ast.parse(path.read_text(encoding="utf-8")))
+    return sorted(found)
+
+
+def _imports(tree: ast.AST) -> set[str]:
+    names = set()
+    for statement in ast.walk(tree):
+        if isinstance(statement, ast.ImportFrom) and statement.module == "viralbert_utils":
+            names |= {alias.name for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("viralbert_utils."):
+            names.add(str(statement.module).split(".")[1])
+        elif isinstance(statement, ast.Import):
+            names |= {a.name.split(".")[1] for a in statement.names if a.name.startswith("viralbert_utils.")}
+    return names
+
+
+@dataclass
+class Outcome:
+    """What a run did: executed and skipped notebooks by name."""
+
+    executed: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+def run(task: Run) -> Outcome:
+    """Bring the selected notebooks up to date, in order; each finished one is kept, whatever happens after it.
+
+    Raises:
+        CourseError: See `execute`; also a notebook that does not leave what it declares.
+        DataError: The data source lacks what a notebook reads.
+    """
+    selected = task.selected()
+    for notebook in selected:
+        task.parameters(notebook)  # a typo in the last notebook's parameters must not cost the first one's minutes
+    outcome = Outcome()
+    for notebook in selected:
+        if task.is_fresh(notebook):
+            outcome.skipped.append(notebook.name)
+            continue
+        fingerprint = task.fingerprint(notebook)
+        stamp = {"fingerprint": fingerprint, "profile": task.profile, "environment": environment()}
+        execute(notebook, fingerprint["parameters"], task.executed(notebook), task.config["cell_timeout_s"],
+                offline=task.config["offline"], stamp=stamp)  # fmt: skip
+        for item in notebook.leaves:
+            if not (task.folder / item.removeprefix("run:")).exists():
+                task.executed(notebook).unlink()
+                raise CourseError(f"{notebook.name} declares that it leaves {item!r} in {task.folder}, but did not")
+        outcome.executed.append(notebook.name)
+    return outcome
+
+
+def execute(notebook: Notebook, parameters: dict[str, Any], output: Path, cell_timeout_s: int, *, offline: bool = True,
+            stamp: dict[str, Any] | None = None) -> None:  # fmt: skip
+    """Run one notebook with papermill, strictly.
+
+    Args:
+        notebook: Source; never written to.
+        parameters: Must all be declared in the notebook's parameters cell.
+        output: The executed copy, replaced only when the whole notebook has run.
+        cell_timeout_s: Limit for each cell, in seconds.
+        offline: Forbid the hub, so that a run that needs no network cannot start to need one unnoticed.
+        stamp: Kept in the executed copy's metadata.
+
+    Raises:
+        CourseError: No parameters cell, an unknown parameter, no such kernel, a cell that raises, outlasts its limit or
+            takes the kernel down. The copy up to the failing cell is kept in `failed/` beside the output.
+    """
+    import papermill  # a second of imports, needed only when something runs
+    from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    unknown = set(parameters) - set(notebook.parameters)
+    if unknown:
+        raise CourseError(
+            f"{notebook.name} has no parameter {', '.join(sorted(unknown))}; it has {', '.join(notebook.parameters)}"
+        )
+    kernel = notebook.node.metadata.get("kernelspec", {}).get("name")
+    if kernel != KERNEL:
+        raise CourseError(
+            f"{notebook.name} asks for the kernel {kernel!r}; the course runs on {KERNEL!r}: choose that one and save"
+        )
+    partial = output.parent / "failed" / output.name
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    variables = {"MPLBACKEND": "agg", "PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false"}
+    if offline:
+        variables |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    try:
+        with _environment_variables(variables):
+            papermill.execute_notebook(
+                os.path.relpath(notebook.path), os.path.relpath(partial), parameters, kernel_name=KERNEL,
+                cwd=str(notebook.path.parent), execution_timeout=cell_timeout_s, request_save_on_cell_execute=True,
+                progress_bar={"desc": notebook.name, "unit": "cell"},
+                config=Config({"KernelManager": {"transport": "ipc"}}),
+            )  # fmt: skip
+    except PapermillExecutionError as error:
+        raise _failure(notebook, partial, error.exec_count, f"{error.ename}: {error.evalue}") from None
+    except CellTimeoutError:
+        raise _failure(
+            notebook, partial, None, f"took longer than the limit of {cell_timeout_s} s for a cell"
+        ) from None
+    except DeadKernelError:
+        raise _failure(notebook, partial, None, "the kernel died (out of memory?)") from None
+    except NoSuchKernel as error:
+        raise CourseError(
+            f"{notebook.name}: no kernel {error.name!r} is installed; run `python -m ipykernel install --user`"
+        ) from None
+    finished = nbformat.read(partial, as_version=4)
+    finished.metadata["viralbert_run"] = stamp or {}
+    write_whole(output, nbformat.writes(finished))
+    partial.unlink()
+
+
+def _failure(notebook: Notebook, partial: Path, exec_count: int | None, message: str) -> CourseError:
+    cells = [cell for cell in nbformat.read(partial, as_version=4).cells if cell.cell_type == "code"]
+    # Counted as the source shows them: papermill adds a cell of its own for the parameters.
+    own = [cell for cell in cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+
+    def stopped(cell: nbformat.NotebookNode) -> bool:
+        state = cell.metadata.get("papermill", {})
+        return (
+            bool(state.get("exception"))
+            or state.get("status") in ("running", "failed")
+            or (exec_count is not None and cell.execution_count == exec_count)
+        )
+
+    position = next((i for i, cell in enumerate(own) if stopped(cell)), None)
+    if position is None:
+        where = "before its first cell"
+    else:
+        first_line = next((line for line in own[position].source.splitlines() if line.strip()), "")
+        where = f"code cell {position + 1} of {len(own)} ({first_line.strip()[:70]!r})"
+    return CourseError(f"{notebook.name}, {where}: {message}\nThe copy up to that cell: {os.path.relpath(partial)}")
+
+
+@contextmanager
+def _environment_variables(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def environment() -> dict[str, str]:
+    """Python, the main packages, and the device that torch would use here."""
+    versions = {"python": platform.python_version()}
+    versions |= {name: importlib.metadata.version(name) for name in VERSIONS_SHOWN}
+    return versions | {"device": device()}
+
+
+def device() -> str:
+    """`cpu`, `mps`, or the name of the first CUDA device."""
+    import torch
+
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name(0))
+    return "mps" if torch.backends.mps.is_available() else "cpu"

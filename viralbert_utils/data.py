@@ -1,0 +1,442 @@
+"""Reading the course's data sets from the sample, from a folder, or from the hub, with one check for all.
+
+Lesson 01 derives it. A set is described once, in `CONTRACTS`; every source gives the same columns.
+Nothing falls back from one source to another: what cannot be read is an error that says what to do.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from viralbert_utils.emotions import parse_labels
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLE = ROOT / "data" / "sample"
+SPLITS = ("train", "validation", "test")
+FORMATS = (".csv", ".parquet", ".jsonl")
+
+
+class DataError(ValueError):
+    """Input that cannot be used; the message says where, what was expected, what came, and what to do."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a data set must look like.
+
+    Attributes:
+        columns: Required column -> names under which sources carry it, the preferred first.
+        folders: Names of the set's folder (or file) in a data folder.
+        hub: Identifier of the data set on the hub, or `None` when only own data exist.
+        hub_config: Configuration of it, if it has several.
+        optional: Further columns that are kept if present, under their own names.
+    """
+
+    columns: dict[str, tuple[str, ...]]
+    folders: tuple[str, ...]
+    hub: str | None = None
+    hub_config: str | None = None
+    optional: tuple[str, ...] = ()
+
+
+CONTRACTS: dict[str, Contract] = {
+    "emotions": Contract(
+        # The hub's set carries the English original in `text`: the Russian column must win.
+        {"text": ("ru_text", "text"), "labels": ("labels",)},
+        ("emotions", "ru_go_emotions"),
+        "seara/ru_go_emotions",
+        "simplified",
+        ("id",),
+    ),
+    "cedr": Contract({"text": ("text",), "labels": ("labels",)}, ("cedr",), "sagteam/cedr_v1", "enriched", ("source",)),
+    "virality": Contract(
+        {"text": ("text",), "label": ("label",)},
+        ("virality",),
+        optional=("id", "kind", "topic", "published_at", "category", "views", "ctr", "depth", "full_reads_percent"),
+    ),
+    "reviews": Contract(
+        {
+            "film": ("film", "movie_name"),
+            "text": ("text", "content"),
+            "label": ("label", "grade3"),
+        },
+        ("reviews", "kinopoisk"),
+        "blinoff/kinopoisk",
+        optional=("id",),
+    ),
+    "videos": Contract(
+        {"title": ("title",), "description": ("description",)},
+        ("videos",),
+        optional=(
+            "video_id", "subtitles", "is_shorts", "broadcast", "channel_type", "closed", "international",
+            "duration_s", "views", "published_at", "label", "tags",
+        ),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file that was read: where, how many rows, and the sha256 of its bytes."""
+
+    path: str
+    n_rows: int
+    sha256: str
+
+
+@dataclass
+class Dataset:
+    """A loaded set: split name -> table with the contract's columns, and the files it came from.
+
+    A set whose source has no splits is one table under `"all"`. The index of each table is the row's number in its
+    file (the first row below the header is 0), so every later message can point back.
+    """
+
+    name: str
+    source: str
+    splits: dict[str, pd.DataFrame]
+    files: list[SourceFile] = field(default_factory=list)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all splits together."""
+        return sum(len(table) for table in self.splits.values())
+
+
+def load(name: str, source: str = "sample", hub_id: str | None = None) -> Dataset:
+    """Read one of the course's data sets.
+
+    Args:
+        name: A key of `CONTRACTS`.
+        source: `"sample"` (the texts written for this course), `"hub"`, or the path of a folder laid out as
+            `<set>/<split>.csv|parquet|jsonl` or `<set>.csv|parquet|jsonl`, with the hub's column names.
+        hub_id: Another hub identifier, or a local folder in the hub's format, for `source="hub"`.
+
+    Raises:
+        DataError: Unknown set, missing folder, split or column, unreadable file, hub not reachable.
+    """
+    if name not in CONTRACTS:
+        raise DataError(f"unknown data set {name!r}; known sets: {', '.join(CONTRACTS)}")
+    if source == "hub":
+        return _load_hub(name, hub_id)
+    return _from_files(name, source, find_files(name, source))
+
+
+def _from_files(name: str, source: str, paths: Mapping[str, Path]) -> Dataset:
+    dataset = Dataset(name, source, {}, [])
+    for split, path in paths.items():
+        table = read_table(path)
+        dataset.splits[split] = conform(table, name, str(path))
+        shown = path.name if "all" in paths else f"{path.parent.name}/{path.name}"
+        dataset.files.append(SourceFile(shown, len(table), sha256(path)))
+    return dataset
+
+
+def load_all(source: str, own_files: Mapping[str, str] | None = None, max_rows: int = 0) -> dict[str, Dataset]:
+    """Every set that the source has, by name; emotions and virality must be among them.
+
+    Args:
+        source: As in `load`.
+        own_files: Set -> table file of your own that takes the place of the source's (empty path: none), e.g.
+            `{"virality": "mine.csv"}` beside the hub, which has no virality set.
+        max_rows: Only the first rows of each table; 0 = all.
+
+    Raises:
+        DataError: As in `load`.
+    """
+    own = {name: path for name, path in (own_files or {}).items() if path}
+    found = {name: load(name, source) for name in CONTRACTS if name not in own and has(name, source)}
+    for name, path in own.items():
+        file = Path(path).expanduser()
+        if not file.is_file():
+            raise DataError(f"no file {path!r} for the set {name!r}; expected a CSV, Parquet or JSONL table")
+        found[name] = _from_files(name, str(path), {"all": file})
+    for name in ("emotions", "virality"):
+        if name not in found:
+            load(name, source)  # raises, and says what was expected where
+    for dataset in found.values() if max_rows else ():
+        dataset.splits = {split: table.head(max_rows) for split, table in dataset.splits.items()}
+    return {name: found[name] for name in CONTRACTS if name in found}
+
+
+def find_files(name: str, source: str) -> dict[str, Path]:
+    """The files of a set in a data folder: split name (or `"all"`) -> path.
+
+    Raises:
+        DataError: The folder, the set, or a training table in it is missing.
+    """
+    root = SAMPLE if source == "sample" else Path(source).expanduser()
+    if not root.is_dir():
+        raise DataError(f"data folder {source!r} does not exist; give 'sample', 'hub' or an existing folder")
+    for alias in CONTRACTS[name].folders:
+        if (root / alias).is_dir():
+            found = _one_per_split(root / alias)
+            if "train" not in found and "all" not in found:
+                raise DataError(
+                    f"{root / alias} holds no training table: expected train.csv, train.parquet or train.jsonl "
+                    f"(and validation.*, test.* where they exist), found {sorted(os.listdir(root / alias))}"
+                )
+            return found
+        for suffix in FORMATS:
+            if (root / f"{alias}{suffix}").is_file():
+                return {"all": root / f"{alias}{suffix}"}
+    expected = " or ".join(f"{alias}/train.csv" for alias in CONTRACTS[name].folders)
+    raise DataError(f"no data set {name!r} in {source!r}: expected {expected} there (CSV, Parquet or JSONL)")
+
+
+def _one_per_split(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for split in (*SPLITS, "all"):
+        paths = [folder / f"{split}{suffix}" for suffix in FORMATS if (folder / f"{split}{suffix}").is_file()]
+        if len(paths) > 1:
+            raise DataError(
+                f"{folder} holds the split {split!r} twice: {', '.join(p.name for p in paths)}; keep one of them"
+            )
+        if paths:
+            found[split] = paths[0]
+    return found
+
+
+def has(name: str, source: str) -> bool:
+    """Whether a data folder holds the set at all (a folder may hold only some; the hub has those with an id)."""
+    if source == "hub":
+        return CONTRACTS[name].hub is not None
+    try:
+        return bool(find_files(name, source))
+    except DataError:
+        return False
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read CSV, Parquet or JSONL without guessing: every field as it stands, text as text.
+
+    Raises:
+        DataError: Empty file, not UTF-8, or a broken row (named by its line).
+    """
+    reader: dict[str, Callable[[Path], pd.DataFrame]] = {
+        ".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet,
+    }  # fmt: skip
+    if path.suffix not in reader:
+        raise DataError(f"{path}: expected one of {', '.join(FORMATS)}")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty (0 bytes); expected a table with a header and rows")
+    table = reader[path.suffix](path)
+    if table.empty:
+        raise DataError(f"{path} has a header but no rows")
+    return table
+
+
+def _decode(path: Path) -> str:
+    raw = path.read_bytes()
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        try:
+            guess = raw.decode("cp1251")
+            hint = "it reads well as CP1251" if len(re.findall("[а-яё]", guess)) > len(raw) / 4 else "encoding unknown"
+        except UnicodeDecodeError:
+            hint = "encoding unknown"
+        raise DataError(
+            f"{path}, line {line}: expected UTF-8, found byte 0x{raw[error.start]:02x} ({hint}); convert it first: "
+            f"iconv -f CP1251 -t UTF-8 {path.name} > converted.csv"
+        ) from None
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    # The csv module in strict mode, not pandas: pandas fills a short row with NaN and says nothing.
+    previous = csv.field_size_limit(2**31 - 1)
+    rows: list[list[str]] = []
+    reader = csv.reader(io.StringIO(_decode(path), newline=""), strict=True)
+    line = 1
+    try:
+        header = next(reader, [])
+        for row in reader:
+            if row and len(row) != len(header):
+                raise DataError(
+                    f"{path}, row {len(rows)} (line {line + 1}): expected {len(header)} fields "
+                    f"({', '.join(header)}), found {len(row)}; quote fields that contain commas or line breaks"
+                )
+            if row:
+                rows.append(row)
+            line = reader.line_num
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, row {len(rows)} (from line {line + 1}): broken CSV ({error}); "
+            'check for an unclosed quotation mark, and double the quotes inside a field ("")'
+        ) from None
+    finally:
+        csv.field_size_limit(previous)
+    return pd.DataFrame(rows, columns=header, dtype=object)
+
+
+def _read_jsonl(path: Path) -> pd.DataFrame:
+    rows = []
+    for number, line in enumerate(_decode(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, line {number}: not JSON ({error.msg} at character {error.pos})") from None
+        if not isinstance(row, dict):
+            raise DataError(
+                f'{path}, line {number}: expected an object like {{"text": ...}}, found {type(row).__name__}'
+            )
+        rows.append(row)
+    return pd.DataFrame(rows, dtype=object)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path).astype(object)
+    except Exception as error:  # pyarrow raises a family of errors; all mean the same here
+        raise DataError(f"{path} is not a readable Parquet file: {error}") from None
+
+
+def conform(table: pd.DataFrame, name: str, where: str) -> pd.DataFrame:
+    """Give a table the contract's column names, in order; other columns than the contract's are dropped.
+
+    Raises:
+        DataError: A required column is missing (the message lists those that are there).
+    """
+    contract = CONTRACTS[name]
+    chosen = {}
+    for column, names in contract.columns.items():
+        present = [candidate for candidate in names if candidate in table.columns]
+        if not present:
+            raise DataError(
+                f"{where}: column {' or '.join(map(repr, names))} is missing for the set {name!r}; "
+                f"found {', '.join(map(str, table.columns))}"
+            )
+        chosen[column] = table[present[0]]
+    chosen |= {column: table[column] for column in contract.optional if column in table.columns}
+    frame = pd.DataFrame(chosen)
+    if name == "videos":
+        # What is read of a video in one piece; subtitles stay apart, since many videos have none.
+        frame["text"] = frame["title"].fillna("") + "\n" + frame["description"].fillna("")
+    return frame
+
+
+def _load_hub(name: str, hub_id: str | None) -> Dataset:
+    import datasets  # a second of import time that only this source needs
+
+    contract = CONTRACTS[name]
+    identifier = hub_id or contract.hub
+    if identifier is None:
+        raise DataError(
+            f"the set {name!r} has no public hub source: give data=<folder> with {contract.folders[0]}/train.csv, "
+            f"or beside data=hub a file of your own ({name}_file=<path>.csv with {', '.join(contract.columns)})"
+        )
+    config = contract.hub_config if hub_id is None else None
+    try:
+        loaded = datasets.load_dataset(identifier, config)
+    except Exception as error:  # network, missing repository, wrong format: the remedy is the same
+        raise DataError(
+            f"data set {identifier!r} could not be loaded from the hub ({type(error).__name__}: {error}). Without a "
+            "network use data=sample, or download it elsewhere and give data=<folder> (README, 'The full run')"
+        ) from error
+    names = {
+        "train": "train",
+        "validation": "validation",
+        "valid": "validation",
+        "dev": "validation",
+        "test": "test",
+    }
+    result = Dataset(name, f"hub:{identifier}", {}, [])
+    for split, part in loaded.items():
+        table = part.to_pandas()
+        for column, feature in part.features.items():
+            # Class labels arrive as numbers; names are what the contract speaks of (bad / neutral / good).
+            if isinstance(feature, datasets.ClassLabel) and name != "virality":
+                table[column] = [feature.int2str(int(value)) for value in table[column]]
+        result.splits[names.get(str(split), str(split))] = conform(
+            table.astype(object), name, f"{identifier} [{split}]"
+        )
+        result.files.append(SourceFile(f"{identifier} [{split}]", len(table), part._fingerprint))
+    if list(result.splits) == ["train"] and name == "reviews":
+        result.splits = {"all": result.splits["train"]}
+    return result
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file so that it is either the old one or the new one, never half of it (temporary file, rename)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    raw = content.encode("utf-8") if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(raw)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def second_annotation(dataset: Dataset, source: str) -> pd.DataFrame:
+    """Labels of a second annotator, who did not see the first ones, where the data folder holds them.
+
+    The file is `second_annotation.csv` with the columns `set`, `id`, `label` (written like the set's own labels).
+
+    Returns:
+        Columns `id`, `first`, `second`: label ids for multi-label sets, text otherwise; empty if there is no such file.
+    """
+    path = (SAMPLE if source == "sample" else Path(source)) / "second_annotation.csv"
+    table = pd.concat(dataset.splits.values())
+    if source == "hub" or not path.is_file() or "id" not in table:
+        return pd.DataFrame(columns=["id", "first", "second"])
+    second = read_table(path).query("set == @dataset.name").rename(columns={"label": "second"})[["id", "second"]]
+    column = "labels" if "labels" in table else "label"
+    both = table[["id", column]].rename(columns={column: "first"}).merge(second, on="id")
+    for side in ("first", "second"):
+        both[side] = [parse_labels(value) if column == "labels" else str(value) for value in both[side]]
+    return both
+
+
+def save_tables(tables: dict[str, pd.DataFrame], folder: Path | str) -> None:
+    """Write `<folder>/<split>.parquet` for each table, each file whole."""
+    for split, table in tables.items():
+        buffer = io.BytesIO()
+        table.to_parquet(buffer, index=False)
+        write_whole(Path(folder) / f"{split}.parquet", buffer.getvalue())
+
+
+def load_tables(folder: Path | str) -> dict[str, pd.DataFrame]:
+    """What `save_tables` wrote.
+
+    Raises:
+        DataError: Nothing is there: the notebook that writes it has not run.
+    """
+    paths = sorted(Path(folder).glob("*.parquet"))
+    if not paths:
+        raise DataError(f"no tables in {folder}: run the notebook that writes them first (viralbert run --only 01)")
+    return {path.stem: pd.read_parquet(path) for path in paths}
+
+
+def summary(datasets_: Iterable[Dataset]) -> pd.DataFrame:
+    """One row a file: set, source, file, rows, first 12 digits of the sha256 (for the data card)."""
+    rows: list[dict[str, Any]] = [
+        {"set": d.name, "source": d.source, "file": f.path, "rows": f.n_rows, "sha256": f.sha256[:12]}
+        for d in datasets_
+        for f in d.files
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,150 @@
+"""The 28 emotions of GoEmotions with their Russian names, reading of label fields, and the six classes of CEDR.
+
+Lesson 01 reads and combines the label sets. Source of the 28 labels and their order: Demszky et al. 2020,
+"GoEmotions" (arXiv 2005.00547); of the CEDR classes: Sboev et al. 2021, "Data-Driven Model for Emotion
+Detection in Russian Texts".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+# Order matters: a label id is a position in this table, as in the published data sets.
+RUSSIAN_NAMES: dict[str, str] = {
+    "admiration": "восхищение",
+    "amusement": "веселье",
+    "anger": "злость",
+    "annoyance": "раздражение",
+    "approval": "одобрение",
+    "caring": "забота",
+    "confusion": "непонимание",
+    "curiosity": "любопытство",
+    "desire": "желание",
+    "disappointment": "разочарование",
+    "disapproval": "неодобрение",
+    "disgust": "отвращение",
+    "embarrassment": "смущение",
+    "excitement": "воодушевление",
+    "fear": "страх",
+    "gratitude": "благодарность",
+    "grief": "горе",
+    "joy": "радость",
+    "love": "любовь",
+    "nervousness": "волнение",
+    "optimism": "оптимизм",
+    "pride": "гордость",
+    "realization": "осознание",
+    "relief": "облегчение",
+    "remorse": "раскаяние",
+    "sadness": "грусть",
+    "surprise": "удивление",
+    "neutral": "без эмоций",
+}
+EMOTIONS: tuple[str, ...] = tuple(RUSSIAN_NAMES)
+NEUTRAL = EMOTIONS.index("neutral")
+
+CEDR_EMOTIONS: tuple[str, ...] = ("joy", "sadness", "surprise", "fear", "anger")
+# `[]` in CEDR means that none of its five emotions is there. As a class of its own it is the sixth.
+CEDR_CLASSES: tuple[str, ...] = (*CEDR_EMOTIONS, "no_emotion")
+
+# GoEmotions -> CEDR, near-synonyms only. Labels that CEDR's annotators had no class for (approval, curiosity,
+# disgust, love, ...) are left out on purpose: whether such a text would have been marked joy or nothing in CEDR
+# is not known, so a text that carries only such labels is not used at all.
+GOEMOTIONS_TO_CEDR: dict[str, str] = {
+    "joy": "joy",
+    "amusement": "joy",
+    "excitement": "joy",
+    "sadness": "sadness",
+    "grief": "sadness",
+    "disappointment": "sadness",
+    "surprise": "surprise",
+    "fear": "fear",
+    "nervousness": "fear",
+    "anger": "anger",
+    "annoyance": "anger",
+    "neutral": "no_emotion",
+}
+
+
+def display_name(emotion: str) -> str:
+    """Both names of an emotion for tables and plots: `"joy"` -> `"joy · радость"`."""
+    return f"{emotion} · {RUSSIAN_NAMES[emotion]}"
+
+
+def parse_labels(field: object) -> list[int]:
+    """Label ids from any spelling in which label fields come.
+
+    Args:
+        field: `"[ 2 27]"`, `"[2, 27]"`, `"2,27"`, `"[]"`, a number, or a list or array of ids; English
+            names (`"joy, love"`) are accepted as well.
+
+    Returns:
+        Sorted ids without repetition. Ids are not checked against a range: that depends on the label set.
+
+    Raises:
+        ValueError: The field is missing, empty text, or holds anything that is neither an id nor a name.
+    """
+    if field is None or (isinstance(field, float) and np.isnan(field)):
+        raise ValueError("no label field")
+    if isinstance(field, (int, np.integer)):
+        return [int(field)]
+    if isinstance(field, str):
+        if not field.strip():
+            raise ValueError("empty label field (write [] for 'no label')")
+        parts: Iterable[object] = re.split(r"[\s,;]+", field.strip().strip("[](){}").strip())
+        parts = [part.strip("'\"") for part in parts if part]  # type: ignore[attr-defined]
+    elif isinstance(field, (Sequence, np.ndarray)):
+        parts = field
+    else:
+        raise ValueError(f"label field of type {type(field).__name__}")
+    ids = set()
+    for part in parts:
+        if isinstance(part, str) and part in RUSSIAN_NAMES:
+            ids.add(EMOTIONS.index(part))
+        elif isinstance(part, (int, np.integer)) or (isinstance(part, str) and re.fullmatch(r"-?\d+", part)):
+            ids.add(int(part))
+        else:
+            raise ValueError(f"{part!r} is neither a label id nor an emotion's name")
+    return sorted(ids)
+
+
+def multi_hot(labels: Iterable[Sequence[int]], n_classes: int = len(EMOTIONS)) -> np.ndarray:
+    """Lists of label ids as a 0/1 matrix.
+
+    Args:
+        labels: `n_texts` lists of ids in `0 .. n_classes - 1`.
+        n_classes: Number of columns.
+
+    Returns:
+        `(n_texts, n_classes)`, int8.
+
+    Raises:
+        ValueError: An id is outside the range.
+    """
+    rows = [list(ids) for ids in labels]
+    matrix = np.zeros((len(rows), n_classes), dtype=np.int8)
+    for row, ids in enumerate(rows):
+        for label in ids:
+            if not 0 <= label < n_classes:
+                raise ValueError(f"row {row}: label id {label} is outside 0..{n_classes - 1}")
+            matrix[row, label] = 1
+    return matrix
+
+
+def to_cedr(labels: Sequence[int]) -> list[int] | None:
+    """GoEmotions label ids as CEDR class ids (positions in `CEDR_CLASSES`).
+
+    Returns:
+        Sorted CEDR ids; `None` if no label of the text has a counterpart (the text is to be left out). A CEDR
+        emotion beside an unmapped label stays, since its presence is known.
+    """
+    mapped = {GOEMOTIONS_TO_CEDR.get(EMOTIONS[label]) for label in labels} - {None}
+    return sorted(CEDR_CLASSES.index(name) for name in mapped if name is not None) or None
+
+
+def cedr_with_no_emotion(labels: Sequence[int]) -> list[int]:
+    """CEDR's own labels with the empty list spelt out as class 5, `no_emotion`."""
+    return list(labels) or [CEDR_CLASSES.index("no_emotion")]

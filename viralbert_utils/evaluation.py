@@ -1,0 +1,188 @@
+"""Metrics with intervals, and paired comparison of two systems on the same rows.
+
+Names: *macro-F1* is the mean over classes of the F1 of the positive class; *binary macro-F1* (the CEDR papers'
+figure) is the mean over classes of the average of both classes' F1, always larger for rare labels (lesson 01).
+Intervals: percentile bootstrap over rows (Efron 1979), the same resamples for both systems of a comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval; `str()` gives `0.412 [0.395, 0.430]`."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """The value and its interval with three decimals."""
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def f1_per_class(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """F1 of the positive class for each class, 0 where nothing was there and nothing predicted.
+
+    Args:
+        labels: `(n_texts, n_classes)`, 0/1.
+        predictions: Same shape, 0/1.
+
+    Returns:
+        `(n_classes,)`.
+    """
+    return _f1(*_counts(labels, predictions, np.ones((1, len(labels)))))[0]
+
+
+def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Mean of `f1_per_class`; classes without a positive row in `labels` count as 0 like in scikit-learn."""
+    return float(f1_per_class(labels, predictions).mean())
+
+
+def binary_macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Mean over classes of (F1 of the positive + F1 of the negative class) / 2: the figure of the CEDR papers."""
+    return float((f1_per_class(labels, predictions) + f1_per_class(1 - labels, 1 - predictions)).mean() / 2)
+
+
+def one_hot(values: np.ndarray, classes: list) -> np.ndarray:
+    """Single labels as a 0/1 matrix `(n_texts, len(classes))`, so that one set of metrics serves both kinds."""
+    return (np.asarray(values)[:, None] == np.asarray(classes)[None, :]).astype(np.int8)
+
+
+def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Share of equal entries."""
+    return float(np.mean(labels == predictions))
+
+
+def mean_roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Mean ROC AUC over the classes that have both positive and negative rows.
+
+    Args:
+        labels: `(n_texts, n_classes)` or, for one class, `(n_texts,)`; 0/1.
+        scores: Same shape.
+
+    Raises:
+        ValueError: No class has both.
+    """
+    labels, scores = labels.reshape(len(labels), -1), scores.reshape(len(scores), -1)
+    usable = [k for k in range(labels.shape[1]) if 0 < labels[:, k].sum() < len(labels)]
+    if not usable:
+        raise ValueError("ROC AUC needs a class with both positive and negative rows; none has")
+    return float(np.mean([roc_auc_score(labels[:, k], scores[:, k]) for k in usable]))
+
+
+def macro_f1_interval(labels: np.ndarray, predictions: np.ndarray, n_resamples: int = 1000, seed: int = 0,
+                      level: float = 0.95) -> Estimate:  # fmt: skip
+    """Macro-F1 with its bootstrap interval.
+
+    Each resample is a vector of row weights, so one matrix product gives the counts of all resamples at once.
+    """
+    resampled = _resampled_macro_f1(labels, predictions, _weights(len(labels), n_resamples, seed))
+    return _estimate(macro_f1(labels, predictions), resampled, level)
+
+
+def macro_f1_difference(labels: np.ndarray, a: np.ndarray, b: np.ndarray, n_resamples: int = 1000, seed: int = 0,
+                        level: float = 0.95) -> Estimate:  # fmt: skip
+    """Macro-F1 of `b` minus that of `a` on the same rows, with the paired interval."""
+    weights = _weights(len(labels), n_resamples, seed)
+    differences = _resampled_macro_f1(labels, b, weights) - _resampled_macro_f1(labels, a, weights)
+    return _estimate(macro_f1(labels, b) - macro_f1(labels, a), differences, level)
+
+
+def compare(
+    labels: np.ndarray, systems: Mapping[str, np.ndarray], n_resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Macro-F1 of several systems on the same rows.
+
+    Args:
+        labels: `(n_texts, n_classes)`, 0/1.
+        systems: Name -> predictions of the same shape.
+        n_resamples: See `macro_f1_interval`.
+        seed: See `macro_f1_interval`.
+
+    Returns:
+        A row a system with `macro-F1`, `low`, `high`, `binary macro-F1`.
+    """
+    rows = {}
+    for name, predictions in systems.items():
+        estimate = macro_f1_interval(labels, predictions, n_resamples, seed)
+        rows[name] = [estimate.value, estimate.low, estimate.high, binary_macro_f1(labels, predictions)]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["macro-F1", "low", "high", "binary macro-F1"])
+
+
+def bootstrap(metric: Callable[..., float], *arrays: np.ndarray, n_resamples: int = 300, seed: int = 0,
+              level: float = 0.95) -> Estimate:  # fmt: skip
+    """Any metric of row-aligned arrays with its interval.
+
+    Resamples on which the metric is undefined (it raises `ValueError`) are left out.
+
+    Raises:
+        ValueError: The metric is undefined on the whole set, or on more than half of the resamples.
+    """
+    rng = np.random.default_rng(seed)
+    n_rows = len(arrays[0])
+    values = []
+    for _ in range(n_resamples):
+        rows = rng.integers(0, n_rows, n_rows)
+        try:
+            values.append(metric(*(array[rows] for array in arrays)))
+        except ValueError:
+            continue
+    value = metric(*arrays)
+    if len(values) < n_resamples / 2:
+        raise ValueError(f"the metric was undefined on {n_resamples - len(values)} of {n_resamples} resamples")
+    return _estimate(value, np.array(values), level)
+
+
+def agreement(first: Sequence, second: Sequence) -> dict[str, float]:
+    """How far two annotators agree on the same texts.
+
+    Args:
+        first: One label a text, or a list of label ids a text.
+        second: The other annotator's, in the same order.
+
+    Returns:
+        `texts` (how many), `same` (share with exactly the same labels), `kappa` (Cohen 1960; for several labels the
+        mean over the labels that either annotator used).
+    """
+    same = float(np.mean([a == b for a, b in zip(first, second, strict=True)]))
+    if isinstance(first[0], list):
+        used = sorted({label for ids in [*first, *second] for label in ids})
+        pairs = [([k in ids for ids in first], [k in ids for ids in second]) for k in used]
+        kappa = float(np.mean([cohen_kappa_score(a, b) for a, b in pairs]))
+    else:
+        kappa = float(cohen_kappa_score(list(first), list(second)))
+    return {"texts": len(first), "same": same, "kappa": kappa}
+
+
+def _estimate(value: float, resampled: np.ndarray, level: float) -> Estimate:
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(value), float(low), float(high))
+
+
+def _weights(n_rows: int, n_resamples: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n_rows, np.full(n_rows, 1 / n_rows), size=n_resamples).astype(np.float32)
+
+
+def _counts(
+    labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weighted true positives, label positives, predicted positives: each `(n_resamples, n_classes)`."""
+    y, p = labels.astype(np.float32), predictions.astype(np.float32)
+    return weights @ (y * p), weights @ y, weights @ p
+
+
+def _f1(true_positives: np.ndarray, positives: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    return 2 * true_positives / np.maximum(positives + predicted, 1e-9)
+
+
+def _resampled_macro_f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return _f1(*_counts(labels, predictions, weights)).mean(axis=1)

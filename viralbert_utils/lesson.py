@@ -1,0 +1,171 @@
+"""What every notebook needs: a seeded start, figures with alt text, tables, recorded values, checks of exercises.
+
+A recorded value is what tests, the report's first page and `{glue:text}` in the prose read; it is never typed by hand.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from viralbert_utils import plots
+from viralbert_utils.evaluation import Estimate
+
+RECORD_MIME = "application/vnd.viralbert.record+json"
+
+
+def start(seed: int = 0, run_dir: str = "../runs/sample") -> Path:
+    """Seed Python, NumPy and (when it is loaded) torch, set the figure style.
+
+    Args:
+        seed: Not enough for equal results on a GPU, where sums run in varying order.
+        run_dir: Where this run keeps what one notebook leaves for another.
+
+    Returns:
+        `run_dir` as a path, made if missing.
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+    plots.use_style()
+    folder = Path(run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def record(name: str, value: float | int | str | bool | Estimate | dict) -> None:
+    """Keep a value of this run under a name: invisible in the notebook, read by tests and the report.
+
+    Args:
+        name: Letters, digits, `_` and `.`; `macro_f1` of notebook 01 is `01.macro_f1` outside it.
+        value: A number, a text, a flag, a dictionary of such; an `Estimate` is kept as value, low and high.
+
+    Raises:
+        TypeError: The value is of another type.
+        ValueError: The value is not finite.
+    """
+    display({RECORD_MIME: {"name": name, "value": _plain(value)}}, raw=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Estimate):
+        return {"value": _plain(value.value), "low": _plain(value.low), "high": _plain(value.high)}
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        if not np.isfinite(value):
+            raise ValueError(f"{value} cannot be recorded: say in words why there is no figure")
+        return round(value, 6)
+    if isinstance(value, (bool, int, str)):
+        return value
+    raise TypeError(
+        f"cannot record a {type(value).__name__}; give a number, a text, an Estimate or a dictionary of such"
+    )
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Show a figure with a text for those who cannot see it.
+
+    Args:
+        figure: Closed afterwards, so that it is shown once.
+        alt: What the figure says, in a sentence or two, with the numbers that matter.
+
+    Raises:
+        ValueError: The alt text is missing or too short to say anything.
+    """
+    if len(alt.split()) < 5:
+        raise ValueError(f"alt text {alt!r} is too short: say what the figure shows, in a sentence")
+    buffer = io.BytesIO()
+    # Without the version in it, the same figure gives the same file.
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    plt.close(figure)
+    display({"image/png": buffer.getvalue(), "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+
+
+def table(frame: pd.DataFrame, caption: str = "", digits: int = 3, index: bool = True) -> None:
+    """Show a table as HTML (notebook, site) and as Markdown (the committed report).
+
+    Args:
+        frame: Few rows; texts longer than 200 characters are cut with an ellipsis.
+        caption: A line above it.
+        digits: Decimals of floating-point columns.
+        index: Whether the row names are part of the table.
+    """
+    # Object columns first: a column of strings does not take a formatted number.
+    shown = frame.reset_index() if index else frame.copy()
+    shown = shown.astype(object).map(lambda cell: _cell(cell, digits))
+    shown.columns = [str(column) if column != "index" or not index else "" for column in shown.columns]
+    html = shown.to_html(index=False, border=0, justify="left")
+    lines = [f"| {' | '.join(shown.columns)} |", f"|{'---|' * len(shown.columns)}"]
+    lines += [f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in row)} |" for row in shown.to_numpy()]
+    head = f"**{caption}**\n\n" if caption else ""
+    data = {
+        "text/html": f"<p><strong>{caption}</strong></p>{html}" if caption else html,
+        "text/markdown": head + "\n".join(lines),
+        "text/plain": head + shown.to_string(index=False),
+    }
+    display(data, raw=True)
+
+
+def _cell(value: Any, digits: int) -> str:
+    if isinstance(value, (float, np.floating)):
+        return "" if np.isnan(value) else f"{value:,.{digits}f}"
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return f"{value:,}"
+    text = " ".join(str(value).split())
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+def headline(name: str, what: str, result: Estimate, beside: str) -> None:
+    """Record a figure for the report's first page and the README.
+
+    Args:
+        name: Unique in the course.
+        what: What was measured, on what: "emotions, macro-F1, 255 test texts".
+        result: The figure with its interval.
+        beside: What to hold it against: the baseline, in words with its figure.
+    """
+    record(f"headline.{name}", {"what": what, **_plain(result), "beside": beside})
+
+
+def check(name: str, answer: Any, expected: Any, hint: str) -> None:
+    """Tell a reader whether the answer to an exercise is right; works offline, and waits as long as there is none.
+
+    Args:
+        name: Of the exercise.
+        answer: The reader's; `None` or `...` while it is not written.
+        expected: The solution's value: a number, an array, or anything that can be compared.
+        hint: What to look at when the answer differs.
+
+    Raises:
+        AssertionError: The answer is not the expected one.
+    """
+    if answer is None or answer is ...:
+        print(f"{name}: write your answer in the cell above and run this one again")
+        return
+    try:
+        same = bool(np.allclose(answer, expected, rtol=1e-6))
+    except TypeError:
+        same = bool(answer == expected)
+    if not same:
+        raise AssertionError(f"{name}: not yet. {hint}")
+    print(f"✓ {name}: right")
+
+
+def finish() -> None:
+    """Record the peak memory of this notebook's process in MiB; the last call of every notebook."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    record("run.peak_memory_mib", round(peak / (2**20 if sys.platform == "darwin" else 2**10)))

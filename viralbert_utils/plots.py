@@ -1,0 +1,124 @@
+"""The look of all figures, in one place: palette, sizes, and the few charts that several lessons share.
+
+Colours are Okabe and Ito's (2008), told apart with any colour vision. Figures stay readable at phone width: at most
+7 inches wide, text of 9 points and more, both names of an emotion in one label.
+"""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from viralbert_utils.emotions import display_name
+
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#7F7F7F"
+PALETTE = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
+WIDTH = 7.0  # inches
+SEQUENTIAL, DIVERGING = "cividis", "RdBu_r"
+
+
+def use_style() -> None:
+    """Set matplotlib's defaults for this process."""
+    plt.rcParams.update(
+        {
+            "figure.figsize": (WIDTH, 4.0),
+            "figure.dpi": 110,
+            "savefig.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "font.family": "DejaVu Sans",  # comes with matplotlib and has all Cyrillic letters
+            "font.size": 10,
+            "axes.titlesize": 11,
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.prop_cycle": plt.cycler(color=PALETTE),
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.color": "#E5E5E5",
+            "legend.frameon": False,
+        }
+    )
+
+
+def new(height: float = 4.0, columns: int = 1, share_y: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure of the course's width with `columns` axes side by side; `height` in inches."""
+    figure, axes = plt.subplots(1, columns, figsize=(WIDTH, height), squeeze=False, sharey=share_y)
+    return figure, list(axes[0])
+
+
+def legend_below(axes: Axes, n_columns: int = 3) -> None:
+    """Put the legend under the axes, never over the data."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=n_columns)
+
+
+def bar_chart(values: pd.Series, title: str, xlabel: str, label_format: str = "{:,.0f}") -> Figure:
+    """Horizontal bars with their values behind them, first row on top; negative ones in orange, to the left."""
+    figure, (axes,) = new(height=0.21 * len(values) + 0.8)
+    positions = np.arange(len(values))[::-1]
+    axes.barh(positions, values.to_numpy(), color=np.where(values < 0, ORANGE, BLUE), height=0.72)
+    axes.set_yticks(positions, [str(name) for name in values.index])
+    axes.set(title=title, xlabel=xlabel, ylim=(-0.6, len(values) - 0.4))
+    axes.grid(axis="y", visible=False)
+    axes.margins(x=0.12)
+    for position, value in zip(positions, values, strict=True):
+        side = -1 if value < 0 else 1
+        axes.annotate(label_format.format(value), (value, position), xytext=(3 * side, 0), textcoords="offset points",
+                      va="center", ha="right" if side < 0 else "left", fontsize=8, color="#444444")  # fmt: skip
+    return figure
+
+
+def interval_chart(table: pd.DataFrame, title: str, xlabel: str, reference: float | None = None) -> Figure:
+    """Estimates with intervals, a row each, first on top.
+
+    Args:
+        table: Index = names; the first column is the value, `low` and `high` its interval.
+        title: Of the figure.
+        xlabel: The measure.
+        reference: A value to compare with, drawn as a dashed line.
+    """
+    figure, (axes,) = new(height=0.3 * len(table) + 1.0)
+    positions = np.arange(len(table))[::-1]
+    axes.hlines(positions, table["low"], table["high"], color=BLUE, linewidth=2)
+    axes.plot(table.iloc[:, 0], positions, "o", color=BLUE)
+    axes.set_yticks(positions, [str(name) for name in table.index])
+    axes.set(title=title, xlabel=xlabel, ylim=(-0.6, len(table) - 0.4))
+    if reference is not None:
+        axes.axvline(reference, color=GREY, linestyle="--", linewidth=1)
+    return figure
+
+
+def lower_triangle(matrix: pd.DataFrame, title: str, bar_label: str, diverging: bool = False) -> Figure:
+    """Heat map of a symmetric matrix over emotions, each pair once; both names on the rows.
+
+    Args:
+        matrix: Square, English names on both sides.
+        title: Of the figure.
+        bar_label: What the colours mean, with the unit.
+        diverging: For values with a sign: colours centred on zero.
+    """
+    figure, (axes,) = new(height=6.6)
+    colours = {"cmap": DIVERGING, "center": 0} if diverging else {"cmap": SEQUENTIAL}
+    shown = matrix.rename(index=display_name)
+    mask = np.triu(np.ones_like(matrix, dtype=bool))
+    sns.heatmap(shown, mask=mask, ax=axes, cbar_kws={"label": bar_label}, xticklabels=1, yticklabels=1, **colours)
+    axes.grid(visible=False)
+    axes.tick_params(labelsize=8)
+    axes.set_title(title)
+    return figure
+
+
+def share_below(values: dict[str, np.ndarray], title: str, xlabel: str, marked: float, ticks: list[int]) -> Figure:
+    """For each group the share of values up to a limit, over a logarithmic axis of limits, with one limit marked."""
+    figure, (axes,) = new(height=3.8)
+    for name, group in values.items():
+        axes.ecdf(group, label=name, linewidth=2)
+    axes.axvline(marked, color=GREY, linestyle="--", linewidth=1)
+    axes.set(title=title, xlabel=xlabel, ylabel="share of texts", xscale="log", xlim=(ticks[0], ticks[-1]))
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    legend_below(axes)
+    return figure

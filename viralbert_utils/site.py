@@ -1,0 +1,382 @@
+"""The report: executed notebooks to a static site, to Markdown pages for the repository, and to metrics and a manifest.
+
+One preparation serves both forms: recorded values go into the prose, alt texts onto the figures, and every page says
+which run it came from.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from viralbert_utils.course import CourseError, Run
+from viralbert_utils.data import write_whole
+
+RECORD_MIME = "application/vnd.viralbert.record+json"
+STATIC = Path(__file__).parent / "static"
+_GLUE = re.compile(r"\{glue:text\}`([\w.]+)(?::([^`]*))?`")
+HEADLINE = ("<!-- headline: written by `make reports` -->", "<!-- /headline -->")
+
+
+@dataclass
+class Page:
+    """An executed notebook with what a report needs of it."""
+
+    name: str
+    node: nbformat.NotebookNode
+    records: dict[str, Any]
+    stamp: dict[str, Any]
+    seconds: float
+
+    @property
+    def title(self) -> str:
+        """Text of the first heading."""
+        return next(
+            line.lstrip("# ").strip() for line in self.node.cells[0].source.splitlines() if line.startswith("# ")
+        )
+
+
+def read_page(path: Path) -> Page:
+    """An executed notebook, its recorded values, and its stamp."""
+    node = nbformat.read(path, as_version=4)
+    seconds = float(node.metadata.get("papermill", {}).get("duration") or 0.0)
+    records = read_records(node) | {"run.seconds": round(seconds)}
+    return Page(path.stem, node, records, dict(node.metadata.get("viralbert_run", {})), seconds)
+
+
+def read_records(node: nbformat.NotebookNode) -> dict[str, Any]:
+    """Values that the notebook recorded, by name.
+
+    Raises:
+        CourseError: Two records carry one name.
+    """
+    found: dict[str, Any] = {}
+    for cell in node.cells:
+        for output in cell.get("outputs", []):
+            entry = output.get("data", {}).get(RECORD_MIME)
+            if entry is not None:
+                if entry["name"] in found:
+                    raise CourseError(f"the value {entry['name']!r} is recorded twice")
+                found[entry["name"]] = entry["value"]
+    return found
+
+
+def fill_in(text: str, records: Mapping[str, Any], where: str) -> str:
+    """Put recorded values where the prose names them: `{glue:text}` with a name and, after a colon, a format.
+
+    An estimate is shown as `0.41 [0.39, 0.43]`, its parts as `name.value`, `name.low`, `name.high`.
+
+    Raises:
+        CourseError: Nothing was recorded under the name.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name, spec = match[1], match[2] or ""
+        if name in records:
+            found = records[name]
+        else:
+            parent, _, part = name.rpartition(".")
+            if not isinstance(records.get(parent), dict) or part not in records[parent]:
+                raise CourseError(
+                    f"{where}: the prose names {name!r}, which was not recorded; recorded: {', '.join(sorted(records))}"
+                )
+            found = records[parent][part]
+        if isinstance(found, dict) and {"value", "low", "high"} <= set(found):
+            spec = spec or ".3f"
+            return f"{found['value']:{spec}} [{found['low']:{spec}}, {found['high']:{spec}}]"
+        return format(found, spec)
+
+    # Code spans of several backticks show the syntax itself and stay as they are.
+    return _GLUE.sub(value, text)
+
+
+def prepare(page: Page, banner: str, origin: str) -> nbformat.NotebookNode:
+    """A copy of the executed notebook that is ready to be rendered.
+
+    Raises:
+        CourseError: A figure without alt text, or two in one cell, or a value that was not recorded.
+    """
+    node = copy.deepcopy(page.node)
+    node.metadata.pop("papermill", None)
+    for index, cell in enumerate(node.cells):
+        where = f"{page.name}, cell {index + 1}"
+        if cell.cell_type == "markdown":
+            cell.source = fill_in(cell.source, page.records, where)
+            continue
+        cell.outputs = [output for output in cell.get("outputs", []) if RECORD_MIME not in output.get("data", {})]
+        images = [output for output in cell.outputs if "image/png" in output.get("data", {})]
+        if len(images) > 1:
+            raise CourseError(f"{where}: {len(images)} figures in one cell; give each a cell of its own")
+        for output in images:
+            alt = output.metadata.get("image/png", {}).get("alt")
+            if not alt:
+                raise CourseError(f"{where}: a figure without alt text; use lesson.show(figure, alt=...)")
+            cell.metadata["mystnb"] = {"image": {"alt": alt}}
+            output.data.pop("text/plain", None)
+    title, _, rest = node.cells[0].source.partition("\n")
+    lines = [title, "", *([f"> **{banner}**", ""] if banner else []), f"*{origin}*", "", rest]
+    node.cells[0].source = "\n".join(lines)
+    return node
+
+
+def origin(stamp: Mapping[str, Any]) -> str:
+    """One line on where a page's numbers come from."""
+    parameters = stamp["fingerprint"]["parameters"]
+    parts = [f"profile `{stamp['profile']}`", f"data `{parameters['data']}`"]
+    if "encoder" in parameters:
+        parts.append(f"encoder `{parameters['encoder']}`")
+    return f"From a run with {', '.join(parts)}, on {stamp['environment']['device']}."
+
+
+def report(task: Run) -> Path:
+    """Write the report of a run: `site/`, `README.md` and a Markdown page a notebook, `metrics.json`, `manifest.json`.
+
+    Returns:
+        The site's first page.
+
+    Raises:
+        CourseError: Nothing was executed yet, or a page cannot be prepared or built.
+    """
+    paths = [task.executed(notebook) for notebook in task.notebooks if task.executed(notebook).is_file()]
+    if not paths:
+        raise CourseError(
+            f"nothing was executed for the run {task.name!r} yet; run `viralbert run --profile {task.profile}` first"
+        )
+    first_page = task.report / "site" / "index.html"
+    digest = hashlib.sha256()
+    for path in [*paths, *sorted(Path(__file__).parent.glob("*.py")), *sorted(STATIC.iterdir())]:
+        digest.update(path.read_bytes())
+    mark = task.report / "site" / ".made_from"
+    if mark.is_file() and mark.read_text() == digest.hexdigest() and (task.report / "manifest.json").is_file():
+        return first_page
+
+    pages = [read_page(path) for path in paths]
+    prepared = {page.name: prepare(page, task.config["banner"], origin(page.stamp)) for page in pages}
+    metrics = {
+        page.name: {k: v for k, v in page.records.items() if not k.startswith(("run.", "headline."))} for page in pages
+    }
+    write_whole(task.report / "metrics.json", _json(metrics | {"headline": headlines(pages)}))
+    write_whole(task.report / "manifest.json", _json(manifest(task, pages)))
+    first = first_page_text(task, pages)
+    _write_markdown(task, prepared, first)
+    _build_site(task, prepared, first)
+    write_whole(mark, digest.hexdigest())
+    if task.name == "sample":
+        update_readme(task.root / "README.md", headline_table(headlines(pages), "reports/{}.md"))
+    return first_page
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+
+
+def headlines(pages: list[Page]) -> list[dict[str, Any]]:
+    """What the notebooks recorded with `lesson.headline`, in order."""
+    return [
+        {"lesson": page.name} | value
+        for page in pages
+        for name, value in page.records.items()
+        if name.startswith("headline.")
+    ]
+
+
+def headline_table(rows: list[dict[str, Any]], link: str = "{}.ipynb") -> str:
+    """The headline figures as a Markdown table; `link` makes an address of a lesson's name."""
+    lines = ["| what was measured | result [95 % interval] | beside it | lesson |", "|---|---|---|---|"]
+    for row in rows:
+        figure = f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        lines.append(
+            f"| {row['what']} | {figure} | {row['beside']} | [{row['lesson'][:2]}]({link.format(row['lesson'])}) |"
+        )
+    return "\n".join(lines)
+
+
+def update_readme(path: Path, table: str) -> None:
+    """Put the headline table between its two marks.
+
+    Raises:
+        CourseError: The marks are not there.
+    """
+    text = path.read_text(encoding="utf-8")
+    start, end = text.find(HEADLINE[0]), text.find(HEADLINE[1])
+    if min(start, end) < 0:
+        raise CourseError(f"{path.name}: the marks {HEADLINE[0]!r} and {HEADLINE[1]!r} are missing")
+    write_whole(path, f"{text[: start + len(HEADLINE[0])]}\n{table}\n{text[end:]}")
+
+
+def manifest(task: Run, pages: list[Page]) -> dict[str, Any]:
+    """What made the report: settings, versions, and for each notebook its fingerprint, seconds and peak memory."""
+    return {
+        "run": task.name,
+        "profile": task.profile,
+        "environment": pages[0].stamp["environment"],
+        "notebooks": {
+            page.name: {
+                "seconds": round(page.seconds),
+                "peak_memory_mib": page.records.get("run.peak_memory_mib"),
+                **page.stamp["fingerprint"],
+            }
+            for page in pages
+        },
+    }
+
+
+def first_page_text(task: Run, pages: list[Page]) -> str:
+    """The report's first page, in Markdown; links between lessons end in `.ipynb`, as in the notebooks."""
+    banner = [f"> **{task.config['banner']}**", ""] if task.config["banner"] else []
+    missing = [n.name for n in task.notebooks if n.name not in {page.name for page in pages}]
+    environment = pages[0].stamp["environment"]
+    status = ["| lesson | seconds | peak memory, MiB | data | encoder |", "|---|---|---|---|---|"]
+    files: dict[str, str] = {}
+    for page in pages:
+        fingerprint = page.stamp["fingerprint"]
+        parameters = fingerprint["parameters"]
+        status.append(
+            f"| [{page.name}]({page.name}.ipynb) | {page.seconds:.0f} | {page.records.get('run.peak_memory_mib')} | "
+            f"{parameters['data']} | {parameters.get('encoder', '-')} |"
+        )
+        files |= {k: v for k, v in fingerprint["reads"].items() if k.startswith("data:")}
+    lessons = [f"- [{page.title}]({page.name}.ipynb)" for page in pages]
+    return "\n".join(
+        [
+            "# ViralBERT course: the report",
+            "",
+            *banner,
+            f"*{task.config['description']}*",
+            "",
+            "Russian text models, measured: does a short text go viral, which of 28 emotions does it carry, where in a",
+            "video is the moment. Every figure on these pages was written by the run described below, none by hand.",
+            "",
+            "## Headline figures",
+            "",
+            headline_table(headlines(pages)),
+            "",
+            "## Lessons",
+            "",
+            *lessons,
+            *([f"\nNot part of this run: {', '.join(missing)}."] if missing else []),
+            "",
+            "## What ran",
+            "",
+            f"Profile `{task.profile}`, device {environment['device']}.",
+            "",
+            *status,
+            "",
+            "| package | version |",
+            "|---|---|",
+            *[f"| {name} | {version} |" for name, version in environment.items() if name != "device"],
+            "",
+            "| data file | sha256, first 16 digits |",
+            "|---|---|",
+            *[f"| {name.removeprefix('data:')} | `{digest[:16]}` |" for name, digest in sorted(files.items())],
+            "",
+        ]
+    )
+
+
+# nbconvert's Markdown with three changes: real alt texts, Markdown tables, folded cells where the tag asks for it.
+_MARKDOWN = """{% extends 'markdown/index.md.j2' %}
+{% block input_group %}{% if 'hide-input' in cell.metadata.tags or 'hide-cell' in cell.metadata.tags %}
+<details><summary>code</summary>
+
+{{ super() }}
+
+</details>
+{% else %}{{ super() }}{% endif %}{% endblock %}
+{% block data_png %}
+
+{% set alt = cell.metadata.mystnb.image.alt | replace(']', ')') | replace('[', '(') -%}
+![{{ alt }}]({{ output.metadata.filenames['image/png'] | path2url }})
+{% endblock %}
+{% block stream %}
+```text
+{{ output.text | trim }}
+```
+{% endblock %}
+"""
+
+
+def _write_markdown(task: Run, prepared: Mapping[str, nbformat.NotebookNode], first: str) -> None:
+    from nbconvert import MarkdownExporter
+    from traitlets.config import Config
+
+    priority = ["text/markdown", "image/png", "text/html", "text/plain"]
+    config = Config({"NbConvertBase": {"display_data_priority": priority}})
+    figures = task.report / "figures"
+    for old in [*task.report.glob("[0-9][0-9]_*.md"), *figures.glob("*.png")]:
+        old.unlink()
+    for name, node in prepared.items():
+        exporter = MarkdownExporter(config=config, raw_template=_MARKDOWN)
+        body, resources = exporter.from_notebook_node(node, {"unique_key": name, "output_files_dir": "figures"})
+        for number, (path, content) in enumerate(resources.get("outputs", {}).items(), 1):
+            # Numbered by figure, not by cell, so that a new paragraph does not rename every file.
+            renamed = f"figures/{name[:2]}_figure_{number}.png"
+            body = body.replace(path, renamed)
+            write_whole(task.report / renamed, content)
+        body = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", body)).strip() + "\n"
+        write_whole(task.report / f"{name}.md", _to_markdown_links(body))
+    write_whole(task.report / "README.md", _to_markdown_links(first))
+
+
+def _to_markdown_links(text: str) -> str:
+    return re.sub(r"(\]\(\d\d_\w+)\.ipynb", r"\1.md", text)
+
+
+def _build_site(task: Run, prepared: Mapping[str, nbformat.NotebookNode], first: str) -> None:
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace
+
+    task.report.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=task.report, prefix=".site-") as scratch:
+        source, built = Path(scratch, "source"), Path(scratch, "site")
+        source.mkdir()
+        contents = "\n".join(["```{toctree}", ":hidden:", "", *prepared, "```", ""])
+        (source / "index.md").write_text(f"{first}\n{contents}", encoding="utf-8")
+        for name, node in prepared.items():
+            nbformat.write(node, source / f"{name}.ipynb")
+        options: dict[str, Any] = {
+            "project": "ViralBERT course",
+            "html_title": "ViralBERT course",
+            "extensions": ["myst_nb", "viralbert_utils.mathml"],
+            "html_theme": "furo",
+            "html_theme_options": {"announcement": task.config["banner"]} if task.config["banner"] else {},
+            "html_math_renderer": "mathml",
+            "html_static_path": [str(STATIC)],
+            "html_css_files": ["course.css"],
+            "html_copy_source": False,
+            "html_show_sphinx": False,
+            "html_show_copyright": False,
+            "myst_enable_extensions": ["dollarmath"],
+            "myst_heading_anchors": 3,
+            "nb_execution_mode": "off",
+            "nb_merge_streams": True,
+            "nitpicky": True,
+            "language": "en",
+        }
+        with open(os.devnull, "w") as quiet, docutils_namespace():
+            log = Path(scratch, "warnings.txt")
+            with log.open("w", encoding="utf-8") as warnings:
+                app = Sphinx(str(source), None, str(built), str(Path(scratch, "doctrees")), "html", options,
+                             status=quiet, warning=warnings, freshenv=True)  # fmt: skip
+                app.build()
+            problems = log.read_text(encoding="utf-8").strip()
+        logging.getLogger("sphinx").handlers.clear()
+        if app.statuscode or problems:
+            raise CourseError(f"the site could not be built cleanly:\n{problems}")
+        for leftover in (".buildinfo", "objects.inv"):
+            (built / leftover).unlink(missing_ok=True)
+        target = task.report / "site"
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(built, target)

@@ -1,0 +1,182 @@
+"""Splits that depend on a seed and on the content of each row, not on the order of the file.
+
+Lesson 01 derives them. A row's place is decided by a hash of its text, so added rows leave the old ones where they are
+(up to the rows next to a boundary), and the same text never stands in two splits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from viralbert_utils.cleaning import comparison_key
+from viralbert_utils.data import DataError
+
+SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
+
+
+def content_hash(content: str, seed: int) -> float:
+    """A number in [0, 1) that depends on the text and the seed only."""
+    digest = hashlib.blake2b(f"{seed}\0{content}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def by_label(table: pd.DataFrame, shares: dict[str, float] | None = None, seed: int = 0, text_column: str = "text",
+             label_column: str = "labels") -> dict[str, pd.DataFrame]:  # fmt: skip
+    """Stratified split for one or several labels a row.
+
+    Each row belongs to the stratum of its rarest label; every stratum is cut by the hash of the text. Rare labels so
+    get their share in every split, as in iterative stratification (Sechidis et al. 2011), but a row's place does
+    not depend on the other rows' order.
+
+    Args:
+        table: Rows with a text and labels (a list of ids, or one value).
+        shares: Split -> share of the rows; must add up to 1.
+        seed: Another seed gives another split.
+        text_column: Rows with equal comparison keys stay together.
+        label_column: Column with labels.
+
+    Returns:
+        Split -> rows, in the order of the table.
+    """
+    labels = [value if isinstance(value, list) else [value] for value in table[label_column]]
+    n_rows: dict[Hashable, int] = {}
+    for ids in labels:
+        for label in ids:
+            n_rows[label] = n_rows.get(label, 0) + 1
+    strata = [min(ids, key=lambda label: (n_rows[label], str(label)), default=None) for ids in labels]
+    keys = [comparison_key(text) for text in table[text_column]]
+    # Equal texts may carry different labels: the first decides the stratum of all.
+    stratum_of: dict[str, Hashable] = {}
+    for key, stratum in zip(keys, strata, strict=True):
+        stratum_of.setdefault(key, stratum)
+    members: dict[Hashable, list[str]] = {}
+    for key, stratum in stratum_of.items():
+        members.setdefault(stratum, []).append(key)
+    place: dict[str, str] = {}
+    for group in members.values():
+        place |= _cut(group, lambda key: content_hash(key, seed), shares)
+    return _select(table, [place[key] for key in keys], shares)
+
+
+def by_group(
+    table: pd.DataFrame, column: str, shares: dict[str, float] | None = None, seed: int = 0
+) -> dict[str, pd.DataFrame]:
+    """Whole groups to one side: reviews of a film in training say much about its reviews in the test.
+
+    Args:
+        table: Rows with a group column (film, author, channel).
+        column: That column.
+        shares: Split -> share of the *rows*; met as nearly as the sizes of the groups allow.
+        seed: Another seed gives another split.
+
+    Raises:
+        DataError: Fewer groups than splits.
+    """
+    sizes = table[column].astype(str).value_counts()
+    wanted = shares or SHARES
+    if len(sizes) < len(wanted):
+        raise DataError(f"{len(sizes)} groups in {column!r} cannot fill {len(wanted)} splits; split by label instead")
+    groups = sorted(sizes.index, key=lambda group: content_hash(group, seed))
+    centres = (sizes[groups].cumsum() - sizes[groups] / 2).to_numpy() / len(table)
+    bounds = np.cumsum(list(wanted.values()))
+    names = list(wanted)
+    place = {
+        group: names[int(np.searchsorted(bounds[:-1], centre))] for group, centre in zip(groups, centres, strict=True)
+    }
+    return _select(table, [place[str(group)] for group in table[column]], shares)
+
+
+def by_time(table: pd.DataFrame, column: str, shares: dict[str, float] | None = None) -> dict[str, pd.DataFrame]:
+    """The oldest rows train, the newest test: what a model meets after training lies in the future.
+
+    Raises:
+        DataError: A value of the column is no date (named with its row).
+    """
+    times = pd.to_datetime(table[column], errors="coerce", format="ISO8601")
+    if times.isna().any():
+        row = table.index[times.isna()][0]
+        raise DataError(f"row {row}: {column}={table.at[row, column]!r} is no date; expected e.g. 2022-01-29 06:00:22")
+    # Equal times keep together, so that one minute is never on both sides.
+    ranks = times.rank(method="min").to_numpy() - 1
+    bounds = np.cumsum(list((shares or SHARES).values())) * len(table)
+    names = list(shares or SHARES)
+    return _select(table, [names[int(np.searchsorted(bounds[:-1], rank, side="right"))] for rank in ranks], shares)
+
+
+def complete(tables: dict[str, pd.DataFrame], label_column: str = "labels", seed: int = 0) -> dict[str, pd.DataFrame]:
+    """Train, validation and test of a set: as published where all three exist, otherwise cut from what there is.
+
+    A published validation split without its test split is cut in half: one half tunes, the other scores.
+
+    Args:
+        tables: Split -> rows; a table without published splits stands under `all` or `train`.
+        label_column: For stratification, see `by_label`.
+        seed: See `by_label`.
+    """
+    if "validation" in tables and "test" not in tables:
+        halves = by_label(tables["validation"], {"validation": 0.5, "test": 0.5}, seed, label_column=label_column)
+        return {"train": tables["train"], **halves}
+    if "test" in tables and "validation" not in tables:
+        parts = by_label(tables["train"], {"train": 0.85, "validation": 0.15}, seed, label_column=label_column)
+        return {**parts, "test": tables["test"]}
+    if "test" not in tables:
+        return by_label(tables["all" if "all" in tables else "train"], seed=seed, label_column=label_column)
+    return tables
+
+
+def split_set(name: str, tables: dict[str, pd.DataFrame], seed: int = 0) -> dict[str, pd.DataFrame]:
+    """Each set of the course in its own way: reviews by film, dated virality by time, the rest by label.
+
+    Args:
+        name: A key of `data.CONTRACTS`.
+        tables: Split -> cleaned rows, as `cleaning.clean` leaves them.
+        seed: See `by_label`.
+    """
+    rows = pd.concat(tables.values())
+    if name == "reviews" and "test" not in tables:
+        return by_group(rows, "film", seed=seed)
+    if name == "virality" and "published_at" in rows:
+        return by_time(rows, "published_at")
+    if name == "videos" and "label" not in rows and "tags" in rows:
+        # Tags are a tree written as "topic: narrower topic, ..."; the first topic stands for the video.
+        topics = rows["tags"].astype(str).str.split(":").str[0].str.strip()
+        return by_label(rows.assign(label=topics), seed=seed, label_column="label")
+    return complete(tables, "labels" if "labels" in rows else "label", seed)
+
+
+def _cut(members: Sequence[str], order: Callable[[str], float], shares: dict[str, float] | None) -> dict[str, str]:
+    """Members sorted by hash, cut at the shares; what rounding leaves over goes where the hash points."""
+    ranked = sorted(members, key=order)
+    # The offset (the first hash itself, uniform) decides on average rightly for strata smaller than 1 / share.
+    offset = order(" ".join(ranked[:1]) + "offset") if ranked else 0.0
+    bounds = np.cumsum(list((shares or SHARES).values()))
+    names = list(shares or SHARES)
+    return {
+        member: names[int(np.searchsorted(bounds[:-1], (rank + offset) / len(ranked), side="right"))]
+        for rank, member in enumerate(ranked)
+    }
+
+
+def _select(table: pd.DataFrame, places: Sequence[str], shares: dict[str, float] | None) -> dict[str, pd.DataFrame]:
+    column = pd.Series(places, index=table.index)
+    return {split: table[column == split] for split in shares or SHARES}
+
+
+def label_shares(splits: dict[str, pd.DataFrame], n_classes: int) -> pd.DataFrame:
+    """Share of rows that carry each label, a column a split; for the check that the splits are alike."""
+    return pd.DataFrame(
+        {
+            split: [sum(label in ids for ids in table["labels"]) / len(table) for label in range(n_classes)]
+            for split, table in splits.items()
+        }
+    )
+
+
+def n_shared(splits: dict[str, pd.DataFrame], text_column: str = "text") -> int:
+    """Number of texts (by comparison key) that stand in more than one split; zero is what one wants to see."""
+    keys = [{comparison_key(text) for text in table[text_column]} for table in splits.values()]
+    return sum(map(len, keys)) - len(set().union(*keys))
