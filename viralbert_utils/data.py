@@ -246,7 +246,9 @@ def _decode(path: Path) -> str:
         line = raw[: error.start].count(b"\n") + 1
         try:
             guess = raw.decode("cp1251")
-            hint = "it reads well as CP1251" if len(re.findall("[а-яё]", guess)) > len(raw) / 4 else "encoding unknown"
+            n_high = sum(byte > 127 for byte in raw)
+            well = len(re.findall("[а-яё]", guess, re.I)) > 0.8 * n_high
+            hint = "it reads well as CP1251" if well else "encoding unknown"
         except UnicodeDecodeError:
             hint = "encoding unknown"
         raise DataError(

@@ -89,7 +89,7 @@ def parse_labels(field: object) -> list[int]:
     """
     if field is None or (isinstance(field, float) and np.isnan(field)):
         raise ValueError("no label field")
-    if isinstance(field, (int, np.integer)):
+    if isinstance(field, (int, np.integer)) and not isinstance(field, bool):
         return [int(field)]
     if isinstance(field, str):
         if not field.strip():

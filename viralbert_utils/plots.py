@@ -12,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from viralbert_utils.emotions import display_name
 
@@ -48,6 +49,15 @@ def new(height: float = 4.0, columns: int = 1, share_y: bool = False) -> tuple[F
     """A figure of the course's width with `columns` axes side by side; `height` in inches."""
     figure, axes = plt.subplots(1, columns, figsize=(WIDTH, height), squeeze=False, sharey=share_y)
     return figure, list(axes[0])
+
+
+def plain_ticks(axes: Axes) -> None:
+    """Numbers on logarithmic axes as one reads them: 30, 100, not powers of ten."""
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":
+            axis.set_major_locator(LogLocator(subs=(1, 3)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
 
 
 def legend_below(axes: Axes, n_columns: int = 3) -> None:

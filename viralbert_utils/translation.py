@@ -60,22 +60,25 @@ def translate(texts: Sequence[str], tokenizer: Any, model: Any, kept: Path, batc
     import torch
 
     done = _read_kept(kept)
+    limit = int(model.config.max_position_embeddings)
+    max_tokens = min(max_tokens, limit)
     open_texts = sorted({text for text in texts if text.strip() and _key(text) not in done}, key=lambda t: (len(t), t))
     kept.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        kept.open("a", encoding="utf-8") as file,
-        tqdm(total=len(open_texts), unit="text", desc="translate") as bar,
-    ):
+    with kept.open("a", encoding="utf-8") as file, tqdm(total=len(open_texts), unit="text", desc="translate") as bar:
         for batch in _batches(open_texts, batch_size):
-            encoded = tokenizer(batch, return_tensors="pt", padding=True)
-            lengths = encoded["attention_mask"].sum(dim=1).tolist()
-            with torch.inference_mode():
-                generated = model.generate(**encoded.to(model.device), num_beams=n_beams, max_new_tokens=2 * max_tokens)
-            decoded = tokenizer.batch_decode(generated, skip_special_tokens=True)
-            for text, length, translation in zip(batch, lengths, decoded, strict=True):
-                russian = translation.strip() if length <= max_tokens else None
-                done[_key(text)] = russian or None
-                file.write(json.dumps({"key": _key(text), "ru": russian or None}, ensure_ascii=False) + "\n")
+            found: dict[str, str | None] = dict.fromkeys(batch)
+            fitting = [text for text in batch if len(tokenizer(text)["input_ids"]) <= max_tokens]
+            if fitting:
+                encoded = tokenizer(fitting, return_tensors="pt", padding=True).to(model.device)
+                with torch.inference_mode():
+                    generated = model.generate(
+                        **encoded, num_beams=n_beams, max_length=None, max_new_tokens=min(2 * max_tokens, limit - 1)
+                    )
+                decoded = tokenizer.batch_decode(generated, skip_special_tokens=True)
+                found |= {text: russian.strip() or None for text, russian in zip(fitting, decoded, strict=True)}
+            for text, russian in found.items():
+                done[_key(text)] = russian
+                file.write(json.dumps({"key": _key(text), "ru": russian}, ensure_ascii=False) + "\n")
             file.flush()
             bar.update(len(batch))
     return [done.get(_key(text)) for text in texts]

@@ -1,0 +1,84 @@
+"""What several test files share."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import pytest
+
+from viralbert_utils import course, site
+from viralbert_utils.course import ROOT
+
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("the real data (../shared/data) are not on this machine")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def smoke() -> dict[str, site.Page]:
+    """Every notebook, executed once on the smoke profile (again only if something changed)."""
+    task = course.Run("smoke")
+    course.run(task)
+    return {notebook.name: site.read_page(task.executed(notebook)) for notebook in task.notebooks}
+
+
+@pytest.fixture
+def write_csv(tmp_path: Path) -> Callable[..., Path]:
+    """Write a table as `<tmp>/<set>/<split>.csv`; returns the data folder."""
+
+    def write(name: str, split: str = "train", **columns: list[Any]) -> Path:
+        path = tmp_path / name / f"{split}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(columns).to_csv(path, index=False)
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture
+def tiny_course(tmp_path: Path) -> Callable[..., course.Run]:
+    """A repository with profiles and the notebooks given as lists of code cells; the first is the parameters cell."""
+
+    def make(*notebooks: list[str], **profile: Any) -> course.Run:
+        folder = tmp_path / "notebooks"
+        folder.mkdir(exist_ok=True)
+        for number, cells in enumerate(notebooks, 1):
+            node = nbformat.v4.new_notebook()
+            node.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+            node.cells = [nbformat.v4.new_markdown_cell(f"# 0{number}. Lesson\n\nWhat?")]
+            node.cells += [nbformat.v4.new_code_cell(source) for source in cells]
+            node.cells[1].metadata["tags"] = ["parameters"]
+            nbformat.write(node, folder / f"0{number}_lesson.ipynb")
+        (tmp_path / "profiles").mkdir(exist_ok=True)
+        config = {"description": "test", "banner": "", "offline": True, "cell_timeout_s": 30, "common": {},
+                  "notebooks": {}} | profile  # fmt: skip
+        import yaml
+
+        (tmp_path / "profiles" / "sample.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        return course.Run(root=tmp_path)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    if executable is None:
+        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+        chromium = playwright.chromium.launch(executable_path=executable, args=options)
+        yield chromium
+        chromium.close()

@@ -1,0 +1,201 @@
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from viralbert_utils import cleaning
+from viralbert_utils.cleaning import clean, comparison_key, jaccard, near_duplicates, normalise, shingles
+from viralbert_utils.data import DataError, Dataset
+
+
+def dataset(**splits: list[tuple[object, object]]) -> Dataset:
+    tables = {name: pd.DataFrame(rows, columns=["text", "labels"], dtype=object) for name, rows in splits.items()}
+    return Dataset("test", "here", tables)
+
+
+def reasons(result: cleaning.Cleaned) -> dict[tuple[str, int], str]:
+    return {(row.split, row.row): row.reason for row in result.dropped.itertuples()}
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("  два\u00a0 слова\n", "два слова"),
+        ("невиди\u200bмый\u00ad", "невидимый"),
+        ("&quot;да&quot; &amp; нет", '"да" & нет'),
+        ("й", "й"),  # decomposed to composed
+        ("спасибо, [ИМЯ]!", "спасибо, [NAME]!"),
+        ("видел [ФАМИЛИЮ] и [ имени ]", "видел [NAME] и [NAME]"),
+        ("это [религией] не назвать", "это [RELIGION] не назвать"),
+        ("[ничего] и [смеется]", "[ничего] и [смеется]"),
+        ("семья 👨\u200d👩\u200d👧 тут", "семья 👨\u200d👩\u200d👧 тут"),
+        ("сло\u200dво", "слово"),
+        ("Ё, №5…", "Ё, №5…"),
+    ],
+)
+def test_normalise(raw, expected):
+    assert normalise(raw) == expected
+
+
+@given(st.text())
+def test_normalise_twice_is_normalise_once(text):
+    # Entities may hide others (&amp;amp;), so a text with "&" is only repaired one level at a time.
+    if "&" not in text:
+        assert normalise(normalise(text)) == normalise(text)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        ("Ну и ёлка!!!", "ну, и елка", True),
+        ("😂", "😂😂", False),
+        ("?!", "...", False),
+        ("мама мыла раму", "мама мыла рану", False),
+    ],
+)
+def test_comparison_key(a, b, same):
+    assert (comparison_key(a) == comparison_key(b)) is same
+
+
+def test_each_unusable_row_is_dropped_for_its_reason():
+    result = clean(
+        dataset(
+            train=[
+                ("хороший день", "[17]"),
+                (None, "[17]"),
+                (float("nan"), "[1]"),
+                (" \u200b", "[1]"),
+                ("ы" * 6000, "[1]"),
+                ("only English here", "[1]"),
+                ("😂😂😂", "[1]"),
+                *[(f"обычный текст номер {i}", "[27]") for i in range(60)],
+                ("метка сломана", "[x]"),
+                ("метка не та", "[28]"),
+            ]
+        ),
+        n_classes=28,
+        near_threshold=2,
+    )
+    expected = {1: "missing_text", 2: "missing_text", 3: "missing_text", 4: "too_long", 5: "not_russian",
+                67: "unknown_label", 68: "unknown_label"}  # fmt: skip
+    assert reasons(result) == {("train", row): reason for row, reason in expected.items()}
+    assert 6 in result.splits["train"].index  # emoji alone are a text
+    assert "label id 28 outside 0..27" in result.dropped["detail"].tolist()
+
+
+def test_counts_add_up_and_rows_keep_their_numbers():
+    rows = [("один два три четыре", "[1]"), ("Один, два, три, четыре!", "[1]"), ("", "[1]"), ("пять шесть семь", "[2]")]
+    result = clean(dataset(train=rows), n_classes=28)
+    counts = result.counts.loc["train"]
+    assert counts["read"] == 4
+    assert counts["read"] - counts.drop(["read", "left"]).sum() == counts["left"] == 2
+    assert list(result.splits["train"].index) == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("labels", "kept"),
+    [
+        (["[1]", "[1]"], [1]),
+        (["[1 2]", "[1]"], [1]),
+        (["[1 2]", "[2 1]", "[3]"], [1, 2]),
+        (["[1]", "[2]"], None),
+        (["[]", "[]"], []),
+        (["[]", "[]", "[4]"], None),
+    ],
+)
+def test_equal_texts_keep_the_labels_of_the_majority(labels, kept):
+    rows = [("тот же самый текст", label) for label in labels] + [("другой", "[27]")]
+    result = clean(dataset(train=rows), n_classes=28)
+    left = result.splits["train"].set_index("text")["labels"].to_dict()
+    assert left.get("тот же самый текст") == kept
+
+
+def test_single_labels_are_read_in_any_spelling():
+    table = pd.DataFrame({"text": ["а б", "в г", "д е"], "label": ["1", 0, 1.0]}, dtype=object)
+    assert list(clean(Dataset("v", "here", {"all": table}), classes=[0, 1]).splits["all"]["label"]) == [1, 0, 1]
+    table = pd.DataFrame({"text": ["а б", "в г"], "label": ["Good", "bad "]}, dtype=object)
+    assert list(clean(Dataset("r", "here", {"all": table}), classes=["bad", "good"]).splits["all"]["label"]) == [
+        "good",
+        "bad",
+    ]
+
+
+def test_texts_of_evaluation_splits_leave_training_only():
+    long = "сегодня мы всем двором искали пропавшего кота соседки"
+    result = clean(
+        dataset(
+            train=[
+                ("общий текст раз", "[1]"),
+                (long + " с утра", "[1]"),
+                ("только в обучении", "[1]"),
+                ("общий с тестом", "[1]"),
+            ],
+            validation=[("Общий текст, раз!", "[2]"), (long, "[1]"), ("общий с тестом", "[3]")],
+            test=[("общий с тестом", "[3]"), ("общий с тестом", "[3]")],
+        ),
+        n_classes=28,
+        near_threshold=0.7,
+    )
+    assert list(result.splits["train"].index) == [2]
+    assert reasons(result) == {
+        ("train", 0): "in_validation",
+        ("train", 1): "in_validation",
+        ("train", 3): "in_test",
+        ("validation", 2): "in_test",
+    }
+    assert len(result.splits["test"]) == 2
+    assert result.notes["test rows that repeat an earlier one (kept)"] == 1
+
+
+def test_another_label_set_is_an_error_not_a_drop():
+    with pytest.raises(DataError, match=r"test/train: 2 of 3 rows have an unusable label \(row 0: label id 40"):
+        clean(dataset(train=[("а", "[40]"), ("б", "[1]"), ("в", "[41]")]), n_classes=28)
+
+
+def test_nothing_left_is_an_error():
+    with pytest.raises(DataError, match=r"no row is left after cleaning; dropped: \{'missing_text': 2\}"):
+        clean(dataset(train=[("", "[1]"), (" ", "[1]")]), n_classes=28)
+
+
+def test_index_must_name_each_row_once():
+    table = pd.DataFrame({"text": ["а б", "в г"]}, index=[0, 0])
+    with pytest.raises(DataError, match="must name each row once"):
+        clean(Dataset("t", "here", {"all": table}))
+
+
+def test_clean_data_pass_unchanged_twice():
+    once = clean(
+        dataset(train=[(f"вполне разный текст {word}", "[1]") for word in ("окно", "поезд", "самовар")]), n_classes=28
+    )
+    again = clean(Dataset("test", "here", once.splits), n_classes=28)
+    pd.testing.assert_frame_equal(once.splits["train"], again.splits["train"])
+
+
+WORDS = st.sampled_from(["кот", "пришел", "домой", "вечером", "и", "долго", "смотрел", "на", "диван", "у", "окна"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(WORDS, min_size=4, max_size=12).map(" ".join), min_size=2, max_size=25))
+def test_near_duplicates_against_all_pairs(texts):
+    threshold = 0.8
+    pieces = [shingles(text) for text in texts]
+    wanted = {j for j in range(len(texts)) for i in range(j) if jaccard(pieces[i], pieces[j]) >= threshold}
+    found = near_duplicates(texts, threshold, n_hashes=256)
+    assert all(jaccard(pieces[i], pieces[j]) >= threshold and i < j for i, j in found)
+    # Hashing may miss a pair just at the threshold; with 256 permutations hardly ever above it.
+    clear = {j for j in range(len(texts)) for i in range(j) if jaccard(pieces[i], pieces[j]) >= threshold + 0.1}
+    assert clear <= {j for _, j in found} <= wanted
+
+
+def test_near_duplicate_search_grows_linearly():
+    import time
+
+    def seconds(n: int) -> float:
+        texts = [f"{i * 7919 % 10007} человек и {i * 104729 % 99991} писем о ремонте подъезда {i}" for i in range(n)]
+        start = time.perf_counter()
+        near_duplicates(texts, 0.8)
+        return time.perf_counter() - start
+
+    seconds(200)
+    # Quadratic cost would give 16; the machine's noise is left room.
+    assert seconds(4000) / seconds(1000) < 10

@@ -1,0 +1,35 @@
+import pandas as pd
+
+from viralbert_utils import combine
+from viralbert_utils.emotions import CEDR_CLASSES, EMOTIONS
+
+LABELS = [["joy"], ["curiosity"], ["neutral"], ["fear", "joy"]]
+EMOTION_ROWS = pd.DataFrame(
+    {
+        "text": ["ура", "что это?", "просто факт", "боюсь и рад"],
+        "labels": [[EMOTIONS.index(name) for name in names] for names in LABELS],
+    },
+    index=[5, 6, 7, 8],
+)
+
+
+def test_two_tasks_keeps_every_row_with_the_labels_of_its_task():
+    virality = pd.DataFrame({"text": ["кот", "афиша"], "label": [1, 0]}, index=[10, 11])
+    table = combine.two_tasks(EMOTION_ROWS, virality)
+    assert len(table) == 6
+    by_text = table.set_index("text")
+    assert by_text.loc["кот", "label"] == 1
+    assert by_text.loc["кот", "labels"] == []
+    assert by_text.loc["боюсь и рад", "labels"] == EMOTION_ROWS.loc[8, "labels"]
+    assert table.loc[table["task"] == "emotions", "label"].isna().all()
+    pd.testing.assert_frame_equal(table, combine.two_tasks(EMOTION_ROWS, virality))
+
+
+def test_six_classes_leaves_out_what_has_no_counterpart():
+    cedr = pd.DataFrame({"text": ["злюсь", "факт"], "labels": [[4], []]})
+    table, n_left_out = combine.six_classes(EMOTION_ROWS, cedr)
+    assert n_left_out == 1
+    names = {row.text: [CEDR_CLASSES[i] for i in row.labels] for row in table.itertuples()}
+    assert names == {"ура": ["joy"], "просто факт": ["no_emotion"], "боюсь и рад": ["joy", "fear"],
+                     "злюсь": ["anger"], "факт": ["no_emotion"]}  # fmt: skip
+    assert table["origin"].value_counts().to_dict() == {"goemotions": 3, "cedr": 2}

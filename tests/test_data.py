@@ -1,0 +1,202 @@
+import json
+
+import pandas as pd
+import pytest
+
+from viralbert_utils import data
+from viralbert_utils.data import DataError
+
+
+def test_sample_has_every_set_but_cedr():
+    assert [name for name in data.CONTRACTS if data.has(name, "sample")] == [
+        "emotions",
+        "virality",
+        "reviews",
+        "videos",
+    ]
+    loaded = data.load("emotions")
+    assert list(loaded.splits) == ["all"]
+    assert loaded.files[0].sha256 == data.sha256(data.SAMPLE / "emotions.csv")
+
+
+def test_folder_in_the_hub_layout(write_csv):
+    folder = write_csv("ru_go_emotions", ru_text=["Да"], text=["Yes"], labels=["[4]"], id=["x"])
+    write_csv("ru_go_emotions", "validation", ru_text=["Нет"], text=["No"], labels=["[10]"], id=["y"])
+    loaded = data.load("emotions", str(folder))
+    assert list(loaded.splits) == ["train", "validation"]
+    # The Russian column, never the English one beside it.
+    assert loaded.splits["train"]["text"].tolist() == ["Да"]
+    assert loaded.n_rows == 2
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_other_formats_give_the_same_rows(tmp_path, suffix):
+    table = pd.DataFrame({"text": ["Кот, «Борис»", "да\nнет"], "label": [1, 0]})
+    (tmp_path / "virality").mkdir()
+    path = tmp_path / "virality" / f"train.{suffix}"
+    if suffix == "parquet":
+        table.to_parquet(path)
+    else:
+        path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in table.to_dict("records")), "utf-8")
+    assert data.load("virality", str(tmp_path)).splits["train"].to_dict("list") == table.to_dict("list")
+
+
+def test_byte_order_mark_and_windows_line_ends(tmp_path):
+    (tmp_path / "virality.csv").write_bytes("\ufefftext,label\r\nДа,1\r\n".encode())
+    assert data.load("virality", str(tmp_path)).splits["all"].to_dict("list") == {"text": ["Да"], "label": ["1"]}
+
+
+def test_a_megabyte_of_text_in_one_row_is_read(tmp_path):
+    (tmp_path / "virality.csv").write_text("text,label\n" + "ы" * 1_000_000 + ",1\n", "utf-8")
+    assert len(data.load("virality", str(tmp_path)).splits["all"].at[0, "text"]) == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"virality\.csv is empty \(0 bytes\)"),
+        (b"text,label\n", "a header but no rows"),
+        ("text,label\nПривет,1\n".encode("cp1251"), r"line 2: expected UTF-8.*reads well as CP1251.*iconv -f CP1251"),
+        ("text,label\nда,1\nнет,0,7\n".encode(), r"row 1 \(line 3\): expected 2 fields \(text, label\), found 3"),
+        ("text,label\nда\n".encode(), r"row 0 \(line 2\): expected 2 fields.*found 1"),
+        ('text,label\nда,1\n"нет,0\n'.encode(), r"row 1 \(from line 3\): broken CSV.*unclosed quotation"),
+        ("title,label\nда,1\n".encode(), "column 'text' is missing for the set 'virality'; found title, label"),
+    ],
+)
+def test_bad_csv_names_file_row_and_remedy(tmp_path, content, message):
+    (tmp_path / "virality.csv").write_bytes(content)
+    with pytest.raises(DataError, match=f"(?s){message}"):
+        data.load("virality", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [('{"text": "да", ', "line 2: not JSON"), ('["да"]', "line 2: expected an object")],
+)
+def test_bad_jsonl_names_the_line(tmp_path, line, message):
+    (tmp_path / "virality.jsonl").write_text('{"text": "да", "label": 1}\n' + line + "\n", "utf-8")
+    with pytest.raises(DataError, match=message):
+        data.load("virality", str(tmp_path))
+
+
+def test_bad_parquet(tmp_path):
+    (tmp_path / "virality.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match="not a readable Parquet file"):
+        data.load("virality", str(tmp_path))
+
+
+def test_missing_folder_set_split_and_name(tmp_path, write_csv):
+    with pytest.raises(DataError, match="does not exist; give 'sample', 'hub' or an existing folder"):
+        data.load("virality", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"expected emotions/train.csv or ru_go_emotions/train.csv there"):
+        data.load("emotions", str(tmp_path))
+    folder = write_csv("virality", "test", text=["да"], label=[1])
+    with pytest.raises(DataError, match=r"holds no training table.*found \['test\.csv'\]"):
+        data.load("virality", str(folder))
+    with pytest.raises(DataError, match="unknown data set 'virulity'; known sets: emotions"):
+        data.load("virulity")
+
+
+def test_one_split_in_two_formats_is_ambiguous(write_csv):
+    folder = write_csv("virality", text=["да"], label=[1])
+    (folder / "virality" / "train.jsonl").write_text('{"text": "нет", "label": 0}\n', "utf-8")
+    with pytest.raises(DataError, match=r"twice: train\.csv, train\.jsonl"):
+        data.load("virality", str(folder))
+
+
+def test_load_all_needs_emotions_and_virality(write_csv):
+    folder = write_csv("emotions", text=["да"], labels=["[4]"])
+    with pytest.raises(DataError, match="no data set 'virality'"):
+        data.load_all(str(folder))
+    own = folder / "own.csv"
+    own.write_text("text,label\nда,1\n", "utf-8")
+    assert list(data.load_all(str(folder), {"virality": str(own)})) == ["emotions", "virality"]
+    with pytest.raises(DataError, match=r"no file 'none\.csv' for the set 'virality'"):
+        data.load_all(str(folder), {"virality": "none.csv"})
+
+
+def test_max_rows_takes_the_first(write_csv):
+    loaded = data.load_all("sample", max_rows=5)
+    assert {len(table) for dataset in loaded.values() for table in dataset.splits.values()} == {5}
+
+
+def test_virality_has_no_hub_source():
+    with pytest.raises(DataError, match=r"no public hub source.*virality_file="):
+        data.load("virality", "hub")
+
+
+def test_hub_out_of_reach_says_what_to_do(monkeypatch):
+    import datasets
+
+    def unreachable(*_: object) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(DataError, match=r"'seara/ru_go_emotions' could not be loaded.*data=sample"):
+        data.load("emotions", "hub")
+
+
+def test_hub_format_from_a_local_folder(tmp_path):
+    """The loading code of the hub, on a folder as `push_to_hub` writes it."""
+    from datasets import ClassLabel, Dataset, Features, Sequence, Value
+
+    from viralbert_utils.emotions import EMOTIONS
+
+    label = ClassLabel(names=list(EMOTIONS))
+    features = Features(
+        {"ru_text": Value("string"), "text": Value("string"), "labels": Sequence(label), "id": Value("string")}
+    )
+    rows = {"ru_text": ["Да", "Нет"], "text": ["Yes", "No"], "labels": [[4], [10, 3]], "id": ["a", "b"]}
+    (tmp_path / "data").mkdir()
+    for split in ("train", "validation", "test"):
+        Dataset.from_dict(rows, features).to_parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet")
+    loaded = data.load("emotions", "hub", str(tmp_path))
+    assert set(loaded.splits) == {"train", "validation", "test"}
+    assert loaded.splits["test"]["text"].tolist() == ["Да", "Нет"]
+    assert [list(ids) for ids in loaded.splits["test"]["labels"]] == [[4], [10, 3]]
+
+
+def test_hub_class_names_become_words(tmp_path):
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    features = Features(
+        {"movie_name": Value("string"), "content": Value("string"), "grade3": ClassLabel(names=["Bad", "Good"])}
+    )
+    rows = {"movie_name": ["Кино"], "content": ["Хорошо"], "grade3": [1]}
+    Dataset.from_dict(rows, features).to_parquet(tmp_path / "train.parquet")
+    loaded = data.load("reviews", "hub", str(tmp_path))
+    assert loaded.splits["all"].to_dict("list") == {"film": ["Кино"], "text": ["Хорошо"], "label": ["Good"]}
+
+
+def test_tables_survive_saving(tmp_path):
+    tables = {"train": pd.DataFrame({"text": ["да"], "labels": [[1, 2]]})}
+    data.save_tables(tables, tmp_path / "t")
+    assert [list(ids) for ids in data.load_tables(tmp_path / "t")["train"]["labels"]] == [[1, 2]]
+    with pytest.raises(DataError, match="run the notebook that writes them first"):
+        data.load_tables(tmp_path / "none")
+
+
+def test_interrupted_writing_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "card.json"
+    data.write_whole(path, "old")
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data.os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt):
+        data.write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["card.json"]
+
+
+def test_videos_get_one_text_of_title_and_description(write_csv):
+    folder = write_csv("videos", title=["Серия 1", "Серия 2"], description=["", "О коте"], label=["a", "a"])
+    assert data.load("videos", str(folder)).splits["train"]["text"].tolist() == ["Серия 1\n", "Серия 2\nО коте"]
+
+
+@pytest.mark.parametrize("name", ["emotions", "cedr", "virality", "reviews", "videos"])
+def test_real_data_folder_loads_as_it_stands(name, shared_data):
+    loaded = data.load(name, str(shared_data))
+    assert loaded.n_rows > 500
+    assert loaded.splits["train"]["text"].str.contains("[а-я]").mean() > 0.9

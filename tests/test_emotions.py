@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+from viralbert_utils import emotions
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("[ 2 27]", [2, 27]),
+        ("[2, 27]", [2, 27]),
+        ("2,27", [2, 27]),
+        ("27 2 2", [2, 27]),
+        ("[]", []),
+        ("['joy', 'love']", [17, 18]),
+        ("joy; love", [17, 18]),
+        (5, [5]),
+        (np.int64(5), [5]),
+        ([27, 2], [2, 27]),
+        (np.array([2, 27]), [2, 27]),
+        ((), []),
+    ],
+)
+def test_label_spellings(field, expected):
+    assert emotions.parse_labels(field) == expected
+
+
+@pytest.mark.parametrize("field", [None, float("nan"), "", "  ", "happy", "2.5", "[2 | 3]", {"a": 1}, [1.5], True])
+def test_unreadable_labels_are_errors(field):
+    with pytest.raises(ValueError, match=r"label|emotion"):
+        emotions.parse_labels(field)
+
+
+def test_names_are_complete_and_distinct():
+    assert len(emotions.EMOTIONS) == 28
+    assert emotions.EMOTIONS[0] == "admiration"
+    assert emotions.EMOTIONS[27] == "neutral"
+    assert len(set(emotions.RUSSIAN_NAMES.values())) == 28
+    assert emotions.display_name("joy") == "joy · радость"
+
+
+def test_multi_hot_places_every_label():
+    assert emotions.multi_hot([[0, 2], [], [1]], 3).tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
+def test_multi_hot_refuses_other_label_sets():
+    with pytest.raises(ValueError, match=r"row 1: label id 28 is outside 0\.\.27"):
+        emotions.multi_hot([[3], [28]])
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["joy"], ["joy"]),
+        (["amusement", "joy"], ["joy"]),
+        (["grief", "fear"], ["sadness", "fear"]),
+        (["joy", "curiosity"], ["joy"]),
+        (["neutral"], ["no_emotion"]),
+        (["curiosity"], None),
+        (["love", "caring"], None),
+    ],
+)
+def test_cedr_mapping(names, expected):
+    mapped = emotions.to_cedr([emotions.EMOTIONS.index(name) for name in names])
+    assert mapped == (expected and [emotions.CEDR_CLASSES.index(name) for name in expected])
+
+
+def test_empty_cedr_label_is_a_class_of_its_own():
+    assert emotions.cedr_with_no_emotion([]) == [5]
+    assert emotions.cedr_with_no_emotion([1, 3]) == [1, 3]

@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from viralbert_utils import evaluation
+
+
+@pytest.fixture(scope="module")
+def answers() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, a fair system, a better one that corrects some of its errors."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random((600, 6)) < [0.4, 0.2, 0.1, 0.05, 0.02, 0.3]).astype(np.int8)
+    fair = np.where(rng.random(labels.shape) < 0.12, 1 - labels, labels).astype(np.int8)
+    better = np.where(rng.random(labels.shape) < 0.4, labels, fair).astype(np.int8)
+    return labels, fair, better
+
+
+def test_f1_agrees_with_scikit_learn(answers):
+    labels, fair, _ = answers
+    assert evaluation.f1_per_class(labels, fair) == pytest.approx(f1_score(labels, fair, average=None))
+    assert evaluation.macro_f1(labels, fair) == pytest.approx(f1_score(labels, fair, average="macro"))
+    both = np.mean([f1_score(labels[:, k], fair[:, k], average="macro") for k in range(6)])
+    assert evaluation.binary_macro_f1(labels, fair) == pytest.approx(both)
+
+
+def test_empty_class_counts_as_zero():
+    labels = np.array([[1, 0], [0, 0]])
+    assert evaluation.f1_per_class(labels, labels).tolist() == pytest.approx([1, 0])
+
+
+def test_binary_macro_f1_flatters_rare_labels(answers):
+    labels = answers[0]
+    nothing = np.zeros_like(labels)
+    assert evaluation.macro_f1(labels, nothing) == 0
+    assert evaluation.binary_macro_f1(labels, nothing) > 0.4
+
+
+def test_fast_bootstrap_is_the_bootstrap(answers):
+    labels, fair, _ = answers
+    fast = evaluation.macro_f1_interval(labels, fair, n_resamples=2000)
+    slow = evaluation.bootstrap(evaluation.macro_f1, labels, fair, n_resamples=2000, seed=1)
+    assert fast.value == pytest.approx(slow.value)
+    assert (fast.low, fast.high) == pytest.approx((slow.low, slow.high), abs=0.01)
+    assert fast.low < fast.value < fast.high
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    covered = 0
+    for seed in range(200):
+        right = rng.random(150) < 0.7
+        interval = evaluation.bootstrap(lambda x: float(x.mean()), right, n_resamples=300, seed=seed)
+        covered += interval.low <= 0.7 <= interval.high
+    assert 0.90 <= covered / 200 <= 0.985
+
+
+def test_paired_difference_is_narrower_than_two_intervals(answers):
+    labels, fair, better = answers
+    difference = evaluation.macro_f1_difference(labels, fair, better)
+    a, b = (evaluation.macro_f1_interval(labels, system) for system in (fair, better))
+    assert difference.value == pytest.approx(b.value - a.value)
+    assert difference.low > 0
+    assert difference.high - difference.low < (a.high - a.low) + (b.high - b.low)
+    same = evaluation.macro_f1_difference(labels, fair, fair)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_compare_puts_systems_side_by_side(answers):
+    labels, fair, better = answers
+    table = evaluation.compare(labels, {"fair": fair, "better": better}, 200)
+    assert table.loc["better", "macro-F1"] > table.loc["fair", "macro-F1"]
+    assert (table["binary macro-F1"] > table["macro-F1"]).all()
+
+
+def test_roc_auc_leaves_out_classes_it_is_not_defined_for():
+    labels = np.array([[1, 0, 1], [0, 0, 1], [1, 0, 1], [0, 0, 1]])
+    scores = np.array([[0.9, 0.1, 0.2], [0.1, 0.2, 0.3], [0.8, 0.3, 0.1], [0.2, 0.4, 0.1]])
+    assert evaluation.mean_roc_auc(labels, scores) == 1
+    assert evaluation.mean_roc_auc(labels[:, 0], scores[:, 0]) == 1
+    with pytest.raises(ValueError, match="ROC AUC needs a class with both"):
+        evaluation.mean_roc_auc(labels[:, 1:], scores[:, 1:])
+
+
+def test_bootstrap_says_when_a_metric_is_mostly_undefined():
+    def only_for_the_whole_set(labels: np.ndarray) -> float:
+        if labels.tolist() != [1, 2, 3, 4, 5]:
+            raise ValueError("undefined")
+        return 1.0
+
+    with pytest.raises(ValueError, match="undefined on 50 of 50 resamples"):
+        evaluation.bootstrap(only_for_the_whole_set, np.array([1, 2, 3, 4, 5]), n_resamples=50)
+
+
+def test_agreement():
+    assert evaluation.agreement(["a", "b", "a"], ["a", "b", "a"]) == {"texts": 3, "same": 1, "kappa": 1}
+    random = np.random.default_rng(0)
+    first, second = random.integers(0, 2, 2000).tolist(), random.integers(0, 2, 2000).tolist()
+    assert evaluation.agreement(first, second)["kappa"] == pytest.approx(0, abs=0.06)
+    lists = evaluation.agreement([[1], [2], [1, 2]], [[1], [2], [1]])
+    assert lists["same"] == pytest.approx(2 / 3)
+    assert 0 < lists["kappa"] < 1
+
+
+def test_one_hot():
+    assert evaluation.one_hot(np.array(["b", "a"]), ["a", "b"]).tolist() == [[0, 1], [1, 0]]
+
+
+def test_estimate_reads_well():
+    assert str(evaluation.Estimate(0.41234, 0.39, 0.43)) == "0.412 [0.390, 0.430]"

@@ -1,0 +1,111 @@
+import json
+
+import pandas as pd
+import pytest
+import sentencepiece
+import torch
+from transformers import MarianConfig, MarianMTModel, MarianTokenizer
+
+from viralbert_utils import data, translation
+from viralbert_utils.cli import main
+from viralbert_utils.data import DataError
+
+
+@pytest.fixture(scope="module")
+def tiny_marian(tmp_path_factory):
+    """A folder with a random Marian model and a SentencePiece tokenizer, in the hub's format."""
+    folder = tmp_path_factory.mktemp("marian")
+    corpus = folder / "corpus.txt"
+    texts = data.load("emotions").splits["all"]["text"].tolist()[:400]
+    english = ["thank you very much my friend", "what a day", "i am so happy for you", "this is not what i wanted"] * 20
+    corpus.write_text("\n".join(texts + english), encoding="utf-8")
+    for side in ("source", "target"):
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(corpus), model_prefix=str(folder / side), vocab_size=400, minloglevel=2, hard_vocab_limit=False
+        )
+        (folder / f"{side}.model").rename(folder / f"{side}.spm")
+    pieces = sentencepiece.SentencePieceProcessor(str(folder / "source.spm"))
+    vocabulary = {"</s>": 0, "<unk>": 1}
+    vocabulary |= {p: i for i, p in enumerate((pieces.id_to_piece(i) for i in range(3, pieces.get_piece_size())), 2)}
+    vocabulary["<pad>"] = len(vocabulary)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    tokenizer = MarianTokenizer(str(folder / "source.spm"), str(folder / "target.spm"), str(folder / "vocab.json"))
+    torch.manual_seed(0)
+    config = MarianConfig(
+        vocab_size=len(vocabulary), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=128,
+        pad_token_id=vocabulary["<pad>"], eos_token_id=0, decoder_start_token_id=vocabulary["<pad>"],
+        forced_eos_token_id=0,
+    )  # fmt: skip
+    model = MarianMTModel(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_marian):
+    return translation.load_model(str(tiny_marian))
+
+
+TEXTS = ["thank you very much", "", "what a day", "thank you very much", "   "]
+
+
+def test_translates_each_text_once_and_never_an_empty_one(loaded, tmp_path):
+    result = translation.translate(TEXTS, *loaded, kept=tmp_path / "kept.jsonl", batch_size=2, n_beams=1, max_tokens=20)
+    assert result[1] is None
+    assert result[4] is None
+    assert result[0] == result[3]
+    assert all(text != "" for text in result)
+    assert len((tmp_path / "kept.jsonl").read_text().splitlines()) == 2
+
+
+def test_an_interrupted_run_goes_on(loaded, tmp_path, monkeypatch):
+    kept = tmp_path / "kept.jsonl"
+    tokenizer, model = loaded
+    whole = translation.translate(TEXTS, tokenizer, model, kept=tmp_path / "other.jsonl", n_beams=1, max_tokens=20)
+    calls = []
+    generate = model.generate
+
+    def fails_at_the_second(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return generate(*args, **kwargs)
+
+    monkeypatch.setattr(model, "generate", fails_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        translation.translate(TEXTS, tokenizer, model, kept=kept, batch_size=1, n_beams=1, max_tokens=20)
+    with kept.open("a") as file:
+        file.write('{"key": "cut off in the mi')  # as a killed process leaves it
+    again = translation.translate(TEXTS, tokenizer, model, kept=kept, batch_size=1, n_beams=1, max_tokens=20)
+    assert len(calls) == 3
+    assert again == whole
+    assert translation.translate(TEXTS, tokenizer, model, kept=kept, n_beams=1, max_tokens=20) == whole
+    assert len(calls) == 3
+
+
+def test_too_long_texts_are_left_out_not_cut(loaded, tmp_path):
+    texts = ["what a day", "what a day " * 10]
+    result = translation.translate(texts, *loaded, kept=tmp_path / "k.jsonl", n_beams=1, max_tokens=20)
+    assert result[1] is None
+
+
+def test_command_writes_the_same_rows_with_russian_text(tiny_marian, tmp_path, capsys):
+    source, target = tmp_path / "en.csv", tmp_path / "ru.csv"
+    pd.DataFrame({"text": TEXTS, "labels": ["[1]", "[2]", "[3]", "[1]", "[4]"]}).to_csv(source, index=False)
+    assert main(["translate", str(source), str(target), "--model", str(tiny_marian)]) == 0
+    written = data.read_table(target)
+    assert list(written.columns) == ["ru_text", "text", "labels"]
+    assert set(written["labels"]) <= {"[1]", "[3]"}
+    assert written["ru_text"].str.len().min() > 0
+    assert f"{len(written)} rows written" in capsys.readouterr().out
+
+
+def test_bad_arguments_are_named(tmp_path, capsys):
+    source = tmp_path / "en.csv"
+    source.write_text("title\nhello\n")
+    assert main(["translate", str(source), "out.csv"]) == 1
+    assert "no column 'text'; found title" in capsys.readouterr().err
+    with pytest.raises(DataError, match=r"translation model '.*nowhere' could not be loaded"):
+        translation.load_model(str(tmp_path / "nowhere"))
