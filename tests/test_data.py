@@ -60,6 +60,7 @@ def test_a_megabyte_of_text_in_one_row_is_read(tmp_path):
         ("text,label\nда,1\nнет,0,7\n".encode(), r"row 1 \(line 3\): expected 2 fields \(text, label\), found 3"),
         ("text,label\nда\n".encode(), r"row 0 \(line 2\): expected 2 fields.*found 1"),
         ('text,label\nда,1\n"нет,0\n'.encode(), r"row 1 \(from line 3\): broken CSV.*unclosed quotation"),
+        ("text,text\nда,1\n".encode(), "names the column 'text' twice"),
         ("title,label\nда,1\n".encode(), "column 'text' is missing for the set 'virality'; found title, label"),
     ],
 )
@@ -95,6 +96,18 @@ def test_missing_folder_set_split_and_name(tmp_path, write_csv):
         data.load("virality", str(folder))
     with pytest.raises(DataError, match="unknown data set 'virulity'; known sets: emotions"):
         data.load("virulity")
+
+
+def test_line_separators_inside_json_texts(tmp_path):
+    (tmp_path / "virality.jsonl").write_text('{"text": "до\u2028после", "label": 1}\n', "utf-8")
+    assert data.load("virality", str(tmp_path)).splits["all"].at[0, "text"] == "до\u2028после"
+
+
+def test_a_broken_set_is_not_taken_for_a_missing_one(tmp_path):
+    (tmp_path / "reviews").mkdir()
+    assert data.has("reviews", str(tmp_path))
+    with pytest.raises(DataError, match="holds no training table"):
+        data.load_all(str(tmp_path))
 
 
 def test_one_split_in_two_formats_is_ambiguous(write_csv):
@@ -168,12 +181,25 @@ def test_hub_class_names_become_words(tmp_path):
     assert loaded.splits["all"].to_dict("list") == {"film": ["Кино"], "text": ["Хорошо"], "label": ["Good"]}
 
 
-def test_tables_survive_saving(tmp_path):
-    tables = {"train": pd.DataFrame({"text": ["да"], "labels": [[1, 2]]})}
-    data.save_tables(tables, tmp_path / "t")
-    assert [list(ids) for ids in data.load_tables(tmp_path / "t")["train"]["labels"]] == [[1, 2]]
+def test_saved_sets_replace_older_ones_whole(tmp_path):
+    table = pd.DataFrame({"text": ["да"], "labels": [[1, 2]]})
+    data.save_sets({"old": {"train": table}, "emotions": {"train": table, "all": table}}, tmp_path / "t")
+    data.save_sets({"emotions": {"train": table}}, tmp_path / "t")
+    assert data.load_tables(tmp_path / "t" / "emotions")["train"]["labels"].tolist() == [[1, 2]]
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*.parquet"))] == [
+        "t/emotions/train.parquet"
+    ]
     with pytest.raises(DataError, match="run the notebook that writes them first"):
-        data.load_tables(tmp_path / "none")
+        data.load_tables(tmp_path / "t" / "old")
+
+
+def test_second_annotation_belongs_to_its_own_source(write_csv):
+    loaded = data.load("virality")
+    both = data.second_annotation(loaded)
+    assert len(both) == 400
+    assert set(both["first"]) == set(both["second"]) == {"0", "1"}
+    folder = write_csv("virality", text=["да"], label=[1], id=["v0001"])
+    assert data.second_annotation(data.load("virality", str(folder))).empty
 
 
 def test_interrupted_writing_keeps_the_old_file(tmp_path, monkeypatch):
@@ -192,7 +218,7 @@ def test_interrupted_writing_keeps_the_old_file(tmp_path, monkeypatch):
 
 def test_videos_get_one_text_of_title_and_description(write_csv):
     folder = write_csv("videos", title=["Серия 1", "Серия 2"], description=["", "О коте"], label=["a", "a"])
-    assert data.load("videos", str(folder)).splits["train"]["text"].tolist() == ["Серия 1\n", "Серия 2\nО коте"]
+    assert data.load("videos", str(folder)).splits["train"]["text"].tolist() == ["Серия 1", "Серия 2 О коте"]
 
 
 @pytest.mark.parametrize("name", ["emotions", "cedr", "virality", "reviews", "videos"])

@@ -15,6 +15,8 @@ from viralbert_utils import emotions
         ("['joy', 'love']", [17, 18]),
         ("joy; love", [17, 18]),
         (5, [5]),
+        (5.0, [5]),
+        ("27.0", [27]),
         (np.int64(5), [5]),
         ([27, 2], [2, 27]),
         (np.array([2, 27]), [2, 27]),
@@ -25,10 +27,18 @@ def test_label_spellings(field, expected):
     assert emotions.parse_labels(field) == expected
 
 
-@pytest.mark.parametrize("field", [None, float("nan"), "", "  ", "happy", "2.5", "[2 | 3]", {"a": 1}, [1.5], True])
+@pytest.mark.parametrize(
+    "field", [None, float("nan"), "", "  ", "happy", "2.5", "[2 | 3]", {"a": 1}, [1.5], True, b"2", 2.5]
+)
 def test_unreadable_labels_are_errors(field):
     with pytest.raises(ValueError, match=r"label|emotion"):
         emotions.parse_labels(field)
+
+
+def test_names_belong_to_the_label_set():
+    assert emotions.parse_labels("anger, joy", emotions.CEDR_EMOTIONS) == [0, 4]
+    with pytest.raises(ValueError, match="'love' is neither"):
+        emotions.parse_labels("love", emotions.CEDR_EMOTIONS)
 
 
 def test_names_are_complete_and_distinct():
@@ -58,6 +68,8 @@ def test_multi_hot_refuses_other_label_sets():
         (["neutral"], ["no_emotion"]),
         (["curiosity"], None),
         (["love", "caring"], None),
+        (["curiosity", "neutral"], None),
+        (["joy", "neutral"], ["joy"]),
     ],
 )
 def test_cedr_mapping(names, expected):

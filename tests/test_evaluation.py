@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from viralbert_utils import evaluation
 
@@ -67,9 +67,17 @@ def test_paired_difference_is_narrower_than_two_intervals(answers):
 
 def test_compare_puts_systems_side_by_side(answers):
     labels, fair, better = answers
-    table = evaluation.compare(labels, {"fair": fair, "better": better}, 200)
+    table = evaluation.compare(labels, {"fair": fair, "better": better}, "fair", 200)
+    assert table["to reference"].tolist()[0] == ""
+    assert table["to reference"].tolist()[1] == str(evaluation.macro_f1_difference(labels, fair, better, 200))
     assert table.loc["better", "macro-F1"] > table.loc["fair", "macro-F1"]
     assert (table["binary macro-F1"] > table["macro-F1"]).all()
+
+
+def test_roc_auc_agrees_with_scikit_learn_ties_included(answers):
+    labels, _, _ = answers
+    scores = np.round(np.random.default_rng(0).random(labels.shape) + 0.3 * labels, 1)
+    assert evaluation.mean_roc_auc(labels, scores) == pytest.approx(roc_auc_score(labels, scores, average="macro"))
 
 
 def test_roc_auc_leaves_out_classes_it_is_not_defined_for():
@@ -92,7 +100,13 @@ def test_bootstrap_says_when_a_metric_is_mostly_undefined():
 
 
 def test_agreement():
-    assert evaluation.agreement(["a", "b", "a"], ["a", "b", "a"]) == {"texts": 3, "same": 1, "kappa": 1}
+    assert evaluation.agreement(["a", "b", "a"], ["a", "b", "a"]) == {
+        "texts": 3,
+        "same": 1,
+        "kappa": 1,
+        "kappa_least": 1,
+    }
+    assert evaluation.agreement(["a", "a"], ["a", "a"])["kappa"] == 1
     random = np.random.default_rng(0)
     first, second = random.integers(0, 2, 2000).tolist(), random.integers(0, 2, 2000).tolist()
     assert evaluation.agreement(first, second)["kappa"] == pytest.approx(0, abs=0.06)

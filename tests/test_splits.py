@@ -57,8 +57,8 @@ def test_new_rows_leave_the_old_ones_where_they_are(table):
 
 
 def test_equal_texts_stay_together():
-    table = pd.DataFrame({"text": ["Да!", "да", "нет", "Нет."] * 50, "labels": [[1], [2], [1], [2]] * 50})
-    parts = splits.by_label(table)
+    texts = [text for i in range(60) for text in (f"Текст, {i}!", f"текст {i}")]
+    parts = splits.by_label(pd.DataFrame({"text": texts, "labels": [[1], [2]] * 60}))
     assert splits.n_shared(parts) == 0
 
 
@@ -78,14 +78,30 @@ def test_tiny_strata_are_spread_not_all_sent_to_training():
     assert len(parts["test"]) == pytest.approx(45, abs=20)
 
 
-def test_films_stay_whole():
+def test_films_stay_whole_and_labels_keep_their_shares():
     reviews = data.load("reviews").splits["all"]
-    parts = splits.by_group(reviews, "film")
+    parts = splits.by_group(reviews, "film", "label")
     films = [set(part["film"]) for part in parts.values()]
     assert not (films[0] & films[1] or films[0] & films[2] or films[1] & films[2])
-    assert len(parts["train"]) / len(reviews) == pytest.approx(0.7, abs=0.06)
+    assert len(parts["train"]) / len(reviews) == pytest.approx(0.7, abs=0.04)
+    good = [(part["label"] == "good").mean() for part in parts.values()]
+    assert max(good) - min(good) < 0.08
+    few = reviews[reviews["film"].isin(reviews["film"].unique()[:3])]
+    assert all(len(part) for part in splits.by_group(few, "film", "label").values())
     with pytest.raises(DataError, match="2 groups in 'film' cannot fill 3 splits"):
-        splits.by_group(reviews[reviews["film"].isin(reviews["film"].unique()[:2])], "film")
+        splits.by_group(few[few["film"] != few["film"].iloc[0]], "film", "label")
+
+
+def test_a_split_without_rows_is_an_error():
+    with pytest.raises(DataError, match=r"no row is left for validation, test: 1 rows are too few"):
+        splits.by_label(pd.DataFrame({"text": ["а"], "labels": [[1]]}), seed=3)
+
+
+def test_published_splits_are_not_cut_again(table):
+    dated = table.assign(published_at="2022-03-01", label=1)
+    tables = {"train": dated[:2000], "validation": dated[2000:2500], "test": dated[2500:]}
+    for name in ("virality", "reviews"):
+        pd.testing.assert_frame_equal(splits.split_set(name, tables)["test"], tables["test"])
 
 
 def test_time_is_cut_by_age_and_never_within_a_moment():
@@ -102,7 +118,8 @@ def test_time_is_cut_by_age_and_never_within_a_moment():
 
 
 @pytest.mark.parametrize(
-    "present", [["train", "validation"], ["train", "test"], ["train"], ["all"], ["train", "validation", "test"]]
+    "present",
+    [["train", "validation"], ["train", "test"], ["all", "test"], ["train"], ["all"], ["train", "validation", "test"]],
 )
 def test_complete_gives_three_splits_and_keeps_published_ones(table, present):
     tables = {name: table.iloc[i * 900 : i * 900 + 900] for i, name in enumerate(present)}

@@ -22,7 +22,7 @@ def tfidf(max_features: int = 100_000) -> FeatureUnion:
 
 
 def tfidf_logistic(
-    max_features: int = 100_000, C: float = 4.0, balanced: bool = False, multi_label: bool = True
+    max_features: int = 100_000, C: float = 2.0, balanced: bool = False, multi_label: bool = True
 ) -> Pipeline:
     """TF-IDF features and logistic regression, one classifier for each label.
 
@@ -39,7 +39,7 @@ def tfidf_logistic(
     return make_pipeline(tfidf(max_features), classifier if multi_label else classifier.estimator)
 
 
-def one_vs_rest(C: float = 4.0, balanced: bool = False) -> OneVsRestClassifier:
+def one_vs_rest(C: float = 2.0, balanced: bool = False) -> OneVsRestClassifier:
     """One logistic regression a label over features that are already computed; arguments as in `tfidf_logistic`."""
     weight = "balanced" if balanced else None
     return OneVsRestClassifier(LogisticRegression(C=C, solver="liblinear", class_weight=weight))

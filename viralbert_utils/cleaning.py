@@ -18,9 +18,10 @@ from typing import Any
 import pandas as pd
 from datasketch import MinHash, MinHashLSH
 
-from viralbert_utils.data import SPLITS, DataError, Dataset
+from viralbert_utils.data import DataError, Dataset
 from viralbert_utils.emotions import CEDR_EMOTIONS, EMOTIONS, parse_labels
 
+EVALUATION = ("test", "validation")
 SHINGLE = 5  # characters; short enough for one-word edits, long enough that common words do not match everything
 _INVISIBLE = re.compile("[\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u2064\ufeff\u00ad]")
 # A zero-width joiner is part of composed emoji (family, flags); between letters it is a leftover.
@@ -48,12 +49,19 @@ def normalise(text: str) -> str:
     return " ".join(text.split())
 
 
-def comparison_key(text: str) -> str:
-    """What makes two texts "the same": letters and digits only, lower case, ё as е.
+# Letters and digits, the question mark, and pictures: what can change the feeling of equal words. Commas, full stops,
+# brackets and exclamation marks come and go in copies of one text.
+_NOT_COMPARED = re.compile("[^\\w?\u2190-\u2bff\U0001f000-\U0001faff]+|_+")
+_REPEATED_SIGN = re.compile(r"([^\w\s])(?:\s*\1)+")
 
-    A text without letters or digits (emoji, "?!") is its own key.
+
+def comparison_key(text: str) -> str:
+    """What makes two texts "the same": lower case, ё as е, without punctuation; repeated signs count once.
+
+    A text of which nothing is left ("...") is its own key.
     """
-    return re.sub(r"[^\w]+", " ", text.casefold().replace("ё", "е")).strip(" _") or text
+    key = _NOT_COMPARED.sub(" ", text.casefold().replace("ё", "е"))
+    return " ".join(_REPEATED_SIGN.sub(r"\1", key).split()) or text
 
 
 def shingles(key: str) -> set[str]:
@@ -66,35 +74,43 @@ def jaccard(a: set[str], b: set[str]) -> float:
     return len(a & b) / len(a | b) if a or b else 1.0
 
 
-def near_duplicates(keys: Sequence[str], threshold: float = 0.8, n_hashes: int = 64) -> list[tuple[int, int]]:
-    """Pairs of nearly equal texts, in linear time.
+def near_duplicates(
+    keys: Sequence[str], threshold: float = 0.8, n_kept: int = 0, n_hashes: int = 128
+) -> list[tuple[int, int]]:
+    """Texts that nearly equal an earlier one, in linear time.
+
+    A text is compared with those that stay, so in a chain of small changes every second one may remain.
 
     Args:
         keys: Comparison keys.
         threshold: Least Jaccard similarity of the character shingles.
-        n_hashes: MinHash permutations; more find more pairs near the threshold, and take longer.
+        n_kept: The first `n_kept` texts stay whatever they equal (evaluation splits).
+        n_hashes: MinHash permutations. The search is probabilistic: a pair just above the threshold is found with a
+            probability of about 0.97 (measured in tests), an equal one always; no pair below it is ever reported.
 
     Returns:
-        `(earlier, later)` positions, sorted; for each later text only its most similar earlier one.
+        `(earlier, later)` positions in the order of the later one; the earlier is the most similar that stays.
     """
     pieces = [shingles(key) for key in keys]
-    # Candidates are confirmed below, so hashing may be generous: better a wrong candidate than a missed pair.
-    index = MinHashLSH(threshold=max(0.1, threshold - 0.1), num_perm=n_hashes)
+    # Candidates are confirmed below, so hashing is tuned to miss few: a wrong candidate only costs a comparison.
+    index = MinHashLSH(threshold=min(threshold, 0.99), num_perm=n_hashes, weights=(0.02, 0.98))
     encoded = ([piece.encode() for piece in part] for part in pieces)
     pairs = []
     for position, sketch in enumerate(MinHash.generator(encoded, num_perm=n_hashes, seed=1)):
         scored = [(jaccard(pieces[position], pieces[other]), -other) for other in index.query(sketch)]
-        if scored and max(scored)[0] >= threshold:
+        near = bool(scored) and max(scored)[0] >= threshold
+        if near and position >= n_kept:
             pairs.append((-max(scored)[1], position))
-        index.insert(position, sketch, check_duplication=False)
+        else:
+            index.insert(position, sketch, check_duplication=False)
     return pairs
 
 
 # What `clean` must know of each set. Two episodes of one cartoon may differ by one digit, so videos are dropped only
 # when title and description are equal; they come in several languages.
 RULES: dict[str, dict[str, Any]] = {
-    "emotions": {"n_classes": len(EMOTIONS)},
-    "cedr": {"n_classes": len(CEDR_EMOTIONS)},
+    "emotions": {"names": EMOTIONS},
+    "cedr": {"names": CEDR_EMOTIONS},
     "virality": {"classes": (0, 1)},
     "reviews": {"classes": ("bad", "neutral", "good"), "max_chars": 20_000},
     "videos": {"min_cyrillic": 0.0, "near_threshold": 2.0, "max_chars": 20_000},
@@ -121,7 +137,7 @@ class Cleaned:
 def clean(
     dataset: Dataset,
     *,
-    n_classes: int | None = None,
+    names: Sequence[str] | None = None,
     classes: Iterable[Hashable] | None = None,
     text_column: str = "text",
     max_chars: int = 5000,
@@ -133,21 +149,21 @@ def clean(
 
     Rows of validation and test are only dropped when they cannot be used at all: a published split stays comparable.
     Training rows are dropped for, in this order: `missing_text`, `too_long`, `not_russian`, `unknown_label`,
-    `duplicate` (same text, agreed labels), `conflict` (same text, labels without a majority), `near_duplicate`,
-    `in_test`, `in_validation` (same or nearly the same text there).
+    `duplicate` (same text, agreed labels), `conflict` (same text, labels without a majority), and by the most similar
+    text that stays: `near_duplicate`, `in_test`, `in_validation`.
 
     Args:
         dataset: As `load` gives it.
-        n_classes: Multi-label sets: ids in `labels` must be in `0 .. n_classes - 1`.
+        names: Multi-label sets: the label set; ids in `labels` are positions in it.
         classes: Single-label sets: allowed values of `label`.
         text_column: The column to clean and compare.
         max_chars: Longer texts are dropped as broken rows rather than truncated.
         min_cyrillic: Least share of Cyrillic among the letters; a text without letters (emoji) passes.
         near_threshold: Jaccard similarity from which two texts count as one; above 1 switches the search off.
-        max_bad_share: With more unknown labels than this share in a split the file is taken for another label set.
+        max_bad_share: With a larger share of unknown labels in a split, the file is taken for another label set.
 
     Raises:
-        DataError: A split's labels are mostly unknown, a split is empty after cleaning, or the text is not Russian.
+        DataError: Too many unknown labels, a split of which nothing is left, or an index that repeats.
     """
     allowed = None if classes is None else set(classes)
     dropped: list[dict[str, object]] = []
@@ -160,17 +176,14 @@ def clean(
         repaired, n_repaired = _repair_texts(raw, text_column)
         notes["texts repaired"] += n_repaired
         usable = _drop_unusable(repaired, text_column, max_chars, min_cyrillic, drop)
-        labelled = _read_labels(usable, n_classes, allowed, max_bad_share, f"{dataset.name}/{split}", drop)
+        labelled = _read_labels(usable, names, allowed, max_bad_share, f"{dataset.name}/{split}", drop)
         keyed = labelled.assign(_key=[comparison_key(text) for text in labelled[text_column]])
-        if split in ("validation", "test"):
-            notes[f"{split} rows that repeat an earlier one (kept)"] = int(keyed["_key"].duplicated().sum())
-            splits[split] = keyed
-        else:
-            splits[split] = _drop_duplicates(keyed, drop)
-        if splits[split].empty:
+        splits[split] = keyed if split in EVALUATION else _drop_duplicates(keyed, drop)
+    _separate(splits, text_column, near_threshold, dropped, notes)
+    for split, table in splits.items():
+        if table.empty:
             reasons = Counter(str(row["reason"]) for row in dropped if row["split"] == split)
             raise DataError(f"{dataset.name}/{split}: no row is left after cleaning; dropped: {dict(reasons)}")
-    _separate(splits, text_column, near_threshold, dropped)
     counts = pd.DataFrame(
         {
             split: {"read": len(dataset.splits[split])}
@@ -226,27 +239,25 @@ def _drop_unusable(table: pd.DataFrame, column: str, max_chars: int, min_cyrilli
 
 def _read_labels(
     table: pd.DataFrame,
-    n_classes: int | None,
+    names: Sequence[str] | None,
     allowed: set[Hashable] | None,
     max_bad_share: float,
     where: str,
     drop: Drop,
 ) -> pd.DataFrame:
-    if n_classes is None and allowed is None:
+    if names is None and allowed is None:
         return table
-    column = "labels" if n_classes is not None else "label"
+    column = "labels" if names is not None else "label"
     values: list[object] = []
     problems: list[str] = []
     for value in table[column]:
-        parsed, problem = _read_label(value, n_classes, allowed)
+        parsed, problem = _read_label(value, names, allowed)
         values.append(parsed)
         problems.append(problem)
     bad = pd.Series([bool(problem) for problem in problems], index=table.index, dtype=bool)
     details = [problem for problem in problems if problem]
     if len(table) and bad.mean() > max_bad_share:
-        expected = (
-            f"ids 0..{(n_classes or 1) - 1}" if n_classes is not None else f"one of {sorted(map(str, allowed or ()))}"
-        )
+        expected = f"ids 0..{len(names) - 1}" if names is not None else f"one of {sorted(map(str, allowed or ()))}"
         raise DataError(
             f"{where}: {bad.sum()} of {len(table)} rows have an unusable label "
             f"(row {table.index[bad][0]}: {details[0]}); "
@@ -256,14 +267,14 @@ def _read_labels(
     return table.assign(**{column: pd.Series(values, index=table.index, dtype=object)})[~bad]
 
 
-def _read_label(value: object, n_classes: int | None, allowed: set[Hashable] | None) -> tuple[object, str]:
-    if n_classes is not None:
+def _read_label(value: object, names: Sequence[str] | None, allowed: set[Hashable] | None) -> tuple[object, str]:
+    if names is not None:
         try:
-            ids = parse_labels(value)
+            ids = parse_labels(value, names)
         except ValueError as error:
             return None, str(error)
-        outside = [label for label in ids if not 0 <= label < n_classes]
-        return ids, f"label id {outside[0]} outside 0..{n_classes - 1}" if outside else ""
+        outside = [label for label in ids if not 0 <= label < len(names)]
+        return ids, f"label id {outside[0]} outside 0..{len(names) - 1}" if outside else ""
     text = str(value).strip().lower()
     # Numbers may come as 1, "1" or 1.0; names in any case.
     for candidate in allowed or ():
@@ -298,40 +309,46 @@ def _drop_duplicates(table: pd.DataFrame, drop: Drop) -> pd.DataFrame:
 def _majority(values: list[object]) -> object | None:
     """Labels that more than half of the copies carry (of two: both); `None` if there is no such label."""
     if isinstance(values[0], list):
-        counts = Counter(label for ids in values for label in ids)  # type: ignore[attr-defined]
-        if all(ids == [] for ids in values):
-            return []
-        return sorted(label for label, n in counts.items() if n > len(values) / 2) or None
+        counts = Counter(label for ids in values for label in ids or [None])  # type: ignore[attr-defined]
+        common = [label for label, n in counts.items() if n > len(values) / 2]
+        return [] if common == [None] else sorted(label for label in common if label is not None) or None
     value, n = Counter(values).most_common(1)[0]
     return value if n > len(values) / 2 else None
 
 
-def _separate(splits: dict[str, pd.DataFrame], column: str, threshold: float, dropped: list[dict[str, object]]) -> None:
-    """Drop near duplicates inside training and everything that a later split holds; changes `splits` in place."""
-    order = [split for split in (*reversed(SPLITS), "all") if split in splits]
-    keys = [key for split in order for key in splits[split]["_key"]]
+def _separate(
+    splits: dict[str, pd.DataFrame],
+    column: str,
+    threshold: float,
+    dropped: list[dict[str, object]],
+    notes: Counter[str],
+) -> None:
+    """Drop from training what nearly repeats, inside it or in an evaluation split; changes `splits` in place."""
+    order = [split for split in EVALUATION if split in splits]
+    n_kept = sum(len(splits[split]) for split in order)
+    order += [split for split in splits if split not in EVALUATION]
     owner = [(split, row) for split in order for row in splits[split].index]
-    # Evaluation splits come first, so the earlier text of a pair is always the one that stays.
-    twins: dict[int, int] = {}
+    keys = [key for split in order for key in splits[split]["_key"]]
+    # Evaluation splits come first, so the text of a pair that stays is always the earlier one.
     first: dict[str, int] = {}
-    for position, key in enumerate(keys):
-        if first.setdefault(key, position) != position:
-            twins[position] = first[key]
+    twins = {i: first[key] for i, key in enumerate(keys) if first.setdefault(key, i) != i}
+    for later, earlier in twins.items():
+        if later < n_kept:
+            where = owner[earlier][0]
+            notes[f"{owner[later][0]} rows that repeat one of {where} (kept)"] += 1
     if threshold <= 1:
-        for earlier, later in near_duplicates(keys, threshold):
-            twins.setdefault(later, earlier)
+        # What equals an evaluation text counts as that, whatever else it resembles.
+        twins = {later: earlier for earlier, later in near_duplicates(keys, threshold, n_kept)} | twins
     gone: dict[str, list[Hashable]] = {}
     for later, earlier in sorted(twins.items()):
-        (split, row), (kept_split, kept_row) = owner[later], owner[earlier]
-        inside = split == kept_split
-        if split in ("validation", "test") and (inside or split == "test"):
+        if later < n_kept:
             continue
-        exact = keys[later] == keys[earlier]
-        reason = "near_duplicate" if inside else f"in_{kept_split}"
-        text = splits[split].at[row, column]
-        kept_text = splits[kept_split].at[kept_row, column]
-        detail = f"{'same text as' if exact else 'nearly'} {kept_split} row {kept_row}: {kept_text!s}"
-        dropped.append({"split": split, "row": row, "reason": reason, "detail": detail, "text": text})
+        (split, row), (kept_split, kept_row) = owner[later], owner[earlier]
+        how = "same text as" if keys[later] == keys[earlier] else "nearly"
+        detail = f"{how} {kept_split} row {kept_row}: {splits[kept_split].at[kept_row, column]!s}"
+        reason = "near_duplicate" if split == kept_split else f"in_{kept_split}"
+        dropped.append({"split": split, "row": row, "reason": reason, "detail": detail,
+                        "text": splits[split].at[row, column]})  # fmt: skip
         gone.setdefault(split, []).append(row)
     for split, rows in gone.items():
         splits[split] = splits[split].drop(index=rows)

@@ -239,7 +239,8 @@ class Run:
 
     def fingerprint(self, notebook: Notebook) -> dict[str, Any]:
         """Everything on which a notebook's output depends: source, parameters, modules, what it reads."""
-        parameters = self.parameters(notebook)
+        defaults = {name: default for name, (_, default) in notebook.parameters.items()}
+        parameters = defaults | self.parameters(notebook)
         return {
             "source": _source_hash(notebook.node),
             "parameters": parameters,
@@ -250,7 +251,7 @@ class Run:
     def _digests(self, notebook: Notebook, parameters: dict[str, Any]) -> Iterator[tuple[str, str]]:
         """Name and sha256 of every file that a notebook reads."""
         here = notebook.path.parent
-        source = str(parameters.get("data", notebook.parameters.get("data", ("str", "sample"))[1]))
+        source = str(parameters.get("data", "sample"))
         source = source if source in ("sample", "hub") else str(here / source)
         for kind, _, name in (item.partition(":") for item in notebook.reads):
             if kind == "run":
@@ -359,7 +360,7 @@ def run(task: Run) -> Outcome:
             continue
         fingerprint = task.fingerprint(notebook)
         stamp = {"fingerprint": fingerprint, "profile": task.profile, "environment": environment()}
-        execute(notebook, fingerprint["parameters"], task.executed(notebook), task.config["cell_timeout_s"],
+        execute(notebook, task.parameters(notebook), task.executed(notebook), task.config["cell_timeout_s"],
                 offline=task.config["offline"], stamp=stamp)  # fmt: skip
         for item in notebook.leaves:
             if not (task.folder / item.removeprefix("run:")).exists():
@@ -437,21 +438,16 @@ def _failure(notebook: Notebook, partial: Path, exec_count: int | None, message:
     cells = [cell for cell in nbformat.read(partial, as_version=4).cells if cell.cell_type == "code"]
     # Counted as the source shows them: papermill adds a cell of its own for the parameters.
     own = [cell for cell in cells if "injected-parameters" not in cell.metadata.get("tags", [])]
-
-    def stopped(cell: nbformat.NotebookNode) -> bool:
-        state = cell.metadata.get("papermill", {})
-        return (
-            bool(state.get("exception"))
-            or state.get("status") in ("running", "failed")
-            or (exec_count is not None and cell.execution_count == exec_count)
-        )
-
-    position = next((i for i, cell in enumerate(own) if stopped(cell)), None)
-    if position is None:
-        where = "before its first cell"
+    if exec_count is not None:
+        stopped = [i for i, cell in enumerate(own) if cell.execution_count == exec_count]
     else:
-        first_line = next((line for line in own[position].source.splitlines() if line.strip()), "")
-        where = f"code cell {position + 1} of {len(own)} ({first_line.strip()[:70]!r})"
+        # A killed or stopped cell is marked as completed, those behind it as pending.
+        stopped = [i for i, cell in enumerate(own) if cell.metadata.get("papermill", {}).get("status") != "pending"]
+    where = "before its first cell"
+    if stopped:
+        source = own[stopped[-1]].source.splitlines()
+        first_line = next((line.strip() for line in source if line.strip()), "")
+        where = f"code cell {stopped[-1] + 1} of {len(own)} ({first_line[:70]!r})"
     return CourseError(f"{notebook.name}, {where}: {message}\nThe copy up to that cell: {os.path.relpath(partial)}")
 
 

@@ -89,7 +89,7 @@ CONTRACTS: dict[str, Contract] = {
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file that was read: where, how many rows, and the sha256 of its bytes."""
+    """A file that was read: where, how many rows, and the sha256 of its bytes (of the hub: its own fingerprint)."""
 
     path: str
     n_rows: int
@@ -210,13 +210,15 @@ def _one_per_split(folder: Path) -> dict[str, Path]:
 
 
 def has(name: str, source: str) -> bool:
-    """Whether a data folder holds the set at all (a folder may hold only some; the hub has those with an id)."""
+    """Whether a source holds the set at all: a folder may hold only some, the hub has those with an identifier.
+
+    A set that is there but cannot be used counts as held, so that loading it says what is wrong.
+    """
     if source == "hub":
         return CONTRACTS[name].hub is not None
-    try:
-        return bool(find_files(name, source))
-    except DataError:
-        return False
+    root = SAMPLE if source == "sample" else Path(source).expanduser()
+    suffixes = ("", *FORMATS)
+    return any((root / f"{alias}{suffix}").exists() for alias in CONTRACTS[name].folders for suffix in suffixes)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -271,8 +273,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
                     f"{path}, row {len(rows)} (line {line + 1}): expected {len(header)} fields "
                     f"({', '.join(header)}), found {len(row)}; quote fields that contain commas or line breaks"
                 )
-            if row:
-                rows.append(row)
+            if row or len(header) == 1:  # with one column, an empty line is an empty field
+                rows.append(row or [""])
             line = reader.line_num
     except csv.Error as error:
         raise DataError(
@@ -281,12 +283,15 @@ def _read_csv(path: Path) -> pd.DataFrame:
         ) from None
     finally:
         csv.field_size_limit(previous)
+    repeated = [name for name in header if header.count(name) > 1]
+    if repeated:
+        raise DataError(f"{path}: the header names the column {repeated[0]!r} twice: {', '.join(header)}")
     return pd.DataFrame(rows, columns=header, dtype=object)
 
 
 def _read_jsonl(path: Path) -> pd.DataFrame:
     rows = []
-    for number, line in enumerate(_decode(path).splitlines(), 1):
+    for number, line in enumerate(_decode(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -328,7 +333,8 @@ def conform(table: pd.DataFrame, name: str, where: str) -> pd.DataFrame:
     frame = pd.DataFrame(chosen)
     if name == "videos":
         # What is read of a video in one piece; subtitles stay apart, since many videos have none.
-        frame["text"] = frame["title"].fillna("") + "\n" + frame["description"].fillna("")
+        parts = frame["title"].fillna("").str.strip() + " " + frame["description"].fillna("").str.strip()
+        frame["text"] = parts.str.strip()
     return frame
 
 
@@ -394,17 +400,18 @@ def write_whole(path: Path, content: bytes | str) -> None:
         raise
 
 
-def second_annotation(dataset: Dataset, source: str) -> pd.DataFrame:
-    """Labels of a second annotator, who did not see the first ones, where the data folder holds them.
+def second_annotation(dataset: Dataset) -> pd.DataFrame:
+    """Labels of a second annotator, who did not see the first ones, where the set's data folder holds them.
 
     The file is `second_annotation.csv` with the columns `set`, `id`, `label` (written like the set's own labels).
 
     Returns:
         Columns `id`, `first`, `second`: label ids for multi-label sets, text otherwise; empty if there is no such file.
     """
-    path = (SAMPLE if source == "sample" else Path(source)) / "second_annotation.csv"
+    folder = SAMPLE if dataset.source == "sample" else Path(dataset.source).expanduser()
+    path = folder / "second_annotation.csv"
     table = pd.concat(dataset.splits.values())
-    if source == "hub" or not path.is_file() or "id" not in table:
+    if not path.is_file() or "id" not in table:
         return pd.DataFrame(columns=["id", "first", "second"])
     second = read_table(path).query("set == @dataset.name").rename(columns={"label": "second"})[["id", "second"]]
     column = "labels" if "labels" in table else "label"
@@ -414,16 +421,22 @@ def second_annotation(dataset: Dataset, source: str) -> pd.DataFrame:
     return both
 
 
-def save_tables(tables: dict[str, pd.DataFrame], folder: Path | str) -> None:
-    """Write `<folder>/<split>.parquet` for each table, each file whole."""
-    for split, table in tables.items():
-        buffer = io.BytesIO()
-        table.to_parquet(buffer, index=False)
-        write_whole(Path(folder) / f"{split}.parquet", buffer.getvalue())
+def save_sets(sets: Mapping[str, Mapping[str, pd.DataFrame]], folder: Path | str) -> None:
+    """Write `<folder>/<set>/<split>.parquet` for all sets; the folder then holds these and nothing older."""
+    target = Path(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+        for name, tables in sets.items():
+            (Path(scratch, "new") / name).mkdir(parents=True)
+            for split, table in tables.items():
+                table.to_parquet(Path(scratch, "new") / name / f"{split}.parquet", index=False)
+        if target.exists():
+            os.replace(target, Path(scratch, "old"))
+        os.replace(Path(scratch, "new"), target)
 
 
 def load_tables(folder: Path | str) -> dict[str, pd.DataFrame]:
-    """What `save_tables` wrote.
+    """One set as `save_sets` wrote it: split -> table, label ids as lists.
 
     Raises:
         DataError: Nothing is there: the notebook that writes it has not run.
@@ -431,7 +444,11 @@ def load_tables(folder: Path | str) -> dict[str, pd.DataFrame]:
     paths = sorted(Path(folder).glob("*.parquet"))
     if not paths:
         raise DataError(f"no tables in {folder}: run the notebook that writes them first (viralbert run --only 01)")
-    return {path.stem: pd.read_parquet(path) for path in paths}
+    tables = {path.stem: pd.read_parquet(path) for path in paths}
+    for table in tables.values():
+        if "labels" in table:
+            table["labels"] = pd.Series([list(map(int, ids)) for ids in table["labels"]], table.index, dtype=object)
+    return tables
 
 
 def summary(datasets_: Iterable[Dataset]) -> pd.DataFrame:

@@ -74,41 +74,45 @@ def display_name(emotion: str) -> str:
     return f"{emotion} · {RUSSIAN_NAMES[emotion]}"
 
 
-def parse_labels(field: object) -> list[int]:
+def parse_labels(field: object, names: Sequence[str] = EMOTIONS) -> list[int]:
     """Label ids from any spelling in which label fields come.
 
     Args:
-        field: `"[ 2 27]"`, `"[2, 27]"`, `"2,27"`, `"[]"`, a number, or a list or array of ids; English
-            names (`"joy, love"`) are accepted as well.
+        field: `"[ 2 27]"`, `"[2, 27]"`, `"2,27"`, `"[]"`, a whole number, or a list or array of ids; names of the label
+            set (`"joy, love"`) are accepted as well.
+        names: The label set, in the order of its ids.
 
     Returns:
-        Sorted ids without repetition. Ids are not checked against a range: that depends on the label set.
+        Sorted ids without repetition. They are not checked against a range: the caller counts those outside it.
 
     Raises:
         ValueError: The field is missing, empty text, or holds anything that is neither an id nor a name.
     """
     if field is None or (isinstance(field, float) and np.isnan(field)):
         raise ValueError("no label field")
-    if isinstance(field, (int, np.integer)) and not isinstance(field, bool):
-        return [int(field)]
+    parts: Iterable[object]
     if isinstance(field, str):
         if not field.strip():
             raise ValueError("empty label field (write [] for 'no label')")
-        parts: Iterable[object] = re.split(r"[\s,;]+", field.strip().strip("[](){}").strip())
-        parts = [part.strip("'\"") for part in parts if part]  # type: ignore[attr-defined]
-    elif isinstance(field, (Sequence, np.ndarray)):
+        pieces = re.split(r"[\s,;]+", field.strip().strip("[](){}").strip())
+        parts = [piece.strip("'\"") for piece in pieces if piece]
+    elif isinstance(field, (list, tuple, np.ndarray)):
         parts = field
     else:
-        raise ValueError(f"label field of type {type(field).__name__}")
-    ids = set()
-    for part in parts:
-        if isinstance(part, str) and part in RUSSIAN_NAMES:
-            ids.add(EMOTIONS.index(part))
-        elif isinstance(part, (int, np.integer)) or (isinstance(part, str) and re.fullmatch(r"-?\d+", part)):
-            ids.add(int(part))
-        else:
-            raise ValueError(f"{part!r} is neither a label id nor an emotion's name")
-    return sorted(ids)
+        parts = [field]
+    return sorted({_label_id(part, names) for part in parts})
+
+
+def _label_id(part: object, names: Sequence[str]) -> int:
+    if isinstance(part, str):
+        if part in names:
+            return list(names).index(part)
+        # An integer column that once held a gap comes out as 27.0.
+        if re.fullmatch(r"-?\d+(\.0+)?", part):
+            return int(float(part))
+    elif isinstance(part, (int, float, np.integer, np.floating)) and not isinstance(part, bool) and part == int(part):
+        return int(part)
+    raise ValueError(f"{part!r} is neither a label id nor a name of this label set")
 
 
 def multi_hot(labels: Iterable[Sequence[int]], n_classes: int = len(EMOTIONS)) -> np.ndarray:
@@ -138,11 +142,14 @@ def to_cedr(labels: Sequence[int]) -> list[int] | None:
     """GoEmotions label ids as CEDR class ids (positions in `CEDR_CLASSES`).
 
     Returns:
-        Sorted CEDR ids; `None` if no label of the text has a counterpart (the text is to be left out). A CEDR
-        emotion beside an unmapped label stays, since its presence is known.
+        Sorted CEDR ids; `None` if the text is to be left out because no label has a counterpart. A CEDR emotion beside
+        an unmapped label stays, since its presence is known; `no_emotion` needs `neutral` alone.
     """
-    mapped = {GOEMOTIONS_TO_CEDR.get(EMOTIONS[label]) for label in labels} - {None}
-    return sorted(CEDR_CLASSES.index(name) for name in mapped if name is not None) or None
+    names = {EMOTIONS[label] for label in labels}
+    if names == {"neutral"}:
+        return [CEDR_CLASSES.index("no_emotion")]
+    mapped = {GOEMOTIONS_TO_CEDR[name] for name in names - {"neutral"} if name in GOEMOTIONS_TO_CEDR}
+    return sorted(CEDR_CLASSES.index(name) for name in mapped) or None
 
 
 def cedr_with_no_emotion(labels: Sequence[int]) -> list[int]:

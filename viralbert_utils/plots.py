@@ -1,7 +1,7 @@
 """The look of all figures, in one place: palette, sizes, and the few charts that several lessons share.
 
 Colours are Okabe and Ito's (2008), told apart with any colour vision. Figures stay readable at phone width: at most
-7 inches wide, text of 9 points and more, both names of an emotion in one label.
+7 inches wide, text of 8 points and more, both names of an emotion in one label.
 """
 
 from __future__ import annotations

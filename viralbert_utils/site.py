@@ -134,9 +134,8 @@ def prepare(page: Page, banner: str, origin: str) -> nbformat.NotebookNode:
 def origin(stamp: Mapping[str, Any]) -> str:
     """One line on where a page's numbers come from."""
     parameters = stamp["fingerprint"]["parameters"]
-    parts = [f"profile `{stamp['profile']}`", f"data `{parameters['data']}`"]
-    if "encoder" in parameters:
-        parts.append(f"encoder `{parameters['encoder']}`")
+    parts = [f"profile `{stamp['profile']}`"]
+    parts += [f"{name} `{parameters[name]}`" for name in ("data", "encoder") if name in parameters]
     return f"From a run with {', '.join(parts)}, on {stamp['environment']['device']}."
 
 
@@ -245,7 +244,7 @@ def first_page_text(task: Run, pages: list[Page]) -> str:
         parameters = fingerprint["parameters"]
         status.append(
             f"| [{page.name}]({page.name}.ipynb) | {page.seconds:.0f} | {page.records.get('run.peak_memory_mib')} | "
-            f"{parameters['data']} | {parameters.get('encoder', '-')} |"
+            f"{parameters.get('data', '-')} | {parameters.get('encoder', '-')} |"
         )
         files |= {k: v for k, v in fingerprint["reads"].items() if k.startswith("data:")}
     lessons = [f"- [{page.title}]({page.name}.ipynb)" for page in pages]

@@ -1,7 +1,7 @@
 """Splits that depend on a seed and on the content of each row, not on the order of the file.
 
-Lesson 01 derives them. A row's place is decided by a hash of its text, so added rows leave the old ones where they are
-(up to the rows next to a boundary), and the same text never stands in two splits.
+Lesson 01 derives them. A row's place is decided by a hash of its text: the order of the file plays no part, the same
+text never stands in two splits, and an added row moves at most the few that lie next to a boundary.
 """
 
 from __future__ import annotations
@@ -63,30 +63,41 @@ def by_label(table: pd.DataFrame, shares: dict[str, float] | None = None, seed: 
 
 
 def by_group(
-    table: pd.DataFrame, column: str, shares: dict[str, float] | None = None, seed: int = 0
+    table: pd.DataFrame, column: str, label_column: str, shares: dict[str, float] | None = None, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
     """Whole groups to one side: reviews of a film in training say much about its reviews in the test.
 
+    Groups are placed one by one, large ones first and equal ones by hash, each where the numbers of rows of every
+    label then come nearest to the wished shares. A new group may move some that come after it.
+
     Args:
-        table: Rows with a group column (film, author, channel).
-        column: That column.
-        shares: Split -> share of the *rows*; met as nearly as the sizes of the groups allow.
+        table: Rows with a group (film, author, channel) and a label.
+        column: The group.
+        label_column: One label a row.
+        shares: Split -> share of the rows.
         seed: Another seed gives another split.
 
     Raises:
         DataError: Fewer groups than splits.
     """
-    sizes = table[column].astype(str).value_counts()
     wanted = shares or SHARES
-    if len(sizes) < len(wanted):
-        raise DataError(f"{len(sizes)} groups in {column!r} cannot fill {len(wanted)} splits; split by label instead")
-    groups = sorted(sizes.index, key=lambda group: content_hash(group, seed))
-    centres = (sizes[groups].cumsum() - sizes[groups] / 2).to_numpy() / len(table)
-    bounds = np.cumsum(list(wanted.values()))
+    counts = pd.crosstab(table[column].astype(str), table[label_column])
+    if len(counts) < len(wanted):
+        raise DataError(f"{len(counts)} groups in {column!r} cannot fill {len(wanted)} splits; split by label instead")
+    order = sorted(counts.index, key=lambda group: (-counts.loc[group].sum(), content_hash(group, seed)))
+    # Share of each label that each split still lacks; rare labels weigh as much as frequent ones.
+    per_label = counts.to_numpy() / counts.to_numpy().sum(axis=0)
+    missing = np.outer(list(wanted.values()), np.ones(counts.shape[1]))
+    place: dict[str, str] = {}
     names = list(wanted)
-    place = {
-        group: names[int(np.searchsorted(bounds[:-1], centre))] for group, centre in zip(groups, centres, strict=True)
-    }
+    for n_left, group in zip(range(len(order), 0, -1), order, strict=True):
+        part = per_label[counts.index.get_loc(group)]
+        empty = [split for split in range(len(names)) if names[split] not in place.values()]
+        allowed = empty if n_left <= len(empty) else range(len(names))
+        cost = {split: ((missing[split] - part) ** 2 - missing[split] ** 2).sum() for split in allowed}
+        chosen = min(cost, key=lambda split: cost[split])
+        missing[chosen] -= part
+        place[group] = names[chosen]
     return _select(table, [place[str(group)] for group in table[column]], shares)
 
 
@@ -96,7 +107,7 @@ def by_time(table: pd.DataFrame, column: str, shares: dict[str, float] | None = 
     Raises:
         DataError: A value of the column is no date (named with its row).
     """
-    times = pd.to_datetime(table[column], errors="coerce", format="ISO8601")
+    times = pd.to_datetime(table[column], errors="coerce", format="ISO8601", utc=True)
     if times.isna().any():
         row = table.index[times.isna()][0]
         raise DataError(f"row {row}: {column}={table.at[row, column]!r} is no date; expected e.g. 2022-01-29 06:00:22")
@@ -121,7 +132,12 @@ def complete(tables: dict[str, pd.DataFrame], label_column: str = "labels", seed
         halves = by_label(tables["validation"], {"validation": 0.5, "test": 0.5}, seed, label_column=label_column)
         return {"train": tables["train"], **halves}
     if "test" in tables and "validation" not in tables:
-        parts = by_label(tables["train"], {"train": 0.85, "validation": 0.15}, seed, label_column=label_column)
+        parts = by_label(
+            tables["all" if "all" in tables else "train"],
+            {"train": 0.85, "validation": 0.15},
+            seed,
+            label_column=label_column,
+        )
         return {**parts, "test": tables["test"]}
     if "test" not in tables:
         return by_label(tables["all" if "all" in tables else "train"], seed=seed, label_column=label_column)
@@ -138,8 +154,8 @@ def split_set(name: str, tables: dict[str, pd.DataFrame], seed: int = 0) -> dict
     """
     rows = pd.concat(tables.values())
     if name == "reviews" and "test" not in tables:
-        return by_group(rows, "film", seed=seed)
-    if name == "virality" and "published_at" in rows:
+        return by_group(rows, "film", "label", seed=seed)
+    if name == "virality" and "published_at" in rows and "test" not in tables:
         return by_time(rows, "published_at")
     if name == "videos" and "label" not in rows and "tags" in rows:
         # Tags are a tree written as "topic: narrower topic, ..."; the first topic stands for the video.
@@ -162,8 +178,12 @@ def _cut(members: Sequence[str], order: Callable[[str], float], shares: dict[str
 
 
 def _select(table: pd.DataFrame, places: Sequence[str], shares: dict[str, float] | None) -> dict[str, pd.DataFrame]:
-    column = pd.Series(places, index=table.index)
-    return {split: table[column == split] for split in shares or SHARES}
+    where = np.array(places)
+    parts = {split: table[where == split] for split in shares or SHARES}
+    empty = [split for split, part in parts.items() if part.empty]
+    if empty:
+        raise DataError(f"no row is left for {', '.join(empty)}: {len(table)} rows are too few, or too alike, to split")
+    return parts
 
 
 def label_shares(splits: dict[str, pd.DataFrame], n_classes: int) -> pd.DataFrame:

@@ -63,8 +63,9 @@ def best_global(labels: np.ndarray, scores: np.ndarray, n_candidates: int = 200)
         ValueError: Shapes differ, or a score is not finite.
     """
     _check(labels, scores)
-    # Labels are rare, so the interesting thresholds are high quantiles: spread the candidates over the upper half.
-    candidates = np.unique(np.quantile(scores, 1 - np.geomspace(1e-4, 0.5, n_candidates)))
+    # Labels are rare, so most candidates are high quantiles; the rest cover the lower half evenly.
+    ranks = np.concatenate([1 - np.geomspace(1e-4, 0.5, n_candidates), np.linspace(0, 0.5, n_candidates // 4)])
+    candidates = np.unique(np.quantile(scores, ranks))
     positives = labels.sum(axis=0)
     best, best_f1 = float(candidates[0]), -1.0
     for threshold in candidates:
@@ -78,6 +79,8 @@ def best_global(labels: np.ndarray, scores: np.ndarray, n_candidates: int = 200)
 def _check(labels: np.ndarray, scores: np.ndarray) -> None:
     if labels.shape != scores.shape:
         raise ValueError(f"labels {labels.shape} and scores {scores.shape} must have the same shape")
+    if not scores.size:
+        raise ValueError("no rows to tune a threshold on")
     if not np.isfinite(scores).all():
         row, column = np.argwhere(~np.isfinite(scores))[0]
         raise ValueError(f"score of row {row}, class {column} is {scores[row, column]}; all must be finite numbers")

@@ -1,0 +1,259 @@
+"""The runner: strict about everything that papermill lets pass, and nothing is executed twice without a reason."""
+
+import json
+import shutil
+
+import nbformat
+import pytest
+
+from viralbert_utils import cli, course
+from viralbert_utils.course import CourseError, Run, run
+
+PARAMETERS = (
+    'data: str = "sample"  # source\nrun_dir: str = "."  # folder\nepochs: int = 3  # passes\nrate: float = 0.5'
+)
+
+
+@pytest.fixture(autouse=True)
+def in_repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def executed(task: Run, number: int = 0) -> nbformat.NotebookNode:
+    return nbformat.read(task.executed(task.notebooks[number]), as_version=4)
+
+
+def declare(task: Run, number: int, **metadata: list[str]) -> Run:
+    path = task.notebooks[number].path
+    node = nbformat.read(path, as_version=4)
+    node.metadata["viralbert"] = metadata
+    nbformat.write(node, path)
+    return Run(root=task.root)
+
+
+def test_runs_with_parameters_and_leaves_the_source_alone(tiny_course):
+    task = tiny_course([PARAMETERS, "print(epochs, run_dir)"], common={"epochs": 5})
+    source = task.notebooks[0].path.read_bytes()
+    assert run(task).executed == ["01_lesson"]
+    assert executed(task).cells[-1].outputs[0].text == "5 ../runs/sample\n"
+    assert task.notebooks[0].path.read_bytes() == source
+    assert executed(task).metadata["viralbert_run"]["environment"]["device"]
+
+
+def test_nothing_changed_means_nothing_executed(tiny_course):
+    task = tiny_course([PARAMETERS, "1 + 1"])
+    assert run(task).executed == ["01_lesson"]
+    again = Run(root=task.root)
+    assert run(again).skipped == ["01_lesson"]
+    assert run(Run(root=task.root, settings=["01.epochs=9"])).executed == ["01_lesson"]
+    node = nbformat.read(task.notebooks[0].path, as_version=4)
+    node.cells[-1].source = "1 + 2"
+    nbformat.write(node, task.notebooks[0].path)
+    assert run(Run(root=task.root)).executed == ["01_lesson"]
+
+
+def test_fingerprint_follows_what_is_imported_and_read(tiny_course, tmp_path, monkeypatch):
+    module = tmp_path / "module"
+    shutil.copytree(course.MODULE, module, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(course, "MODULE", module)
+    task = tiny_course([PARAMETERS, "from viralbert_utils import splits"])
+    first = task.fingerprint(task.notebooks[0])
+    # splits uses cleaning, which uses data and emotions; the report's code plays no part.
+    assert set(first["modules"]) == {"splits.py", "cleaning.py", "data.py", "emotions.py"}
+    (module / "site.py").write_text("# changed")
+    assert Run(root=task.root).fingerprint(task.notebooks[0]) == first
+    (module / "emotions.py").write_text((module / "emotions.py").read_text() + "\n# changed")
+    assert Run(root=task.root).fingerprint(task.notebooks[0]) != first
+
+    (tmp_path / "mine" / "virality").mkdir(parents=True)
+    table = tmp_path / "mine" / "virality" / "train.csv"
+    table.write_text("text,label\nда,1\n")
+    task = declare(task, 0, reads=["data:virality"], leaves=[])
+    prints = []
+    for content in ("text,label\nда,1\n", "text,label\nнет,0\n"):
+        table.write_text(content)
+        prints.append(Run(root=task.root, data=str(tmp_path / "mine")).fingerprint(task.notebooks[0]))
+    assert prints[0]["parameters"]["data"] == "../mine"
+    assert prints[0]["reads"] != prints[1]["reads"]
+
+
+def test_a_killed_run_goes_on_from_the_last_finished_notebook(tiny_course):
+    broken = tiny_course([PARAMETERS, "1"], [PARAMETERS, "raise SystemError('power cut')"])
+    with pytest.raises(CourseError, match="02_lesson"):
+        run(broken)
+    mended = tiny_course([PARAMETERS, "1"], [PARAMETERS, "2"])
+    outcome = run(mended)
+    assert (outcome.skipped, outcome.executed) == (["01_lesson"], ["02_lesson"])
+
+
+def test_downstream_follows_upstream(tiny_course):
+    write = "from pathlib import Path\nPath(run_dir, 'table.txt').write_text(str(epochs))"
+    read = "print(open(f'{run_dir}/table.txt').read())"
+    task = tiny_course([PARAMETERS, write], [PARAMETERS, read])
+    task = declare(task, 0, reads=[], leaves=["run:table.txt"])
+    task = declare(task, 1, reads=["run:table.txt"], leaves=[])
+    assert [notebook.name for notebook in Run(root=task.root, only=["02"]).selected()] == ["01_lesson", "02_lesson"]
+    run(task)
+    assert executed(task, 1).cells[-1].outputs[0].text == "3\n"
+    (task.folder / "table.txt").write_text("7")
+    assert run(Run(root=task.root)).executed == ["02_lesson"]
+    (task.folder / "table.txt").unlink()
+    assert run(Run(root=task.root)).executed == ["01_lesson", "02_lesson"]
+
+
+def test_a_notebook_must_leave_what_it_declares(tiny_course):
+    task = declare(tiny_course([PARAMETERS, "1"]), 0, reads=[], leaves=["run:model"])
+    with pytest.raises(CourseError, match=r"01_lesson declares that it leaves 'run:model'.*but did not"):
+        run(task)
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        ({"notebooks": {"01_lesson": {"epoch": 1}}}, r"no parameter 'epoch' \(did you mean 'epochs'\?\)"),
+        ({"notebooks": {"01_lesson": {"epochs": "many"}}}, r"parameter epochs is int, got 'many' \(str\)"),
+        ({"notebooks": {"01_lesson": {"epochs": 1.5}}}, "parameter epochs is int, got 1.5"),
+        ({"notebooks": {"01_lesson": {"epochs": True}}}, "parameter epochs is int, got True"),
+        ({"notebooks": {"09_lesson": {}}}, "no notebook named 09_lesson"),
+        ({"titel": "x"}, "expected the keys"),
+    ],
+)
+def test_profiles_are_checked_before_anything_runs(tiny_course, profile, message):
+    task = tiny_course([PARAMETERS, "1"], **profile)
+    with pytest.raises(CourseError, match=message):
+        run(task)
+    assert not task.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("01.epoch=2", "did you mean 'epochs'"),
+        ("epochs=2", r"expected a setting like 03\.epochs=2"),
+        ("07.epochs=2", "there is no notebook 07"),
+    ],
+)
+def test_settings_are_checked(tiny_course, setting, message):
+    task = tiny_course([PARAMETERS, "1"])
+    with pytest.raises(CourseError, match=message):
+        run(Run(root=task.root, settings=[setting]))
+
+
+def test_an_integer_is_a_float_and_settings_have_a_run_of_their_own(tiny_course):
+    task = tiny_course([PARAMETERS, "print(rate)"])
+    other = Run(root=task.root, settings=["01.rate=2"])
+    run(other)
+    assert other.folder != task.folder
+    assert executed(other).cells[-1].outputs[0].text == "2\n"
+
+
+def test_unknown_profile_and_number(tiny_course):
+    task = tiny_course([PARAMETERS, "1"])
+    with pytest.raises(CourseError, match="no profile 'smokee'; there are: sample"):
+        run(Run("smokee", root=task.root))
+    with pytest.raises(CourseError, match="no notebook 05; there are 01_lesson"):
+        run(Run(root=task.root, only=["5"]))
+
+
+def test_a_raising_cell_is_named_and_the_copy_kept(tiny_course):
+    task = tiny_course([PARAMETERS, "print('before')", "# why\nraise ValueError('negative rate')", "print('after')"])
+    with pytest.raises(
+        CourseError, match=r"01_lesson, code cell 3 of 4 \('# why'\): ValueError: negative rate"
+    ) as caught:
+        run(task)
+    assert "runs/sample/failed/01_lesson.ipynb" in str(caught.value)
+    kept = nbformat.read(task.folder / "failed" / "01_lesson.ipynb", as_version=4)
+    assert any("before" in str(cell.get("outputs")) for cell in kept.cells)
+    assert not task.executed(task.notebooks[0]).exists()
+
+
+def test_a_failing_run_keeps_the_last_good_copy(tiny_course):
+    task = tiny_course([PARAMETERS, "print(1)"])
+    run(task)
+    worse = tiny_course([PARAMETERS, "raise ValueError"])
+    with pytest.raises(CourseError):
+        run(worse)
+    assert executed(task).cells[-1].outputs[0].text == "1\n"
+
+
+def test_a_cell_that_outlasts_its_limit_is_named(tiny_course):
+    task = tiny_course([PARAMETERS, "1", "import time\ntime.sleep(60)"], cell_timeout_s=3)
+    with pytest.raises(CourseError, match=r"code cell 3 of 3 \('import time'\): took longer than the limit of 3 s"):
+        run(task)
+
+
+def test_a_dying_kernel_is_named(tiny_course):
+    task = tiny_course([PARAMETERS, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"])
+    with pytest.raises(CourseError, match=r"code cell 2 of 2 .*the kernel died"):
+        run(task)
+
+
+def change(task: Run, function) -> Run:
+    path = task.notebooks[0].path
+    node = nbformat.read(path, as_version=4)
+    function(node)
+    nbformat.write(node, path)
+    return Run(root=task.root)
+
+
+def test_parameters_cell_is_needed_and_plain(tiny_course):
+    task = change(tiny_course([PARAMETERS, "1"]), lambda node: node.cells[1].metadata.pop("tags"))
+    with pytest.raises(CourseError, match="expected exactly one cell tagged 'parameters', found 0"):
+        run(task)
+    with pytest.raises(CourseError, match=r"expected lines like .*found 'half: int = epochs // 2'.*next cell"):
+        run(tiny_course(["epochs: int = 3\nhalf: int = epochs // 2", "1"]))
+    with pytest.raises(CourseError, match="found 'epochs = 3'"):
+        run(tiny_course(["epochs = 3", "1"]))
+
+
+def test_the_kernel_must_be_everybodys(tiny_course):
+    task = change(tiny_course([PARAMETERS, "1"]), lambda node: node.metadata.kernelspec.update(name="my-env"))
+    with pytest.raises(CourseError, match="asks for the kernel 'my-env'; the course runs on 'python3'"):
+        run(task)
+
+
+def test_the_hub_is_out_of_bounds_in_an_offline_profile(tiny_course):
+    task = tiny_course([PARAMETERS, "import os\nprint(os.environ.get('HF_HUB_OFFLINE'))"])
+    run(task)
+    assert executed(task).cells[-1].outputs[0].text == "1\n"
+    task = tiny_course([PARAMETERS, "import os\nprint(os.environ.get('HF_HUB_OFFLINE')) "], offline=False)
+    run(task)
+    assert executed(task).cells[-1].outputs[0].text == "None\n"
+
+
+def test_run_names_keep_other_runs_apart():
+    assert Run().name == "sample"
+    assert Run(data="../shared/my data").name == "sample-my_data"
+    assert Run("full", encoder="cointegrated/rubert-tiny2").name == "full-rubert_tiny2"
+    assert Run().report.name == "reports"
+    assert Run("smoke").report.parent.name == "smoke"
+
+
+def test_command_reports_errors_in_one_line(capsys, monkeypatch, tiny_course):
+    task = tiny_course([PARAMETERS, "1"])
+    monkeypatch.setattr(cli, "Run", lambda *args: Run(*args, root=task.root))
+    assert cli.main(["run", "--set", "01.epoch=1"]) == 1
+    assert capsys.readouterr().err.startswith("viralbert: 01_lesson has no parameter 'epoch'")
+    assert cli.main(["run"]) == 0
+    assert cli.main(["run"]) == 0
+    assert "up to date: 01_lesson" in capsys.readouterr().out
+
+
+def test_two_notebooks_with_one_number(tiny_course, tmp_path):
+    task = tiny_course([PARAMETERS, "1"])
+    shutil.copy(task.notebooks[0].path, tmp_path / "notebooks" / "01_other.ipynb")
+    with pytest.raises(CourseError, match="two notebooks carry the number 01"):
+        run(Run(root=task.root))
+
+
+def test_every_declared_input_is_left_by_an_earlier_notebook():
+    left: set[str] = set()
+    for notebook in course.notebooks():
+        inner = {item for item in notebook.reads if item.startswith("run:")}
+        assert inner <= left, f"{notebook.name} reads {inner - left}, which no earlier notebook leaves"
+        left |= set(notebook.leaves)
+
+
+def test_stamp_is_plain_json(smoke):
+    for page in smoke.values():
+        assert json.loads(json.dumps(page.stamp))["profile"] == "smoke"

@@ -1,0 +1,185 @@
+import json
+import re
+
+import nbformat
+import pytest
+from sphinx.errors import ExtensionError
+
+from viralbert_utils import course, site
+from viralbert_utils.course import ROOT, CourseError, Run
+from viralbert_utils.mathml import to_mathml
+
+REPORTS = ROOT / "reports"
+RECORDS = {"n": 41234, "f1": 0.41234, "share": 0.5, "m.f1": {"value": 0.4, "low": 0.31, "high": 0.52}, "run.seconds": 7}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{glue:text}`n:,`", "41,234"),
+        ("{glue:text}`f1:.2f` and {glue:text}`share:.0%`", "0.41 and 50%"),
+        ("{glue:text}`m.f1`", "0.400 [0.310, 0.520]"),
+        ("{glue:text}`m.f1:.1f`", "0.4 [0.3, 0.5]"),
+        ("{glue:text}`m.f1.low`", "0.31"),
+        ("no values `{glue}` here", "no values `{glue}` here"),
+    ],
+)
+def test_recorded_values_go_into_the_prose(text, expected):
+    assert site.fill_in(text, RECORDS, "here") == expected
+
+
+def test_a_value_that_was_not_recorded_stops_the_report():
+    with pytest.raises(CourseError, match=r"01, cell 3: the prose names 'f2', which was not recorded; recorded: f1"):
+        site.fill_in("{glue:text}`f2`", RECORDS, "01, cell 3")
+    with pytest.raises(CourseError, match=r"'m\.f1\.median'"):
+        site.fill_in("{glue:text}`m.f1.median`", RECORDS, "here")
+
+
+def page(*cells: nbformat.NotebookNode) -> site.Page:
+    node = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# 01. Title\n\nText"), *cells])
+    return site.Page("01_title", node, {}, {}, 0.0)
+
+
+def output(**data: str) -> nbformat.NotebookNode:
+    return nbformat.v4.new_output("display_data", {k.replace("__", "/"): v for k, v in data.items()})
+
+
+def test_figures_need_alt_text_and_a_cell_of_their_own():
+    figure = output(image__png="aGk=")
+    with pytest.raises(CourseError, match="01_title, cell 2: a figure without alt text"):
+        site.prepare(page(nbformat.v4.new_code_cell("show", outputs=[figure])), "", "o")
+    figure.metadata = {"image/png": {"alt": "Five bars of equal height."}}
+    with pytest.raises(CourseError, match="2 figures in one cell"):
+        site.prepare(page(nbformat.v4.new_code_cell("show", outputs=[figure, figure])), "", "o")
+    good = site.prepare(page(nbformat.v4.new_code_cell("show", outputs=[figure])), "", "o")
+    assert good.cells[1].metadata["mystnb"]["image"]["alt"] == "Five bars of equal height."
+
+
+def test_recording_twice_under_one_name_is_an_error():
+    entry = output(**{site.RECORD_MIME: {"name": "n", "value": 1}})
+    with pytest.raises(CourseError, match="'n' is recorded twice"):
+        site.read_records(page(nbformat.v4.new_code_cell("x", outputs=[entry, entry])).node)
+
+
+def test_banner_and_origin_stand_under_the_title():
+    prepared = site.prepare(page(), "Smoke run.", "From a run.")
+    assert prepared.cells[0].source.splitlines()[:6] == ["# 01. Title", "", "> **Smoke run.**", "", "*From a run.*", ""]
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        r"\frac{N}{C\,n_k}",
+        r"\operatorname{argmax}_k w_k",
+        r"g_1 - \frac{g_1 \cdot g_2}{\lVert g_2 \rVert^2}\, g_2",
+        r"\begin{cases} 1 & x \ge t \\ 0 & x < t \end{cases}",
+        r"\sum_{i=1}^{n} \log p_i",
+        r"\sqrt{\mathbf{x}^\top \mathbf{y}}",
+        r"\hat{y} \in \{0, 1\}",
+    ],
+)
+def test_formulas_become_mathml(formula):
+    result = to_mathml(formula)
+    assert result.startswith("<math")
+    assert "\\" not in result
+
+
+def test_unknown_macro_fails_the_build():
+    with pytest.raises(ExtensionError, match=r"a macro is not known, rewrite it"):
+        to_mathml(r"\unheardof{x}")
+
+
+def test_nothing_executed_yet(tiny_course):
+    with pytest.raises(CourseError, match="nothing was executed for the run 'sample' yet"):
+        site.report(tiny_course(["data: str = 'sample'"]))
+
+
+def test_whole_report_of_a_tiny_course(tiny_course):
+    record = "from viralbert_utils import lesson\nlesson.record('half', 0.5)\nlesson.finish()"
+    task = tiny_course(["data: str = 'sample'  # source", record], banner="A test.")
+    source = task.notebooks[0].path
+    node = nbformat.read(source, as_version=4)
+    node.cells.append(nbformat.v4.new_markdown_cell("Half is {glue:text}`half:.2f`, $x^2$. [Again](01_lesson.ipynb)."))
+    nbformat.write(node, source)
+    (task.root / "README.md").write_text("\n".join(["# T", *site.HEADLINE]))
+    task = Run(root=task.root)
+    course.run(task)
+    first = site.report(task)
+    html = (first.parent / "01_lesson.html").read_text(encoding="utf-8")
+    assert "Half is 0.50" in html
+    assert "<msup>" in html
+    assert 'href="#"' in html or 'href="01_lesson.html"' in html
+    assert "A test." in html
+    assert "A test." in first.read_text(encoding="utf-8")
+    markdown = (task.report / "01_lesson.md").read_text(encoding="utf-8")
+    assert "Half is 0.50" in markdown
+    assert "[Again](01_lesson.md)" in markdown
+    assert json.loads((task.report / "metrics.json").read_text())["01_lesson"] == {"half": 0.5}
+    manifest = json.loads((task.report / "manifest.json").read_text())
+    assert manifest["notebooks"]["01_lesson"]["peak_memory_mib"] > 10
+    before = first.stat().st_mtime_ns
+    assert site.report(Run(root=task.root)).stat().st_mtime_ns == before
+
+
+def test_a_warning_fails_the_build(tiny_course):
+    task = tiny_course(["data: str = 'sample'  # source", "1"])
+    node = nbformat.read(task.notebooks[0].path, as_version=4)
+    node.cells.append(nbformat.v4.new_markdown_cell("[nowhere](missing.ipynb)"))
+    nbformat.write(node, task.notebooks[0].path)
+    task = Run(root=task.root)
+    course.run(task)
+    with pytest.raises(CourseError, match=r"(?s)could not be built cleanly.*missing"):
+        site.report(task)
+
+
+# The committed report -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def manifest() -> dict:
+    return json.loads((REPORTS / "manifest.json").read_text(encoding="utf-8"))
+
+
+def test_committed_report_belongs_to_these_notebooks(manifest):
+    task = Run()
+    assert list(manifest["notebooks"]) == [notebook.name for notebook in task.notebooks]
+    for notebook in task.notebooks:
+        now = task.fingerprint(notebook)
+        for part in ("source", "parameters", "modules"):
+            assert manifest["notebooks"][notebook.name][part] == now[part], (
+                f"{notebook.name}: {part} changed since the committed report; run `make reports` and commit reports/"
+            )
+        data_now = {k: v for k, v in now["reads"].items() if k.startswith("data:")}
+        assert data_now.items() <= manifest["notebooks"][notebook.name]["reads"].items()
+
+
+def test_every_lesson_has_its_page_and_its_figures():
+    for notebook in course.notebooks():
+        text = (REPORTS / f"{notebook.name}.md").read_text(encoding="utf-8")
+        for alt, target in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", text):
+            assert len(alt.split()) >= 5
+            assert (REPORTS / target).stat().st_size > 5000
+    pages = "\n".join(p.read_text(encoding="utf-8") for p in REPORTS.glob("*.md"))
+    used = set(re.findall(r"figures/[\w.]+", pages))
+    assert used == {f"figures/{path.name}" for path in (REPORTS / "figures").iterdir()}
+
+
+def test_committed_report_tells_nothing_of_the_machine():
+    for path in [*REPORTS.glob("*.md"), *REPORTS.glob("*.json")]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"/(home|root|work|tmp|Users)/|\d{4}-\d\d-\d\dT\d\d", text), path.name
+        assert "{glue" not in text
+        assert "Traceback" not in text
+
+
+def test_readme_table_is_the_runs():
+    metrics = json.loads((REPORTS / "metrics.json").read_text(encoding="utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    between = readme.split(site.HEADLINE[0])[1].split(site.HEADLINE[1])[0].strip()
+    assert between == site.headline_table(metrics["headline"], "reports/{}.md")
+    assert len(metrics["headline"]) >= 2
+
+
+def test_repository_stays_light():
+    size = sum(path.stat().st_size for path in REPORTS.rglob("*") if path.is_file() and "site" not in path.parts)
+    assert size < 8 * 2**20
