@@ -21,22 +21,19 @@ def tfidf(max_features: int = 100_000) -> FeatureUnion:
     return make_union(words, characters)
 
 
-def tfidf_logistic(
-    max_features: int = 100_000, C: float = 2.0, balanced: bool = False, multi_label: bool = True
-) -> Pipeline:
+def tfidf_logistic(max_features: int = 100_000, C: float = 2.0, balanced: bool = False) -> Pipeline:
     """TF-IDF features and logistic regression, one classifier for each label.
 
     Args:
         max_features: See `tfidf`.
         C: Inverse strength of the L2 penalty.
         balanced: Weight rows inversely to the frequency of their class.
-        multi_label: Labels are a 0/1 matrix `(n_texts, n_classes)`; otherwise one value a text.
 
     Returns:
-        An unfitted scikit-learn pipeline with `fit(texts, labels)` and `predict_proba(texts)`.
+        An unfitted scikit-learn pipeline with `fit(texts, labels)` and `predict_proba(texts)`; labels are a 0/1 matrix
+        `(n_texts, n_classes)` or one value a text.
     """
-    classifier = one_vs_rest(C, balanced)
-    return make_pipeline(tfidf(max_features), classifier if multi_label else classifier.estimator)
+    return make_pipeline(tfidf(max_features), one_vs_rest(C, balanced))
 
 
 def one_vs_rest(C: float = 2.0, balanced: bool = False) -> OneVsRestClassifier:

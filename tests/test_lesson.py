@@ -1,0 +1,122 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from viralbert_utils import lesson, plots
+from viralbert_utils.evaluation import Estimate
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    shown: list[tuple[dict, dict]] = []
+    monkeypatch.setattr(lesson, "display", lambda data, raw, metadata=None: shown.append((data, metadata or {})))
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (0.12345678, 0.123457),
+        (np.float64(0.5), 0.5),
+        (np.int64(3), 3),
+        (True, True),
+        ("cpu", "cpu"),
+        (Estimate(0.5, 0.4, 0.6), {"value": 0.5, "low": 0.4, "high": 0.6}),
+        ({"a": np.float32(1), "b": {"c": 2}}, {"a": 1.0, "b": {"c": 2}}),
+    ],
+)
+def test_record_keeps_plain_values(displayed, value, kept):
+    lesson.record("name", value)
+    assert displayed[0][0] == {lesson.RECORD_MIME: {"name": "name", "value": kept}}
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [(float("nan"), ValueError), (np.inf, ValueError), ([1], TypeError), (None, TypeError)]
+)
+def test_record_refuses_what_is_no_figure(displayed, value, error):
+    with pytest.raises(error):
+        lesson.record("name", value)
+
+
+def test_figures_carry_alt_text_and_are_the_same_each_time(displayed):
+    for _ in range(2):
+        figure, (axes,) = plots.new()
+        axes.plot([1, 2])
+        axes.set_title("Растёт")
+        lesson.show(figure, "A line that rises from one to two.")
+    (first, metadata), (second, _) = displayed
+    assert metadata["image/png"]["alt"] == "A line that rises from one to two."
+    assert first["image/png"] == second["image/png"]
+    assert not plt.get_fignums()
+    with pytest.raises(ValueError, match="too short"):
+        lesson.show(plots.new()[0], "a plot")
+
+
+def test_tables_come_as_html_and_markdown(displayed):
+    frame = pd.DataFrame({"n": [1234, 5], "share": [0.5, float("nan")], "text": ["a|b", "ы" * 300]}, index=["x", "y"])
+    lesson.table(frame, "Caption", digits=2)
+    data = displayed[0][0]
+    assert "| x | 1,234 | 0.50 | a\\|b |" in data["text/markdown"]
+    assert "<th>share</th>" in data["text/html"]
+    assert "<style" not in data["text/html"]
+    assert "ы" * 199 + "…" in data["text/plain"]
+
+
+def test_headline_has_what_the_first_page_shows(displayed):
+    lesson.headline("x", "what", Estimate(0.5, 0.4, 0.6), "guessing: 0.1")
+    assert displayed[0][0][lesson.RECORD_MIME] == {
+        "name": "headline.x",
+        "value": {"what": "what", "value": 0.5, "low": 0.4, "high": 0.6, "beside": "guessing: 0.1"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [(2.117, 2.1171), ([1, 2], np.array([1, 2])), ("joy", "joy"), ({"a": 1}, {"a": 1})]
+)
+def test_check_accepts_the_right_answer(capsys, answer, expected):
+    lesson.check("Exercise", answer, expected, "look again")
+    assert "right" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [(2.2, 2.1), ([1, 2, 3], np.array([1, 2])), ("joy", "fear"), ({"a": 1}, {"a": 2})]
+)
+def test_check_gives_a_hint(answer, expected):
+    with pytest.raises(AssertionError, match=r"Exercise: not yet\. look again"):
+        lesson.check("Exercise", answer, expected, "look again")
+
+
+def test_check_waits_for_an_answer(capsys):
+    lesson.check("Exercise", None, 1, "")
+    assert "write your answer" in capsys.readouterr().out
+
+
+def test_start_makes_the_folder_and_seeds(tmp_path):
+    folder = lesson.start(3, str(tmp_path / "runs" / "x"))
+    first = np.random.random()
+    lesson.start(3, str(folder))
+    assert np.random.random() == first
+    assert folder.is_dir()
+
+
+def test_finish_records_memory(displayed):
+    lesson.finish()
+    assert displayed[0][0][lesson.RECORD_MIME]["name"] == "run.peak_memory_mib"
+    assert 20 < displayed[0][0][lesson.RECORD_MIME]["value"] < 20_000
+
+
+def test_every_shared_chart_draws_cyrillic_without_missing_glyphs(recwarn, displayed):
+    plots.use_style()
+    values = pd.Series([1.0, -2.0], index=["ёж · ярость", "щука"])
+    charts = [
+        plots.bar_chart(values, "Заголовок", "число"),
+        plots.interval_chart(pd.DataFrame({"f": [0.5], "low": [0.4], "high": [0.6]}, index=["а"]), "т", "x", 0.3),
+        plots.lower_triangle(pd.DataFrame(np.eye(2), ["joy", "fear"], ["joy", "fear"]), "т", "n"),
+        plots.lower_triangle(pd.DataFrame(np.eye(2), ["joy", "fear"], ["joy", "fear"]), "т", "n", diverging=True),
+        plots.share_below({"а": np.array([4, 8, 30])}, "т", "x", 16, [4, 8, 16, 32]),
+    ]
+    for figure in charts:
+        lesson.show(figure, "One of the charts that the lessons share.")
+    assert not [w for w in recwarn if "Glyph" in str(w.message)]
+    assert all(len(data["image/png"]) > 3000 for data, _ in displayed)

@@ -1,0 +1,156 @@
+"""Lints of the source notebooks: what a reader may expect of every lesson."""
+
+import ast
+import re
+import statistics
+
+import nbformat
+import pytest
+
+from viralbert_utils import course
+from viralbert_utils.course import ROOT
+
+TEMPLATE = course.Notebook(ROOT / "notebooks" / "template.ipynb")
+LESSONS = course.notebooks()
+ALL = [*LESSONS, TEMPLATE]
+
+
+def code(notebook: course.Notebook) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.node.cells if cell.cell_type == "code"]
+
+
+def prose(notebook: course.Notebook) -> str:
+    return "\n".join(cell.source for cell in notebook.node.cells if cell.cell_type == "markdown")
+
+
+def tagged(notebook: course.Notebook, tag: str) -> list[nbformat.NotebookNode]:
+    return [cell for cell in code(notebook) if tag in cell.metadata.get("tags", [])]
+
+
+def parametrize(notebooks: list[course.Notebook]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("notebook", notebooks, ids=lambda notebook: notebook.name)
+
+
+@parametrize(ALL)
+def test_no_outputs_counts_or_personal_metadata(notebook):
+    nbformat.validate(notebook.node)
+    assert notebook.node.metadata.kernelspec.name == "python3"
+    assert set(notebook.node.metadata) <= {"kernelspec", "language_info", "viralbert"}
+    for cell in notebook.node.cells:
+        assert set(cell.metadata) <= {"tags", "jupyter"}
+        if cell.cell_type == "code":
+            assert not cell.outputs
+            assert cell.execution_count is None
+
+
+@parametrize(ALL)
+def test_order_of_a_lesson(notebook):
+    text = prose(notebook)
+    first = notebook.node.cells[0].source
+    assert re.match(rf"# ({notebook.number}|NN)\. \w", first)
+    assert "?" in first, "the first cell asks the question of the lesson"
+    headings = [
+        "## What you will learn",
+        "## Before you start",
+        "## Summary",
+        "## Limits of these numbers",
+        "References:",
+    ]
+    places = [text.find(heading) for heading in headings]
+    assert min(places) >= 0
+    assert places == sorted(places)
+    tags = [tag for cell in code(notebook) for tag in cell.metadata.get("tags", []) if tag in ("parameters", "results")]
+    assert tags == ["parameters", "results"]
+    assert code(notebook)[0].metadata.tags == ["parameters"]
+    assert "run.seconds" in text, "the minutes come from the run"
+
+
+@parametrize(ALL)
+def test_parameters_are_typed_commented_and_shared_ones_are_alike(notebook):
+    source = code(notebook)[0].source
+    assert all(re.search(r"^\w+: [\w\[\], |]+ = .+  # .+", line) for line in source.splitlines())
+    assert {"data", "run_dir", "seed"} <= set(notebook.parameters)
+    assert notebook.parameters["data"] == ("str", "sample")
+    assert notebook.parameters["run_dir"] == ("str", "../runs/sample")
+
+
+@parametrize(LESSONS)
+def test_size_of_a_lesson(notebook):
+    lines = [
+        sum(bool(line.strip()) and not line.strip().startswith("#") for line in cell.source.splitlines())
+        for cell in code(notebook)
+    ]
+    assert 25 <= len(notebook.node.cells) <= 65
+    assert statistics.median(lines) <= 7
+    assert sorted(lines)[int(0.9 * len(lines))] <= 16
+    assert max(lines) <= 30
+    assert 600 <= len(prose(notebook).split()) <= 2000
+    functions = [
+        n for cell in code(notebook) for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.FunctionDef)
+    ]
+    assert len(functions) <= 1
+    assert sum("lesson.show(" in cell.source for cell in code(notebook)) >= 3
+
+
+@parametrize(ALL)
+def test_exercises_have_answer_solution_and_check(notebook):
+    exercises, solutions = tagged(notebook, "exercise"), tagged(notebook, "solution")
+    checks = [cell for cell in code(notebook) if "lesson.check(" in cell.source]
+    assert 1 <= len(exercises) <= 3
+    assert len(exercises) == len(solutions) == len(checks)
+    for cell in exercises:
+        assert cell.source.startswith("answer = None  # ")
+    for cell in solutions:
+        assert "hide-input" in cell.metadata.tags
+        assert cell.metadata.jupyter.source_hidden
+    assert prose(notebook).count("<summary>") == prose(notebook).count("</details>")
+
+
+@parametrize(ALL)
+def test_figures_one_a_cell_and_never_without_alt(notebook):
+    for cell in code(notebook):
+        assert cell.source.count("lesson.show(") <= 1
+        assert "plt.show" not in cell.source
+    assert not re.search(r"!\[\]\(", prose(notebook))
+
+
+@parametrize(ALL)
+def test_no_paths_hosts_or_branches_on_the_profile(notebook):
+    source = "\n".join(cell.source for cell in code(notebook))
+    assert not re.search(r"/(home|root|work|tmp|Users)/", source + prose(notebook))
+    assert not re.search(r"\b(SMOKE|FAST|TEST|CI)\b", source)
+    assert not re.search(r"read_csv\(|\bopen\(|requests\.|urlopen", source), (
+        "files are read by the module, which checks them"
+    )
+
+
+@parametrize(ALL)
+def test_prose_names_only_what_is_recorded(notebook):
+    used = set(re.findall(r"\{glue:text\}`([\w.]+)", prose(notebook)))
+    source = "\n".join(cell.source for cell in code(notebook))
+    recorded = set(re.findall(r"lesson\.record\(f?\"([\w.]+)", source)) | {"run.seconds", "run.peak_memory_mib"}
+    # A name ending in a dot is the fixed part of one that is put together in a loop.
+    for name in used:
+        assert any(name == known or name.startswith(known.rstrip(".") + ".") for known in recorded), name
+
+
+@parametrize(LESSONS)
+def test_typed_results_are_not_in_the_prose(notebook):
+    """Figures of a run belong into recorded values; those of the literature stand beside their source."""
+    for paragraph in re.split(r"\n\s*\n", re.sub(r"\{glue:text\}`[^`]*`|\$[^$]*\$|`[^`]*`", "", prose(notebook))):
+        typed = re.findall(r"(?<![\w.])0\.\d{2,}|\d+(?:\.\d+)? ?%", paragraph)
+        typed = [figure for figure in typed if figure not in ("95 %", "50 %")]
+        if typed:
+            assert re.search(r"GoEmotions|paper|published", paragraph), f"{typed} in {paragraph[:80]!r}"
+
+
+def test_the_template_runs(tmp_path):
+    target = tmp_path / "out" / "template.ipynb"
+    course.execute(TEMPLATE, {"run_dir": str(tmp_path)}, target, 60)
+    assert target.is_file()
+
+
+def test_each_solution_records_its_value(smoke):
+    for notebook in LESSONS:
+        recorded = [name for name in smoke[notebook.name].records if name.startswith("exercise.")]
+        assert len(recorded) == len(tagged(notebook, "solution"))
