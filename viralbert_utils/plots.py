@@ -1,7 +1,7 @@
 """The look of all figures, in one place: palette, sizes, and the few charts that several lessons share.
 
 Colours are Okabe and Ito's (2008), told apart with any colour vision. Figures stay readable at phone width: at most
-7 inches wide, text of 8 points and more, both names of an emotion in one label.
+5.6 inches wide, text of 7 points and more, both names of an emotion in one label.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from viralbert_utils.emotions import display_name
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#7F7F7F"
 PALETTE = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
-WIDTH = 7.0  # inches
+WIDTH = 5.6  # inches
 SEQUENTIAL, DIVERGING = "cividis", "RdBu_r"
 
 
@@ -27,12 +27,12 @@ def use_style() -> None:
     plt.rcParams.update(
         {
             "figure.figsize": (WIDTH, 4.0),
-            "figure.dpi": 110,
-            "savefig.dpi": 110,
+            "figure.dpi": 130,
+            "savefig.dpi": 130,
             "figure.constrained_layout.use": True,
             "font.family": "DejaVu Sans",  # comes with matplotlib and has all Cyrillic letters
-            "font.size": 10,
-            "axes.titlesize": 11,
+            "font.size": 9.5,
+            "axes.titlesize": 10.5,
             "axes.titlelocation": "left",
             "axes.spines.top": False,
             "axes.spines.right": False,
@@ -67,7 +67,7 @@ def legend_below(axes: Axes, n_columns: int = 3) -> None:
 
 def bar_chart(values: pd.Series, title: str, xlabel: str, label_format: str = "{:,.0f}") -> Figure:
     """Horizontal bars with their values behind them, first row on top; negative ones in orange, to the left."""
-    figure, (axes,) = new(height=0.21 * len(values) + 0.8)
+    figure, (axes,) = new(height=0.2 * len(values) + 0.8)
     positions = np.arange(len(values))[::-1]
     axes.barh(positions, values.to_numpy(), color=np.where(values < 0, ORANGE, BLUE), height=0.72)
     axes.set_yticks(positions, [str(name) for name in values.index])
@@ -77,7 +77,7 @@ def bar_chart(values: pd.Series, title: str, xlabel: str, label_format: str = "{
     for position, value in zip(positions, values, strict=True):
         side = -1 if value < 0 else 1
         axes.annotate(label_format.format(value), (value, position), xytext=(3 * side, 0), textcoords="offset points",
-                      va="center", ha="right" if side < 0 else "left", fontsize=8, color="#444444")  # fmt: skip
+                      va="center", ha="right" if side < 0 else "left", fontsize=7.5, color="#444444")  # fmt: skip
     return figure
 
 
@@ -110,13 +110,13 @@ def lower_triangle(matrix: pd.DataFrame, title: str, bar_label: str, diverging: 
         bar_label: What the colours mean, with the unit.
         diverging: For values with a sign: colours centred on zero.
     """
-    figure, (axes,) = new(height=6.6)
+    figure, (axes,) = new(height=5.6)
     colours = {"cmap": DIVERGING, "center": 0} if diverging else {"cmap": SEQUENTIAL}
     shown = matrix.rename(index=display_name)
     mask = np.triu(np.ones_like(matrix, dtype=bool))
     sns.heatmap(shown, mask=mask, ax=axes, cbar_kws={"label": bar_label}, xticklabels=1, yticklabels=1, **colours)
     axes.grid(visible=False)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(labelsize=7)
     axes.set_title(title)
     return figure
 
