@@ -17,6 +17,7 @@ HEADER = "# Written by `make lock` from pyproject.toml: every package, for Pytho
 
 # Why each direct dependency is here; environment.yml shows it beside the pin.
 REASONS = {
+    "accelerate": "transformers' Trainer, with which the training loop is compared",
     "datasets": "hub data sets, and folders of the same format",
     "datasketch": "MinHash: near-duplicate texts in linear time",
     "furo": "theme of the report site: readable on a phone, no request to any host",
@@ -28,6 +29,7 @@ REASONS = {
     "mypy": "types",
     "myst-nb": "executed notebooks to pages",
     "nbconvert": "executed notebooks to Markdown for the repository's visitors",
+    "natasha": "carries the word vectors of the embedded encoder",
     "nbformat": "reads recorded values from executed notebooks",
     "numpy": "arrays",
     "pandas": "tables",
@@ -37,6 +39,7 @@ REASONS = {
     "pytest": "tests",
     "pyyaml": "profiles",
     "ruff": "lint and format, modules and notebooks",
+    "safetensors": "weights without pickle",
     "scikit-learn": "baselines, metrics",
     "scipy": "sparse matrices, statistics",
     "seaborn": "heat maps",

@@ -1,0 +1,148 @@
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from viralbert_utils import data, embedded, encoders
+from viralbert_utils.data import DataError, sha256
+
+SMALL = embedded.Recipe(n_words=60_000, n_pieces=3000, n_layers=1, intermediate=300)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIRALBERT_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer_and_model(cache):
+    return encoders.load_encoder(str(embedded.embedded_folder(SMALL)))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tokenizer_and_model):
+    return tokenizer_and_model[0]
+
+
+def vector(tokenizer_and_model, token: str) -> np.ndarray:
+    tokenizer, model = tokenizer_and_model
+    return model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids(token)].detach().numpy()
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("Ёлка и ПОЁМ", ["елка", "и", "поем"]),
+        ("хорошо😂😂", ["хорошо", "😂", "😂"]),
+        ("👍🏽!", ["👍", "!"]),
+        ("семья 👨\u200d👩\u200d👧", ["семья", "👨", "👩", "👧"]),
+        ("«да», — сказал", ["«", "да", "»", ",", "—", "сказал"]),
+    ],
+)
+def test_case_yo_emoji_and_punctuation(tokenizer, text, tokens):
+    assert tokenizer.tokenize(text)[-len(tokens) :] == tokens
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "капееец",
+        "наикотейший",
+        "ъъъ",
+        "йцукенг",
+        "превед",
+        "ы" * 3000,
+        "мультипликационнейшими",
+        "qwertyüñ",
+        "№5",
+        "ґєї",
+    ],
+)
+def test_no_word_is_lost_to_the_unknown_token(tokenizer, word):
+    pieces = tokenizer.tokenize(word)
+    assert "[UNK]" not in pieces
+    assert "".join(piece.removeprefix("##") for piece in pieces) == word
+
+
+def test_no_token_of_the_sample_data_is_unknown(tokenizer):
+    texts = data.load("emotions").splits["all"]["text"].tolist() + data.load("reviews").splits["all"]["text"].tolist()
+    ids = tokenizer(texts)["input_ids"]
+    assert sum(row.count(tokenizer.unk_token_id) for row in ids) == 0
+
+
+def test_words_keep_their_meaning_and_pieces_get_some(tokenizer_and_model):
+    joy, glad, road = (vector(tokenizer_and_model, word) for word in ("радость", "счастье", "дорога"))
+    assert cosine(joy, glad) > cosine(joy, road) + 0.1
+    laugh, cry, anger = (vector(tokenizer_and_model, sign) for sign in "😂😭😡")
+    words = {word: vector(tokenizer_and_model, word) for word in ("смех", "слезы", "гнев")}
+    assert cosine(laugh, words["смех"]) > cosine(laugh, words["гнев"])
+    assert cosine(cry, words["слезы"]) > cosine(cry, words["гнев"])
+    assert cosine(anger, words["гнев"]) > cosine(anger, words["слезы"])
+
+
+def test_the_folder_is_an_ordinary_bert(tokenizer_and_model):
+    _, model = tokenizer_and_model
+    assert type(model).__name__ == "BertModel"
+    assert model.config.hidden_size == 300
+    assert model.embeddings.word_embeddings.weight[0].abs().sum() == 0
+    folder = embedded.embedded_folder(SMALL)
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
+
+
+def test_same_recipe_same_bytes(cache, tmp_path):
+    embedded.build(SMALL, tmp_path)
+    first = embedded.embedded_folder(SMALL)
+    assert {p.name: sha256(p) for p in tmp_path.iterdir()} == {p.name: sha256(p) for p in first.iterdir()}
+
+
+def test_another_recipe_is_another_folder():
+    assert embedded.Recipe(n_layers=3).key != embedded.Recipe().key
+    assert embedded.Recipe(seed=1).key != embedded.Recipe().key
+
+
+def _build(cache: str, results: multiprocessing.Queue) -> None:
+    import os
+
+    os.environ["VIRALBERT_CACHE"] = cache
+    results.put(str(embedded.embedded_folder(SMALL)))
+
+
+def test_two_processes_may_build_at_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    workers = [context.Process(target=_build, args=(str(tmp_path), results)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    folders = {results.get(timeout=120) for _ in workers}
+    for worker in workers:
+        worker.join()
+    assert len(folders) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [Path(folders.pop()).name]
+
+
+def test_missing_word_vectors_are_named(monkeypatch):
+    from importlib import metadata
+
+    def missing(_: str) -> None:
+        raise metadata.PackageNotFoundError("natasha")
+
+    monkeypatch.setattr(embedded.metadata, "distribution", missing)
+    with pytest.raises(DataError, match=r"word vectors of the natasha package are missing.*pip install natasha"):
+        embedded.load_navec()
+
+
+def test_building_leaves_the_random_state_alone(tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    embedded.build(SMALL, tmp_path)
+    assert torch.rand(1) == expected

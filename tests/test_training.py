@@ -1,0 +1,275 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from viralbert_utils import models, training
+from viralbert_utils.data import DataError
+from viralbert_utils.training import Encoded, Settings, fit
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+def make_model(n_classes: int = 3, **options) -> models.PooledClassifier:
+    torch.manual_seed(1)
+    encoder = BertModel(BertConfig(vocab_size=50, max_position_embeddings=32, **SIZES), add_pooling_layer=False)
+    return models.PooledClassifier(encoder, n_classes, **options)
+
+
+def make_data(n: int = 240, seed: int = 0) -> Encoded:
+    """The class is the token that stands somewhere in a random text."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, n)
+    rows = []
+    for label in labels:
+        row = rng.integers(10, 50, rng.integers(3, 20)).tolist()
+        row[int(rng.integers(len(row)))] = int(label) + 3
+        rows.append([1, *row, 2])
+    return Encoded(rows, torch.tensor(labels))
+
+
+def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    return {"accuracy": float((logits.argmax(1) == labels).float().mean())}
+
+
+QUICK = Settings(epochs=3, batch_size=16, learning_rate=5e-3, seed=4)
+
+
+def test_learns_what_can_be_learned():
+    settings = Settings(epochs=12, batch_size=16, learning_rate=5e-3, metric="accuracy")
+    history = fit(make_model(), make_data(), make_data(100, 1), training.cross_entropy, settings, metrics=accuracy)
+    assert history["accuracy"].max() > 0.8  # chance is 0.33
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0] / 2
+    assert history["best"].sum() == 1
+    assert history.loc[history["best"], "accuracy"].item() == history["accuracy"].max()
+
+
+def test_the_model_is_left_with_its_best_epoch():
+    model = make_model()
+    validation = make_data(100, 1)
+    history = fit(model, make_data(), validation, training.cross_entropy, QUICK)
+    logits = models.predict_logits(model, validation.rows, 0)
+    assert float(training.cross_entropy(logits, validation.labels)) == pytest.approx(history["loss"].min(), abs=1e-6)
+
+
+def test_same_seed_same_weights_another_seed_others():
+    def weights(seed: int) -> torch.Tensor:
+        model = make_model()
+        settings = Settings(epochs=1, learning_rate=1e-3, seed=seed)
+        fit(model, make_data(), make_data(50, 1), training.cross_entropy, settings)
+        return model.head.weight.detach()
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+@pytest.mark.parametrize("killed_in_epoch", [2, 3])
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path, killed_in_epoch):
+    whole = make_model()
+    expected = fit(whole, make_data(), make_data(50, 1), training.cross_entropy, QUICK)
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    calls = []
+
+    def power_cut(logits, labels):
+        if not torch.is_grad_enabled() or not logits.requires_grad:
+            calls.append(1)
+            if len(calls) == killed_in_epoch:
+                raise KeyboardInterrupt
+        return training.cross_entropy(logits, labels)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_model(), make_data(), make_data(50, 1), power_cut, QUICK, checkpoint=checkpoint)
+    torch.rand(7)  # whatever happens in between
+    again = make_model()
+    history = fit(again, make_data(), make_data(50, 1), training.cross_entropy, QUICK, checkpoint=checkpoint)
+    assert history.equals(expected)
+    for (name, a), (_, b) in zip(whole.state_dict().items(), again.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
+    checkpoint = tmp_path / "c.pt"
+    fit(
+        make_model(), make_data(40), make_data(20, 1), training.cross_entropy, Settings(epochs=1), checkpoint=checkpoint
+    )
+    with pytest.raises(ValueError, match=r"other settings \(epochs, learning_rate\); delete it or keep them"):
+        fit(make_model(), make_data(40), make_data(20, 1), training.cross_entropy,
+            Settings(epochs=2, learning_rate=1e-3), checkpoint=checkpoint)  # fmt: skip
+
+
+def test_accumulated_steps_are_one_large_step():
+    model = make_model(dropout=0.0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    results = []
+    for options in ({"batch_size": 32}, {"batch_size": 8, "accumulate": 4}):
+        model.load_state_dict(start)
+        # One bucket: both orders are the same texts, sorted by length.
+        settings = Settings(epochs=1, learning_rate=1e-3, bucket=0, clip_norm=0, **options)
+        fit(model, make_data(32), make_data(20, 1), training.cross_entropy, settings)
+        results.append(model.head.weight.detach().clone())
+    assert (results[0] - results[1]).abs().max() < 1e-5
+
+
+def test_patience_stops():
+    settings = Settings(epochs=20, learning_rate=0.0, patience=2)
+    history = fit(make_model(), make_data(40), make_data(20, 1), training.cross_entropy, settings)
+    assert len(history) == 3
+
+
+def test_clipping_bounds_the_gradient(monkeypatch):
+    norms = []
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def spy(parameters, limit):
+        before = clip(parameters, limit)
+        norms.append(math.sqrt(sum(float(p.grad.norm()) ** 2 for p in parameters if p.grad is not None)))
+        return before
+
+    monkeypatch.setattr(training.nn.utils, "clip_grad_norm_", spy)
+    fit(make_model(), make_data(64), make_data(20, 1), training.cross_entropy, Settings(epochs=1, clip_norm=0.01))
+    assert norms
+    assert max(norms) < 0.0101
+
+
+def test_training_mode_is_on_while_training_and_restored_by_prediction():
+    modes = []
+    model = make_model()
+    model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    model.eval()
+    fit(model, make_data(32), make_data(20, 1), training.cross_entropy, Settings(epochs=1, batch_size=16))
+    assert modes == [True, True, False]
+
+
+def test_frozen_embeddings_stay_and_cost_no_optimiser_state():
+    model = make_model(train_embeddings=False)
+    before = model.encoder.get_input_embeddings().weight.clone()
+    fit(model, make_data(64), make_data(20, 1), training.cross_entropy, QUICK)
+    assert torch.equal(model.encoder.get_input_embeddings().weight, before)
+    assert all(p.requires_grad for group in training.parameter_groups(model, QUICK) for p in group["params"])
+
+
+def test_parameter_groups():
+    settings = Settings(learning_rate=1e-3, weight_decay=0.1, head_factor=5)
+    groups = training.parameter_groups(make_model(), settings)
+    n_parameters = sum(1 for _ in make_model().parameters())
+    assert sum(len(group["params"]) for group in groups) == n_parameters
+    for group in groups:
+        assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] > 0}
+    heads = [group for group in groups if group["lr"] == 5e-3]
+    assert sorted(tuple(p.shape) for group in heads for p in group["params"]) == [(3,), (3, 16)]
+
+
+@pytest.mark.parametrize("bucket", [0, 1, 7])
+def test_each_text_stands_in_one_batch(bucket):
+    lengths = np.random.default_rng(0).integers(1, 60, 203).tolist()
+    plan = training.batches(lengths, 8, bucket, seed=1)
+    assert sorted(p for batch in plan for p in batch) == list(range(203))
+    assert max(map(len, plan)) == 8
+    assert plan != training.batches(lengths, 8, bucket, seed=2)
+
+
+def test_bucketing_saves_padding():
+    lengths = np.random.default_rng(0).integers(3, 60, 2000).tolist()
+
+    def positions(bucket: int) -> int:
+        return sum(len(batch) * max(lengths[p] for p in batch) for batch in training.batches(lengths, 16, bucket, 0))
+
+    assert positions(50) < 1.05 * sum(lengths)
+    assert positions(0) > 1.5 * sum(lengths)
+
+
+def test_schedule_rises_and_falls():
+    factors = [training.cosine_with_warmup(step, 100, 0.1) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[9] == factors[10] == 1.0
+    assert factors == sorted(factors[:10]) + sorted(factors[10:], reverse=True)
+    assert factors[-1] < 0.001
+
+
+def test_bce_is_torchs_and_weighted():
+    logits, labels = torch.randn(6, 4), (torch.rand(6, 4) > 0.5).long()
+    weight = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    per_entry = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
+    weighted = (per_entry * torch.where(labels > 0, weight, 1.0)).mean()
+    assert training.binary_cross_entropy(weight)(logits, labels) == pytest.approx(float(weighted))
+    assert training.binary_cross_entropy()(logits, labels) == pytest.approx(float(per_entry.mean()))
+
+
+def test_the_trainer_of_transformers_computes_the_same_loss(tmp_path):
+    """RuGoEmotions' route, weighted BCE through `compute_loss_func`, gives the loss of our step."""
+    from transformers import Trainer, TrainingArguments
+    from transformers.modeling_outputs import SequenceClassifierOutput
+
+    from viralbert_utils.encoders import pad
+
+    rows, labels = make_data(16).rows, torch.randint(0, 2, (16, 3))
+    weight = torch.tensor([1.0, 5.0, 0.5])
+    model = make_model().eval()
+
+    class Wrapped(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, input_ids, attention_mask, labels=None):
+            return SequenceClassifierOutput(logits=self.inner(input_ids, attention_mask))
+
+    def compute_loss(outputs, labels, num_items_in_batch=None):
+        return torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits, labels.float(), pos_weight=weight)
+
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    trainer = Trainer(model=Wrapped(), args=arguments, compute_loss_func=compute_loss)
+    ids, mask = pad(rows, 0)
+    theirs = trainer.compute_loss(trainer.model, {"input_ids": ids, "attention_mask": mask, "labels": labels})
+    ours = training.binary_cross_entropy(weight)(model(ids, mask), labels)
+    assert float(theirs) == pytest.approx(float(ours), abs=1e-6)
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="no text to train on"):
+        fit(make_model(), Encoded([], torch.zeros(0)), make_data(10), training.cross_entropy, QUICK)
+    with pytest.raises(ValueError, match="metric 'f1' is not computed; there are epoch, train_loss, loss"):
+        fit(make_model(), make_data(20), make_data(10), training.cross_entropy, Settings(epochs=1, metric="f1"))
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 1; lower the learning rate"):
+        fit(make_model(), make_data(20), make_data(10), lambda a, b: a.sum() * float("nan"), Settings(epochs=1))
+
+
+def test_a_saved_classifier_comes_back_the_same(tmp_path, tiny_tokenizer):
+    model = make_model(pooling="max").eval()
+    models.save_classifier(tmp_path / "m", model, tiny_tokenizer, ["bad", "neutral", "good"], max_length=32)
+    models.save_classifier(tmp_path / "m", model, tiny_tokenizer, ["bad", "neutral", "good"], max_length=64)
+    again, _, settings = models.load_classifier(tmp_path / "m")
+    rows = make_data(20).rows
+    assert torch.equal(models.predict_logits(model, rows, 0), models.predict_logits(again, rows, 0))
+    assert settings["names"] == ["bad", "neutral", "good"]
+    assert settings["max_length"] == 64
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    assert not [p for p in (tmp_path / "m").rglob("*") if p.suffix in (".bin", ".pt", ".pkl")]
+    (tmp_path / "m" / "head.safetensors").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"the head in .* does not fit"):
+        models.load_classifier(tmp_path / "m")
+    with pytest.raises(DataError, match="is no saved classifier"):
+        models.load_classifier(tmp_path)
+
+
+@pytest.fixture
+def tiny_tokenizer():
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers.models import WordPiece
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(WordPiece({"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3, "а": 4}, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]")
+
+
+def test_predictions_keep_the_order_of_the_texts():
+    model, rows = make_model(), make_data(30).rows
+    together = models.predict_logits(model, rows, 0, batch_size=7)
+    alone = torch.cat([models.predict_logits(model, [row], 0) for row in rows])
+    assert (together - alone).abs().max() < 1e-5

@@ -1,0 +1,143 @@
+"""Tokenizer and encoder from the hub, from a folder, or the embedded one; and one vector for a text (pooling).
+
+All three sources give the same types of the transformers library, so everything after loading is the same code.
+Lesson 02 compares the poolings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from viralbert_utils.data import DataError
+from viralbert_utils.embedded import embedded_folder
+
+POOLINGS = ("cls", "mean", "max")
+
+
+def load_encoder(name: str = "embedded") -> tuple[Any, Any]:
+    """Tokenizer and encoder, in evaluation mode, float32.
+
+    Args:
+        name: `embedded` (built on this machine on first use), a folder with a transformers model, or a hub name such as
+            `cointegrated/rubert-tiny2`.
+
+    Returns:
+        `(tokenizer, model)`; calling the model gives `last_hidden_state` `(n_texts, n_tokens, hidden_size)`.
+
+    Raises:
+        DataError: No such folder and the hub cannot be reached, a broken folder, or a model that is no encoder.
+    """
+    from transformers import AutoModel
+
+    tokenizer = load_tokenizer(name)
+    model = _load(AutoModel, name, dtype=torch.float32)
+    if model.config.is_encoder_decoder or not hasattr(model.config, "hidden_size") or _is_causal(model):
+        raise DataError(
+            f"{name!r} is a {type(model).__name__}, not an encoder: expected a model of the BERT family, which reads a "
+            "text in both directions and gives a vector for each token"
+        )
+    return tokenizer, model.eval()
+
+
+def load_tokenizer(name: str = "embedded") -> Any:
+    """The tokenizer of an encoder alone; arguments and errors as in `load_encoder`."""
+    from transformers import AutoTokenizer
+
+    return _load(AutoTokenizer, name)
+
+
+def _load(kind: Any, name: str, **options: Any) -> Any:
+    folder = Path(name).expanduser()
+    if name == "embedded":
+        folder = embedded_folder()
+    elif folder.is_dir() and not (folder / "config.json").is_file():
+        raise DataError(f"encoder folder {name!r} has no config.json: expected a model saved by transformers")
+    try:
+        return kind.from_pretrained(str(folder) if folder.is_dir() else name, **options)
+    except Exception as error:  # network, missing or broken files: a family of errors, two remedies
+        where = "is damaged" if folder.is_dir() else "could not be loaded: no such folder, and the hub gave"
+        raise DataError(
+            f"encoder {name!r} {where} {type(error).__name__}: {error}. Use encoder='embedded', or download it where "
+            "there is a network and give its folder"
+        ) from error
+
+
+def _is_causal(model: Any) -> bool:
+    # Decoders such as GPT keep a cache of what they have read; encoders of the BERT family have no such switch on.
+    return (
+        bool(getattr(model.config, "is_decoder", False)) or "GPT" in type(model).__name__ or hasattr(model, "lm_head")
+    )
+
+
+def pool(hidden: Tensor, attention_mask: Tensor, how: str) -> Tensor:
+    """One vector for each text; padding plays no part.
+
+    Args:
+        hidden: `(n_texts, n_tokens, hidden_size)`.
+        attention_mask: `(n_texts, n_tokens)`, 1 for tokens, 0 for padding.
+        how: `cls` (the first token), `mean` or `max` over the tokens that are no padding.
+
+    Returns:
+        `(n_texts, hidden_size)`.
+
+    Raises:
+        ValueError: An unknown pooling.
+    """
+    if how == "cls":
+        return hidden[:, 0]
+    mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+    if how == "mean":
+        return (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+    if how == "max":
+        return hidden.masked_fill(mask == 0, float("-inf")).amax(dim=1)
+    raise ValueError(f"pooling {how!r} is not known; use one of {', '.join(POOLINGS)}")
+
+
+def encode(tokenizer: Any, texts: Sequence[str], max_length: int = 128, head_share: float = 1.0) -> list[list[int]]:
+    """Token ids of each text, special tokens included, no padding.
+
+    Args:
+        tokenizer: From `load_encoder`.
+        texts: Any strings; an empty one gives the special tokens alone.
+        max_length: Longer texts are cut.
+        head_share: Which part of the room goes to the beginning of a text that is too long; the rest goes to its end,
+            where reviews often have their verdict. 1 keeps the beginning only.
+
+    Returns:
+        `n_texts` lists of at most `max_length` ids.
+
+    Raises:
+        ValueError: `max_length` leaves no room beside the special tokens.
+    """
+    n_special = tokenizer.num_special_tokens_to_add()
+    room = max_length - n_special
+    if room < 1:
+        raise ValueError(f"max_length {max_length} leaves no room: {n_special} special tokens belong to every text")
+    head = round(room * head_share)
+    prefix, suffix = _special_ids(tokenizer)
+    found = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if len(texts) else []
+    cut = ([*ids[:head], *ids[len(ids) - (room - head) :]] if len(ids) > room else ids for ids in found)
+    return [[*prefix, *ids, *suffix] for ids in cut]
+
+
+def _special_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
+    probe = tokenizer("а", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("а")["input_ids"]
+    start = next(i for i in range(len(whole)) if whole[i : i + len(probe)] == probe)
+    return whole[:start], whole[start + len(probe) :]
+
+
+def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Ids and attention mask of a batch, padded to its longest text: two `(n_texts, n_tokens)` tensors."""
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), longest), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return ids, mask

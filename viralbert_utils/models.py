@@ -1,0 +1,118 @@
+"""The classifiers of the course: an encoder, one vector a text, a head; saved as a folder, without pickle.
+
+Lesson 02 builds the pooled classifier.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from viralbert_utils.data import DataError
+from viralbert_utils.encoders import load_encoder, pad, pool
+
+
+class PooledClassifier(nn.Module):
+    """Encoder, pooling, dropout and one linear layer.
+
+    Args:
+        encoder: From `load_encoder`.
+        n_classes: Size of the output.
+        pooling: See `encoders.pool`.
+        dropout: Of the pooled vector.
+        train_embeddings: Whether the word vectors train, too. The embedded encoder's are good as they are, and frozen
+            they cost neither gradient nor optimiser state.
+    """
+
+    def __init__(
+        self, encoder: Any, n_classes: int, pooling: str = "mean", dropout: float = 0.1, train_embeddings: bool = True
+    ) -> None:
+        """See the class."""
+        super().__init__()
+        self.encoder = encoder
+        self.pooling = pooling
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(encoder.config.hidden_size, n_classes)
+        encoder.get_input_embeddings().weight.requires_grad_(train_embeddings)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits `(n_texts, n_classes)` of token ids and mask, both `(n_texts, n_tokens)`."""
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return self.head(self.dropout(pool(hidden, attention_mask, self.pooling)))
+
+
+def save_classifier(
+    folder: Path | str, model: PooledClassifier, tokenizer: Any, names: list[str], **about: Any
+) -> None:
+    """Write a classifier as a folder: encoder and tokenizer in transformers' format, head as safetensors, settings.
+
+    Args:
+        folder: Replaced as a whole when the new one is complete.
+        model: A trained classifier.
+        tokenizer: Its tokenizer.
+        names: The classes, in the order of the outputs.
+        about: Anything else that belongs to the model (max_length, thresholds, data), as plain values.
+    """
+    target = Path(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        model.encoder.save_pretrained(scratch / "encoder")
+        tokenizer.save_pretrained(scratch / "encoder")
+        save_file(
+            {name: tensor.contiguous() for name, tensor in model.head.state_dict().items()},
+            scratch / "head.safetensors",
+        )
+        settings = {
+            "kind": "pooled", "names": list(names), "pooling": model.pooling, "dropout": model.dropout.p,
+            "versions": {name: metadata.version(name) for name in ("torch", "transformers")}, **about,
+        }  # fmt: skip
+        (scratch / "classifier.json").write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
+        if target.exists():
+            shutil.rmtree(target)
+        scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def load_classifier(folder: Path | str) -> tuple[PooledClassifier, Any, dict[str, Any]]:
+    """Model in evaluation mode, tokenizer and settings of a folder that `save_classifier` wrote.
+
+    Raises:
+        DataError: The folder is none of those, or damaged.
+    """
+    path = Path(folder)
+    if not (path / "classifier.json").is_file():
+        raise DataError(f"{path} is no saved classifier: expected classifier.json, encoder/ and head.safetensors there")
+    settings = json.loads((path / "classifier.json").read_text(encoding="utf-8"))
+    tokenizer, encoder = load_encoder(str(path / "encoder"))
+    model = PooledClassifier(encoder, len(settings["names"]), settings["pooling"], settings["dropout"])
+    try:
+        model.head.load_state_dict(load_file(path / "head.safetensors"))
+    except Exception as error:  # a missing or broken file, or a head of another size
+        raise DataError(f"the head in {path} does not fit its settings ({error}); save the model again") from None
+    return model.eval(), tokenizer, settings
+
+
+@torch.inference_mode()
+def predict_logits(model: nn.Module, rows: list[list[int]], pad_id: int, batch_size: int = 128) -> Tensor:
+    """Logits of encoded texts in their order `(n_texts, n_classes)`, on the CPU; batches hold texts of like length."""
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    parts = []
+    for start in range(0, len(order), batch_size):
+        ids, mask = pad([rows[i] for i in order[start : start + batch_size]], pad_id)
+        parts.append(model(ids.to(device), mask.to(device)).float().cpu())
+    model.train(training)
+    logits = torch.cat(parts)
+    return logits[torch.argsort(torch.tensor(order))]

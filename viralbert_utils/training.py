@@ -1,0 +1,284 @@
+"""One training loop for all lessons: decay groups, cosine with warm-up, batches of like length, checkpoints, resume.
+
+Lesson 02 uses it for one task. Sources: Loshchilov & Hutter 2019 (AdamW) and 2017 (cosine).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from viralbert_utils.encoders import pad
+from viralbert_utils.models import predict_logits
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Texts ready for training: token ids, and labels `(n_texts, n_classes)` (0/1) or `(n_texts,)` (class ids)."""
+
+    rows: list[list[int]]
+    labels: Tensor
+
+    def __len__(self) -> int:
+        """Number of texts."""
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        epochs: Passes over the training texts.
+        batch_size: Texts a step; times `accumulate` = texts an update.
+        learning_rate: Highest rate of the encoder, after the warm-up.
+        head_factor: The head's rate is so many times the encoder's: it starts at random, and a mean over many tokens
+            differs little from text to text, so its weights have far to go.
+        weight_decay: Of matrices; biases and normalisation layers have none.
+        warmup: Share of the updates in which the rate rises from zero.
+        accumulate: Steps whose gradients are summed before an update.
+        clip_norm: Gradients of a larger norm are shortened to it; 0 = never.
+        patience: Stop after so many epochs without a better figure; 0 = never.
+        metric: Column of the history that decides which epoch is best; `loss` is best when small, all else when large.
+        seed: Order of batches and dropout.
+        bucket: Batches that are sorted by length together; 0 = no sorting.
+        bf16: Compute in bfloat16 where the device is a GPU that has it.
+    """
+
+    epochs: int = 3
+    batch_size: int = 16
+    learning_rate: float = 2e-5
+    head_factor: float = 1.0
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    accumulate: int = 1
+    clip_norm: float = 1.0
+    patience: int = 0
+    metric: str = "loss"
+    seed: int = 0
+    bucket: int = 50
+    bf16: bool = True
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of one label a text."""
+    return functional.cross_entropy(logits, labels)
+
+
+def binary_cross_entropy(pos_weight: Tensor | None = None) -> Loss:
+    """Mean binary cross-entropy over texts and classes; errors on positives weighted by `pos_weight` `(n_classes,)`."""
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        weight = None if pos_weight is None else pos_weight.to(logits.device)
+        return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), pos_weight=weight)
+
+    return loss
+
+
+def batches(lengths: Sequence[int], batch_size: int, bucket: int, seed: int) -> list[list[int]]:
+    """Positions of each batch, for one epoch.
+
+    Texts are shuffled, then sorted by length within stretches of `bucket` batches, so that a batch holds texts of like
+    length and padding costs next to nothing; the order of the batches is random again.
+
+    Returns:
+        Lists of at most `batch_size` positions; each position stands in exactly one.
+    """
+    rng = random.Random(seed)
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    if bucket:
+        size = bucket * batch_size
+        stretches = [sorted(order[i : i + size], key=lambda p: lengths[p]) for i in range(0, len(order), size)]
+        order = [position for stretch in stretches for position in stretch]
+    found = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    rng.shuffle(found)
+    return found
+
+
+def parameter_groups(model: nn.Module, settings: Settings) -> list[dict[str, Any]]:
+    """Trainable parameters in groups: encoder and head at their rates, matrices with weight decay, vectors without.
+
+    Everything outside `model.encoder` is head; a vector is a bias or belongs to a normalisation layer.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            rate = settings.learning_rate * (1 if name.startswith("encoder.") else settings.head_factor)
+            decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+    return [{"params": found, "lr": rate, "weight_decay": decay} for (rate, decay), found in groups.items()]
+
+
+def cosine_with_warmup(step: int, n_steps: int, warmup: float) -> float:
+    """Factor of the learning rate for update `step` (from 0): linear rise, then half a cosine down to zero."""
+    n_warm = max(1, round(warmup * n_steps))
+    if step < n_warm:
+        return (step + 1) / n_warm
+    return 0.5 * (1 + math.cos(math.pi * (step - n_warm) / max(1, n_steps - n_warm)))
+
+
+def fit(
+    model: nn.Module,
+    train: Encoded,
+    validation: Encoded,
+    loss: Loss,
+    settings: Settings,
+    pad_id: int = 0,
+    metrics: Callable[[Tensor, Tensor], dict[str, float]] | None = None,
+    checkpoint: Path | None = None,
+    show_progress: bool = False,
+) -> pd.DataFrame:
+    """Train, and leave the model with the weights of its best epoch.
+
+    Args:
+        model: Takes `(input_ids, attention_mask)`, gives logits; moved to the GPU if there is one.
+        train: Training texts.
+        validation: Decides on the best epoch, so it is no test.
+        loss: Mean loss of a batch from logits and labels.
+        settings: See there.
+        pad_id: Of the tokenizer.
+        metrics: Further figures of the validation logits `(n_texts, n_classes)` and labels.
+        checkpoint: File that is written whole after each epoch. If it exists, training goes on from it and ends with
+            the same weights as an uninterrupted run (to the bit on a CPU).
+        show_progress: A progress bar for each epoch.
+
+    Returns:
+        A row an epoch: `epoch`, `train_loss`, `loss` (validation), the further figures, `learning_rate`, `best`.
+
+    Raises:
+        ValueError: No training text, a metric that is not computed, or a checkpoint of other settings.
+        FloatingPointError: The loss is no longer a number; the message says at which step.
+    """
+    if not len(train):
+        raise ValueError("no text to train on")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
+    torch.manual_seed(settings.seed)
+    optimiser = torch.optim.AdamW(parameter_groups(model, settings), lr=settings.learning_rate)
+    n_updates = math.ceil(math.ceil(len(train) / settings.batch_size) / settings.accumulate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: cosine_with_warmup(step, n_updates * settings.epochs, settings.warmup)
+    )
+    history: list[dict[str, float]] = []
+    best: dict[str, Tensor] = {}
+    if checkpoint is not None and checkpoint.is_file():
+        history, best = _resume(checkpoint, model, optimiser, schedule, settings)
+    lengths = [len(row) for row in train.rows]
+    for epoch in range(len(history), settings.epochs):
+        if settings.patience and _epochs_since_best(history, settings.metric) >= settings.patience:
+            break
+        plan = batches(lengths, settings.batch_size, settings.bucket, seed=settings.seed * 1000 + epoch)
+        rate = float(schedule.get_last_lr()[0])
+        name = f"epoch {epoch + 1}/{settings.epochs}"
+        steps = tqdm(plan, desc=name, unit="batch", disable=not show_progress, leave=False)
+        train_loss = _train_epoch(model, train, steps, loss, settings, pad_id, optimiser, schedule, device)
+        logits = predict_logits(model, validation.rows, pad_id)
+        figures: dict[str, float] = {
+            "epoch": epoch + 1,
+            "train_loss": train_loss,
+            "loss": float(loss(logits, validation.labels)),
+        }
+        figures |= metrics(logits, validation.labels) if metrics else {}
+        figures["learning_rate"] = rate
+        if settings.metric not in figures:
+            raise ValueError(f"metric {settings.metric!r} is not computed; there are {', '.join(figures)}")
+        history.append(figures)
+        if _epochs_since_best(history, settings.metric) == 0:
+            best = {name: tensor.detach().cpu().clone() for name, tensor in _trainable_state(model).items()}
+        if checkpoint is not None:
+            _save_checkpoint(checkpoint, model, optimiser, schedule, settings, history, best)
+    model.load_state_dict({name: tensor.to(device) for name, tensor in best.items()}, strict=False)
+    table = pd.DataFrame(history)
+    table["best"] = table.index == _best_epoch(history, settings.metric)
+    return table
+
+
+def _train_epoch(
+    model: nn.Module, train: Encoded, plan: Any, loss: Loss, settings: Settings, pad_id: int,
+    optimiser: torch.optim.Optimizer, schedule: Any, device: torch.device,
+) -> float:  # fmt: skip
+    # from_pretrained gives a model in evaluation mode: without this line there is no dropout at all.
+    model.train()
+    use_bf16 = settings.bf16 and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    total, seen, n_steps = 0.0, 0, len(plan)
+    for step, positions in enumerate(plan, 1):
+        ids, mask = pad([train.rows[p] for p in positions], pad_id)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bf16):
+            value = loss(model(ids.to(device), mask.to(device)), train.labels[positions].to(device))
+        if not torch.isfinite(value):
+            raise FloatingPointError(f"the loss is {value.item()} at step {step}; lower the learning rate")
+        # The last group of an epoch may hold fewer steps: each text counts as much as in the others.
+        group_start = (step - 1) // settings.accumulate * settings.accumulate
+        in_group = min(settings.accumulate, n_steps - group_start)
+        (value / in_group).backward()
+        if step % settings.accumulate == 0 or step == n_steps:
+            if settings.clip_norm:
+                nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+            optimiser.step()
+            schedule.step()
+            optimiser.zero_grad(set_to_none=True)
+        total += float(value.detach()) * len(positions)
+        seen += len(positions)
+    return total / seen
+
+
+def _trainable_state(model: nn.Module) -> dict[str, Tensor]:
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
+
+
+def _best_epoch(history: list[dict[str, float]], metric: str) -> int:
+    values = [row[metric] for row in history]
+    return values.index(min(values) if metric.endswith("loss") else max(values))
+
+
+def _epochs_since_best(history: list[dict[str, float]], metric: str) -> int:
+    return len(history) - 1 - _best_epoch(history, metric) if history else 0
+
+
+def _save_checkpoint(
+    path: Path, model: nn.Module, optimiser: Any, schedule: Any, settings: Settings,
+    history: list[dict[str, float]], best: dict[str, Tensor],
+) -> None:  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    state = {
+        "model": _trainable_state(model), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
+        "settings": asdict(settings), "history": history, "best": best, "random": torch.get_rng_state(),
+    }  # fmt: skip
+    if torch.cuda.is_available():
+        state["random_cuda"] = torch.cuda.get_rng_state()
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+def _resume(
+    path: Path, model: nn.Module, optimiser: Any, schedule: Any, settings: Settings
+) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    changed = [name for name, value in asdict(settings).items() if state["settings"].get(name) != value]
+    if changed:
+        raise ValueError(
+            f"checkpoint {path} was made with other settings ({', '.join(changed)}); delete it or keep them"
+        )
+    model.load_state_dict(state["model"], strict=False)
+    optimiser.load_state_dict(state["optimiser"])
+    schedule.load_state_dict(state["schedule"])
+    torch.set_rng_state(state["random"])
+    if "random_cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["random_cuda"])
+    return state["history"], state["best"]
