@@ -11,10 +11,10 @@ ONLY    ?=
 SET     ?=
 
 BIN  := .venv/bin
-ARGS := --profile $(PROFILE) $(if $(DATA),--data $(DATA)) $(if $(ENCODER),--encoder $(ENCODER)) \
+ARGS := --profile $(PROFILE) $(if $(DATA),--data '$(DATA)') $(if $(ENCODER),--encoder '$(ENCODER)') \
         $(if $(ONLY),--only $(ONLY)) $(foreach pair,$(SET),--set $(pair))
 
-.PHONY: reports test lab check-env lint clean lock help
+.PHONY: reports test lab check-env lint clean clean-all lock help
 .DEFAULT_GOAL := help
 
 help:
@@ -27,8 +27,8 @@ help:
 
 # The stamp is written last, so an interrupted installation is taken up again.
 .venv/.installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2])' || \
-	  { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1). Use: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "Python 3.11 to 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1). Use: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .

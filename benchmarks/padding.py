@@ -49,10 +49,8 @@ def main() -> None:
     turns = [(seconds(model, rows, labels, FIXED), seconds(model, rows, labels, 0)) for _ in range(TURNS + 1)][1:]
     ratios = [fixed / dynamic for fixed, dynamic in turns]
     n_tokens = sum(map(len, rows)) / len(rows)
-    print(
-        f"data {source}, {len(rows)} texts, {n_tokens:.1f} tokens a text, batch {BATCH}, {torch.get_num_threads()} threads"
-    )
-    print(f"texts a second: padded to {FIXED} {len(rows) / statistics.median(t[0] for t in turns):.0f}, "
+    print(f"{source}: {len(rows)} texts, {n_tokens:.1f} tokens each, batch {BATCH}, {torch.get_num_threads()} threads")
+    print(f"texts a second: padded {len(rows) / statistics.median(t[0] for t in turns):.0f}, "
           f"like lengths {len(rows) / statistics.median(t[1] for t in turns):.0f}")  # fmt: skip
     print(f"ratio: median {statistics.median(ratios):.2f}, from {min(ratios):.2f} to {max(ratios):.2f}")
 

@@ -41,7 +41,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize(
     ("text", "tokens"),
     [
-        ("Ёлка и ПОЁМ", ["елка", "и", "поем"]),
+        ("Ещё и ПЁТР", ["еще", "и", "петр"]),
         ("хорошо😂😂", ["хорошо", "😂", "😂"]),
         ("👍🏽!", ["👍", "!"]),
         ("семья 👨\u200d👩\u200d👧", ["семья", "👨", "👩", "👧"]),
@@ -49,7 +49,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     ],
 )
 def test_case_yo_emoji_and_punctuation(tokenizer, text, tokens):
-    assert tokenizer.tokenize(text)[-len(tokens) :] == tokens
+    assert tokenizer.tokenize(text) == tokens
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from transformers import (
     BertModel,
     GPT2Config,
     GPT2Model,
+    LlamaConfig,
+    LlamaModel,
     PreTrainedTokenizerFast,
     XLMRobertaConfig,
     XLMRobertaModel,
@@ -149,18 +151,27 @@ def test_corrupt_folder(tiny_bert, tmp_path):
     shutil.copytree(tiny_bert, folder)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])
-    with pytest.raises(DataError, match=r"(?s)is damaged.*encoder='embedded'"):
+    with pytest.raises(DataError, match=r"(?s)is damaged .*; copy, save or train it again"):
         encoders.load_encoder(str(folder))
     (folder / "config.json").unlink()
     with pytest.raises(DataError, match=r"has no config\.json"):
         encoders.load_encoder(str(folder))
 
 
-def test_a_decoder_is_refused(tiny_bert, tmp_path):
+DECODERS = [
+    GPT2Model(GPT2Config(vocab_size=600, n_embd=16, n_layer=1, n_head=2)),
+    LlamaModel(
+        LlamaConfig(vocab_size=600, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    ),
+]
+
+
+@pytest.mark.parametrize("decoder", DECODERS, ids=lambda model: type(model).__name__)
+def test_a_decoder_is_refused(tiny_bert, tmp_path, decoder):
     import shutil
 
-    GPT2Model(GPT2Config(vocab_size=600, n_embd=16, n_layer=1, n_head=2)).save_pretrained(tmp_path)
+    decoder.save_pretrained(tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tiny_bert / name, tmp_path)
-    with pytest.raises(DataError, match="is a GPT2Model, not an encoder"):
+    with pytest.raises(DataError, match=r"is a (GPT2|Llama)Model, not an encoder"):
         encoders.load_encoder(str(tmp_path))

@@ -21,7 +21,7 @@ RECORDS = {"n": 41234, "f1": 0.41234, "share": 0.5, "m.f1": {"value": 0.4, "low"
         ("{glue:text}`m.f1`", "0.400 [0.310, 0.520]"),
         ("{glue:text}`m.f1:.1f`", "0.4 [0.3, 0.5]"),
         ("{glue:text}`m.f1.low`", "0.31"),
-        ("no values `{glue}` here", "no values `{glue}` here"),
+        ("write ``{glue:text}`n:,` `` here", "write ``{glue:text}`n:,` `` here"),
     ],
 )
 def test_recorded_values_go_into_the_prose(text, expected):
@@ -31,6 +31,10 @@ def test_recorded_values_go_into_the_prose(text, expected):
 def test_a_value_that_was_not_recorded_stops_the_report():
     with pytest.raises(CourseError, match=r"01, cell 3: the prose names 'f2', which was not recorded; recorded: f1"):
         site.fill_in("{glue:text}`f2`", RECORDS, "01, cell 3")
+    with pytest.raises(CourseError, match="is not of the form"):
+        site.fill_in("{glue:text}`n-a`", RECORDS, "here")
+    with pytest.raises(CourseError, match="'n' cannot be shown as 'zz'"):
+        site.fill_in("{glue:text}`n:zz`", RECORDS, "here")
     with pytest.raises(CourseError, match=r"'m\.f1\.median'"):
         site.fill_in("{glue:text}`m.f1.median`", RECORDS, "here")
 
@@ -108,7 +112,7 @@ def test_whole_report_of_a_tiny_course(tiny_course):
     html = (first.parent / "01_lesson.html").read_text(encoding="utf-8")
     assert "Half is 0.50" in html
     assert "<msup>" in html
-    assert 'href="#"' in html or 'href="01_lesson.html"' in html
+    assert re.search(r'<a [^>]*href="#?[^"]*">[^A]*Again', html)
     assert "A test." in html
     assert "A test." in first.read_text(encoding="utf-8")
     markdown = (task.report / "01_lesson.md").read_text(encoding="utf-8")
@@ -118,7 +122,11 @@ def test_whole_report_of_a_tiny_course(tiny_course):
     manifest = json.loads((task.report / "manifest.json").read_text())
     assert manifest["notebooks"]["01_lesson"]["peak_memory_mib"] > 10
     before = first.stat().st_mtime_ns
+    (task.report / "metrics.json").unlink()
+    (task.report / "README.md").write_text("overwritten")
     assert site.report(Run(root=task.root)).stat().st_mtime_ns == before
+    assert json.loads((task.report / "metrics.json").read_text())["01_lesson"] == {"half": 0.5}
+    assert "overwritten" not in (task.report / "README.md").read_text()
 
 
 def test_a_warning_fails_the_build(tiny_course):

@@ -74,7 +74,7 @@ def read_lock() -> dict[str, str]:
 
 
 def environment_yml() -> str:
-    """The conda environment: conda brings Python, pip the pins of the lock, so both ways give the same versions."""
+    """The conda environment: Python from conda, the direct dependencies by pip with the pins of the lock."""
     lock = read_lock()
     width = max(len(f"{name}=={lock[name]}") for name in direct_dependencies())
     pins = [f"      - {f'{name}=={lock[name]}':{width}}  # {REASONS[name]}" for name in direct_dependencies()]

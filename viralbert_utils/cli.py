@@ -88,7 +88,7 @@ def _check_environment(options: argparse.Namespace) -> int:
             print(f"[different] {name}: {found}, the lock says {wanted}")
     print(f"[{'ok' if not wrong else 'different'}] {len(pins) - wrong} of {len(pins)} packages as in requirements.lock")
     print(f"[ok] Python {sys.version.split()[0]}, torch {importlib.metadata.version('torch')}, device: {device()}")
-    browser = shutil.which("chromium")
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
     print(
         f"[{'ok' if browser else 'optional'}] Chromium for the page tests: {browser or 'not found, those tests skip'}"
     )

@@ -31,6 +31,7 @@ from viralbert_utils.data import ROOT, sha256, write_whole
 NOTEBOOKS = ROOT / "notebooks"
 MODULE = Path(__file__).parent
 KERNEL = "python3"
+KEYWORDS = ("sample", "hub", "embedded")  # values of data and encoder that are no folders
 VERSIONS_SHOWN = (
     "torch",
     "transformers",
@@ -71,12 +72,25 @@ class Notebook:
     @property
     def reads(self) -> list[str]:
         """Declared inputs."""
-        return list(self.node.metadata.get("viralbert", {}).get("reads", []))
+        return self._declared("reads")
 
     @property
     def leaves(self) -> list[str]:
         """Declared outputs."""
-        return list(self.node.metadata.get("viralbert", {}).get("leaves", []))
+        return self._declared("leaves")
+
+    def _declared(self, what: str) -> list[str]:
+        items = list(self.node.metadata.get("viralbert", {}).get(what, []))
+        for item in items:
+            kind, _, name = item.partition(":")
+            if not (kind == "run" and name) and not (
+                what == "reads" and kind == "data" and name in data_sets.CONTRACTS
+            ):
+                sets = ", ".join(data_sets.CONTRACTS)
+                raise CourseError(
+                    f"{self.path.name}: {what} {item!r}; expected run:<path> or, to read, data:<one of {sets}>"
+                )
+        return items
 
     @cached_property
     def parameters(self) -> dict[str, tuple[str, Any]]:
@@ -144,10 +158,17 @@ class Run:
     @property
     def name(self) -> str:
         """`sample`, or a name of its own when told otherwise, so that it never overwrites the plain run."""
-        parts = [self.profile, self.data and Path(self.data).name, self.encoder and Path(self.encoder).name]
+        parts = [self.profile]
+        for kind, value in (("data", self.data), ("encoder", self.encoder)):
+            folder = Path(value).expanduser().resolve()
+            if value and value not in KEYWORDS and folder.is_dir():
+                # Two folders of one name are two sources.
+                parts.append(f"{kind}-{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:6]}")
+            elif value:
+                parts.append(f"{kind}-{value}")
         if self.settings:
             parts.append(hashlib.sha256(" ".join(sorted(self.settings)).encode()).hexdigest()[:8])
-        return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
+        return "-".join(re.sub(r"[^\w.-]+", "_", part) for part in parts)
 
     @property
     def folder(self) -> Path:
@@ -202,11 +223,12 @@ class Run:
             common["encoder"] = self.encoder
         # Folders are given relative to where the command runs; notebooks run in their own folder.
         for name in ("data", "encoder"):
-            if common.get(name) and Path(str(common[name])).expanduser().is_dir():
+            given = str(common.get(name) or "")
+            if given and given not in KEYWORDS and Path(given).expanduser().is_dir():
                 common[name] = os.path.relpath(Path(common[name]).expanduser(), notebook.path.parent)
         common["run_dir"] = os.path.relpath(self.folder, notebook.path.parent)
         values = {name: value for name, value in common.items() if name in notebook.parameters} | values
-        for name, value in values.items():
+        for name in list(values):
             if name not in notebook.parameters:
                 close = difflib.get_close_matches(name, notebook.parameters, 1)
                 raise CourseError(
@@ -214,6 +236,7 @@ class Run:
                     f"it has {', '.join(notebook.parameters)}"
                 )
             kind = notebook.parameters[name][0]
+            value = values[name] = _number(values[name], kind)
             if not _fits(value, kind):
                 raise CourseError(
                     f"{notebook.name}: parameter {name} is {kind}, got {value!r} ({type(value).__name__})"
@@ -252,21 +275,37 @@ class Run:
         """Name and sha256 of every file that a notebook reads."""
         here = notebook.path.parent
         source = str(parameters.get("data", "sample"))
-        source = source if source in ("sample", "hub") else str(here / source)
+        source = source if source in KEYWORDS else str(here / Path(source).expanduser())
         for kind, _, name in (item.partition(":") for item in notebook.reads):
             if kind == "run":
-                found = self.folder / name
-                for path in sorted(found.rglob("*")) if found.is_dir() else [found]:
-                    if path.is_file():
-                        yield f"run:{path.relative_to(self.folder).as_posix()}", sha256(path)
+                yield from self._left(name)
             elif source == "hub":
                 yield f"data:{name}", f"hub:{data_sets.CONTRACTS[name].hub}"
             elif data_sets.has(name, source):
                 for path in data_sets.find_files(name, source).values():
                     yield f"data:{name}/{path.name}", sha256(path)
+        second = (data_sets.SAMPLE if source == "sample" else Path(source)) / "second_annotation.csv"
+        if any(item.startswith("data:") for item in notebook.reads) and second.is_file():
+            yield f"data:{second.name}", sha256(second)
         for name, value in parameters.items():
-            if name.endswith("_file") and value and (here / value).is_file():
-                yield f"{name}:{Path(value).name}", sha256(here / value)
+            path = here / Path(str(value)).expanduser()
+            if name.endswith("_file") and value and path.is_file():
+                yield f"{name}:{path.name}", sha256(path)
+            elif name == "encoder" and value not in KEYWORDS and path.is_dir():
+                for file in sorted(path.rglob("*")):
+                    if file.is_file():
+                        yield f"encoder:{file.relative_to(path).as_posix()}", sha256(file)
+
+    def _left(self, name: str) -> Iterator[tuple[str, str]]:
+        """Name and sha256 of the files in the run's folder that an item such as `tables/emotions` stands for."""
+        found = self.folder / name
+        for path in sorted(found.rglob("*")) if found.is_dir() else [found]:
+            if path.is_file():
+                yield f"run:{path.relative_to(self.folder).as_posix()}", sha256(path)
+
+    def leavings(self, notebook: Notebook) -> dict[str, str]:
+        """What a notebook left, file by file, as it stands now."""
+        return dict(pair for item in notebook.leaves for pair in self._left(item.removeprefix("run:")))
 
     def executed(self, notebook: Notebook) -> Path:
         """Where the executed copy of a notebook stands."""
@@ -278,8 +317,8 @@ class Run:
         if not path.is_file():
             return False
         stamp = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("viralbert_run", {})
-        left = all((self.folder / item.removeprefix("run:")).exists() for item in notebook.leaves)
-        return left and stamp.get("fingerprint") == self.fingerprint(notebook)
+        # A later run that failed half-way may have left other files behind the finished copy.
+        return stamp.get("left") == self.leavings(notebook) and stamp.get("fingerprint") == self.fingerprint(notebook)
 
 
 def _parse_setting(setting: str, known: Iterable[Notebook]) -> tuple[str, str, Any]:
@@ -288,7 +327,17 @@ def _parse_setting(setting: str, known: Iterable[Notebook]) -> tuple[str, str, A
         raise CourseError(f"expected a setting like 03.epochs=2, got {setting!r}")
     if match[1] not in {notebook.number for notebook in known}:
         raise CourseError(f"setting {setting!r}: there is no notebook {match[1]}")
-    return match[1], match[2], yaml.safe_load(match[3])
+    try:
+        return match[1], match[2], yaml.safe_load(match[3])
+    except yaml.YAMLError as error:
+        raise CourseError(f"setting {setting!r}: the value is no YAML ({error})") from None
+
+
+def _number(value: Any, kind: str) -> Any:
+    """YAML reads 2e-5 as text; where a float is expected, it is one."""
+    if kind == "float" and isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+        return float(value)
+    return value
 
 
 def _fits(value: Any, kind: str) -> bool:
@@ -311,10 +360,18 @@ def _source_hash(node: nbformat.NotebookNode) -> str:
 
 def imported_modules(notebook: Notebook) -> list[Path]:
     """Files of the shared module that a notebook uses, directly or through one another, sorted by name."""
-    code = "\n".join(cell.source for cell in notebook.node.cells if cell.cell_type == "code")
-    # Magics are no Python; what they import does not matter here.
-    code = "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in code.splitlines())
-    pending, found = _imports(ast.parse(code)), set()
+    pending: set[str] = set()
+    cells = [cell for cell in notebook.node.cells if cell.cell_type == "code"]
+    for number, cell in enumerate(cells, 1):
+        # Magics are no Python; what they import does not matter here.
+        plain = re.sub(r"^(\s*)[%!].*$", r"\1pass", cell.source, flags=re.M)
+        try:
+            pending |= _imports(ast.parse(plain))
+        except SyntaxError as error:
+            where = f"code cell {number} of {len(cells)}, line {error.lineno}"
+            raise CourseError(f"{notebook.name}, {where}: {error.msg}") from None
+    # The package itself is imported with any of its modules.
+    found = {MODULE / "__init__.py"} if pending else set()
     while pending:
         path = MODULE / f"{pending.pop()}.py"
         if path.is_file() and path not in found:
@@ -366,6 +423,9 @@ def run(task: Run) -> Outcome:
             if not (task.folder / item.removeprefix("run:")).exists():
                 task.executed(notebook).unlink()
                 raise CourseError(f"{notebook.name} declares that it leaves {item!r} in {task.folder}, but did not")
+        finished = nbformat.read(task.executed(notebook), as_version=4)
+        finished.metadata["viralbert_run"]["left"] = task.leavings(notebook)
+        write_whole(task.executed(notebook), nbformat.writes(finished))
         outcome.executed.append(notebook.name)
     return outcome
 

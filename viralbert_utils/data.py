@@ -230,6 +230,8 @@ def read_table(path: Path) -> pd.DataFrame:
     reader: dict[str, Callable[[Path], pd.DataFrame]] = {
         ".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet,
     }  # fmt: skip
+    if not path.is_file():
+        raise DataError(f"no such file: {path}")
     if path.suffix not in reader:
         raise DataError(f"{path}: expected one of {', '.join(FORMATS)}")
     if path.stat().st_size == 0:

@@ -106,6 +106,9 @@ def embedded_folder(recipe: Recipe | None = None) -> Path:
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         build(recipe, scratch)
+        scratch.chmod(0o755)
+        for path in scratch.iterdir():
+            path.chmod(0o644)
         os.rename(scratch, target)
     except OSError:
         if not target.is_dir():

@@ -17,6 +17,7 @@ from viralbert_utils.data import DataError
 from viralbert_utils.embedded import embedded_folder
 
 POOLINGS = ("cls", "mean", "max")
+_BIDIRECTIONAL = ("BertModel", "DistilBertModel", "RobertaModel", "XLMRobertaModel", "ElectraModel", "DebertaV2Model")
 
 
 def load_encoder(name: str = "embedded") -> tuple[Any, Any]:
@@ -60,18 +61,29 @@ def _load(kind: Any, name: str, **options: Any) -> Any:
     try:
         return kind.from_pretrained(str(folder) if folder.is_dir() else name, **options)
     except Exception as error:  # network, missing or broken files: a family of errors, two remedies
-        where = "is damaged" if folder.is_dir() else "could not be loaded: no such folder, and the hub gave"
+        problem = f"{type(error).__name__}: {error}"
+        if name == "embedded":
+            raise DataError(
+                f"the embedded encoder is damaged ({problem}); delete {folder}, it is built again"
+            ) from error
+        if folder.is_dir():
+            raise DataError(f"encoder folder {name!r} is damaged ({problem}); copy, save or train it again") from error
         raise DataError(
-            f"encoder {name!r} {where} {type(error).__name__}: {error}. Use encoder='embedded', or download it where "
-            "there is a network and give its folder"
+            f"encoder {name!r} could not be loaded: no such folder, and the hub gave {problem}; use encoder='embedded' "
+            "or download it where there is a network, and give its folder"
         ) from error
 
 
 def _is_causal(model: Any) -> bool:
-    # Decoders such as GPT keep a cache of what they have read; encoders of the BERT family have no such switch on.
-    return (
-        bool(getattr(model.config, "is_decoder", False)) or "GPT" in type(model).__name__ or hasattr(model, "lm_head")
-    )
+    """Whether the first token's vector ignores what follows it, as in GPT and other decoders."""
+    first, second = torch.tensor([[5, 6, 7]]), torch.tensor([[5, 6, 8]])
+    model.eval()
+    with torch.inference_mode():
+        one, other = (
+            model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state for ids in (first, second)
+        )
+    # Layers that pass their input on (the embedded encoder before training) ignore the rest, attention or not.
+    return torch.equal(one[:, 0], other[:, 0]) and type(model).__name__ not in _BIDIRECTIONAL
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, how: str) -> Tensor:
@@ -112,10 +124,12 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int = 128, head_sha
         `n_texts` lists of at most `max_length` ids.
 
     Raises:
-        ValueError: `max_length` leaves no room beside the special tokens.
+        ValueError: `max_length` leaves no room beside the special tokens, or `head_share` is not in 0 .. 1.
     """
     n_special = tokenizer.num_special_tokens_to_add()
     room = max_length - n_special
+    if not 0 <= head_share <= 1:
+        raise ValueError(f"head_share {head_share} is no share; expected 0 to 1")
     if room < 1:
         raise ValueError(f"max_length {max_length} leaves no room: {n_special} special tokens belong to every text")
     head = round(room * head_share)

@@ -76,6 +76,7 @@ def save_classifier(
             "versions": {name: metadata.version(name) for name in ("torch", "transformers")}, **about,
         }  # fmt: skip
         (scratch / "classifier.json").write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
+        scratch.chmod(0o755)
         if target.exists():
             shutil.rmtree(target)
         scratch.rename(target)
@@ -92,7 +93,10 @@ def load_classifier(folder: Path | str) -> tuple[PooledClassifier, Any, dict[str
     path = Path(folder)
     if not (path / "classifier.json").is_file():
         raise DataError(f"{path} is no saved classifier: expected classifier.json, encoder/ and head.safetensors there")
-    settings = json.loads((path / "classifier.json").read_text(encoding="utf-8"))
+    try:
+        settings = json.loads((path / "classifier.json").read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path / 'classifier.json'} is damaged ({error}); save the model again") from None
     tokenizer, encoder = load_encoder(str(path / "encoder"))
     model = PooledClassifier(encoder, len(settings["names"]), settings["pooling"], settings["dropout"])
     try:

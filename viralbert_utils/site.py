@@ -26,7 +26,7 @@ from viralbert_utils.data import write_whole
 
 RECORD_MIME = "application/vnd.viralbert.record+json"
 STATIC = Path(__file__).parent / "static"
-_GLUE = re.compile(r"\{glue:text\}`([\w.]+)(?::([^`]*))?`")
+_GLUE = re.compile(r"``.*?``|\{glue:text\}`([\w.]+)(?::([^`]*))?`|\{glue")
 HEADLINE = ("<!-- headline: written by `make reports` -->", "<!-- /headline -->")
 
 
@@ -83,6 +83,12 @@ def fill_in(text: str, records: Mapping[str, Any], where: str) -> str:
     """
 
     def value(match: re.Match[str]) -> str:
+        if match[0].startswith("``"):
+            return match[0]  # a code span that shows the syntax itself
+        if match[1] is None:
+            raise CourseError(
+                f"{where}: {text[match.start() : match.start() + 40]!r} is not of the form {{glue:text}}`name:format`"
+            )
         name, spec = match[1], match[2] or ""
         if name in records:
             found = records[name]
@@ -93,12 +99,14 @@ def fill_in(text: str, records: Mapping[str, Any], where: str) -> str:
                     f"{where}: the prose names {name!r}, which was not recorded; recorded: {', '.join(sorted(records))}"
                 )
             found = records[parent][part]
-        if isinstance(found, dict) and {"value", "low", "high"} <= set(found):
-            spec = spec or ".3f"
-            return f"{found['value']:{spec}} [{found['low']:{spec}}, {found['high']:{spec}}]"
-        return format(found, spec)
+        try:
+            if isinstance(found, dict) and {"value", "low", "high"} <= set(found):
+                spec = spec or ".3f"
+                return f"{found['value']:{spec}} [{found['low']:{spec}}, {found['high']:{spec}}]"
+            return format(found, spec)
+        except (ValueError, TypeError) as error:
+            raise CourseError(f"{where}: {name!r} cannot be shown as {spec!r}: {error}") from None
 
-    # Code spans of several backticks show the syntax itself and stay as they are.
     return _GLUE.sub(value, text)
 
 
@@ -153,25 +161,22 @@ def report(task: Run) -> Path:
         raise CourseError(
             f"nothing was executed for the run {task.name!r} yet; run `viralbert run --profile {task.profile}` first"
         )
-    first_page = task.report / "site" / "index.html"
-    digest = hashlib.sha256()
-    for path in [*paths, *sorted(Path(__file__).parent.glob("*.py")), *sorted(STATIC.iterdir())]:
-        digest.update(path.read_bytes())
-    mark = task.report / "site" / ".made_from"
-    if mark.is_file() and mark.read_text() == digest.hexdigest() and (task.report / "manifest.json").is_file():
-        return first_page
-
     pages = [read_page(path) for path in paths]
     prepared = {page.name: prepare(page, task.config["banner"], origin(page.stamp)) for page in pages}
-    metrics = {
-        page.name: {k: v for k, v in page.records.items() if not k.startswith(("run.", "headline."))} for page in pages
-    }
+    hidden = ("run.", "headline.")
+    metrics = {page.name: {k: v for k, v in page.records.items() if not k.startswith(hidden)} for page in pages}
     write_whole(task.report / "metrics.json", _json(metrics | {"headline": headlines(pages)}))
     write_whole(task.report / "manifest.json", _json(manifest(task, pages)))
     first = first_page_text(task, pages)
     _write_markdown(task, prepared, first)
-    _build_site(task, prepared, first)
-    write_whole(mark, digest.hexdigest())
+    # The site takes longest, so it alone is kept when nothing that it is made of has changed.
+    first_page, mark = task.report / "site" / "index.html", task.report / "site" / ".made_from"
+    digest = hashlib.sha256(first.encode() + task.config["banner"].encode())
+    for path in [*paths, *sorted(Path(__file__).parent.glob("*.py")), *sorted(STATIC.iterdir())]:
+        digest.update(path.read_bytes())
+    if not first_page.is_file() or not mark.is_file() or mark.read_text() != digest.hexdigest():
+        _build_site(task, prepared, first)
+        write_whole(mark, digest.hexdigest())
     if task.name == "sample":
         update_readme(task.root / "README.md", headline_table(headlines(pages), "reports/{}.md"))
     return first_page
@@ -236,6 +241,7 @@ def first_page_text(task: Run, pages: list[Page]) -> str:
     """The report's first page, in Markdown; links between lessons end in `.ipynb`, as in the notebooks."""
     banner = [f"> **{task.config['banner']}**", ""] if task.config["banner"] else []
     missing = [n.name for n in task.notebooks if n.name not in {page.name for page in pages}]
+    stale = [n.name for n in task.notebooks if n.name not in missing and not task.is_fresh(n)]
     environment = pages[0].stamp["environment"]
     status = ["| lesson | seconds | peak memory, MiB | data | encoder |", "|---|---|---|---|---|"]
     files: dict[str, str] = {}
@@ -266,6 +272,7 @@ def first_page_text(task: Run, pages: list[Page]) -> str:
             "",
             *lessons,
             *([f"\nNot part of this run: {', '.join(missing)}."] if missing else []),
+            *([f"\nChanged since, not executed again: {', '.join(stale)}."] if stale else []),
             "",
             "## What ran",
             "",

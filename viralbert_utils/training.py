@@ -5,6 +5,8 @@ Lesson 02 uses it for one task. Sources: Loshchilov & Hutter 2019 (AdamW) and 20
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -16,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from viralbert_utils.encoders import pad
 from viralbert_utils.models import predict_logits
@@ -48,7 +50,7 @@ class Settings:
             differs little from text to text, so its weights have far to go.
         weight_decay: Of matrices; biases and normalisation layers have none.
         warmup: Share of the updates in which the rate rises from zero.
-        accumulate: Steps whose gradients are summed before an update.
+        accumulate: Steps whose gradients are averaged for one update.
         clip_norm: Gradients of a larger norm are shortened to it; 0 = never.
         patience: Stop after so many epochs without a better figure; 0 = never.
         metric: Column of the history that decides which epoch is best; `loss` is best when small, all else when large.
@@ -159,11 +161,13 @@ def fit(
         A row an epoch: `epoch`, `train_loss`, `loss` (validation), the further figures, `learning_rate`, `best`.
 
     Raises:
-        ValueError: No training text, a metric that is not computed, or a checkpoint of other settings.
+        ValueError: No text or no epoch, a metric that is not computed, a checkpoint that is damaged or was made with
+            other settings, data or model.
         FloatingPointError: The loss is no longer a number; the message says at which step.
     """
-    if not len(train):
-        raise ValueError("no text to train on")
+    if not len(train) or not len(validation) or settings.epochs < 1:
+        n_texts = f"{len(train)} training and {len(validation)} validation texts"
+        raise ValueError(f"nothing to do with {n_texts} and {settings.epochs} epochs; each must be at least 1")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     torch.manual_seed(settings.seed)
@@ -174,8 +178,9 @@ def fit(
     )
     history: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
+    task = _task_digest(model, train, validation)
     if checkpoint is not None and checkpoint.is_file():
-        history, best = _resume(checkpoint, model, optimiser, schedule, settings)
+        history, best = _resume(checkpoint, model, optimiser, schedule, settings, task)
     lengths = [len(row) for row in train.rows]
     for epoch in range(len(history), settings.epochs):
         if settings.patience and _epochs_since_best(history, settings.metric) >= settings.patience:
@@ -199,7 +204,7 @@ def fit(
         if _epochs_since_best(history, settings.metric) == 0:
             best = {name: tensor.detach().cpu().clone() for name, tensor in _trainable_state(model).items()}
         if checkpoint is not None:
-            _save_checkpoint(checkpoint, model, optimiser, schedule, settings, history, best)
+            _save_checkpoint(checkpoint, model, optimiser, schedule, settings, task, history, best)
     model.load_state_dict({name: tensor.to(device) for name, tensor in best.items()}, strict=False)
     table = pd.DataFrame(history)
     table["best"] = table.index == _best_epoch(history, settings.metric)
@@ -221,7 +226,7 @@ def _train_epoch(
             value = loss(model(ids.to(device), mask.to(device)), train.labels[positions].to(device))
         if not torch.isfinite(value):
             raise FloatingPointError(f"the loss is {value.item()} at step {step}; lower the learning rate")
-        # The last group of an epoch may hold fewer steps: each text counts as much as in the others.
+        # The mean over the steps of the group; the last group of an epoch may hold fewer.
         group_start = (step - 1) // settings.accumulate * settings.accumulate
         in_group = min(settings.accumulate, n_steps - group_start)
         (value / in_group).backward()
@@ -242,7 +247,8 @@ def _trainable_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _best_epoch(history: list[dict[str, float]], metric: str) -> int:
-    values = [row[metric] for row in history]
+    worst = math.inf if metric.endswith("loss") else -math.inf
+    values = [worst if math.isnan(row[metric]) else row[metric] for row in history]
     return values.index(min(values) if metric.endswith("loss") else max(values))
 
 
@@ -251,14 +257,14 @@ def _epochs_since_best(history: list[dict[str, float]], metric: str) -> int:
 
 
 def _save_checkpoint(
-    path: Path, model: nn.Module, optimiser: Any, schedule: Any, settings: Settings,
+    path: Path, model: nn.Module, optimiser: Any, schedule: Any, settings: Settings, task: str,
     history: list[dict[str, float]], best: dict[str, Tensor],
 ) -> None:  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     state = {
         "model": _trainable_state(model), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
-        "settings": asdict(settings), "history": history, "best": best, "random": torch.get_rng_state(),
+        "settings": asdict(settings), "task": task, "history": history, "best": best, "random": torch.get_rng_state(),
     }  # fmt: skip
     if torch.cuda.is_available():
         state["random_cuda"] = torch.cuda.get_rng_state()
@@ -267,14 +273,18 @@ def _save_checkpoint(
 
 
 def _resume(
-    path: Path, model: nn.Module, optimiser: Any, schedule: Any, settings: Settings
+    path: Path, model: nn.Module, optimiser: Any, schedule: Any, settings: Settings, task: str
 ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # cut off, or no checkpoint at all
+        raise ValueError(f"checkpoint {path} is damaged ({type(error).__name__}); delete it") from None
     changed = [name for name, value in asdict(settings).items() if state["settings"].get(name) != value]
+    if state["task"] != task:
+        changed.append("data or model")
     if changed:
-        raise ValueError(
-            f"checkpoint {path} was made with other settings ({', '.join(changed)}); delete it or keep them"
-        )
+        what = ", ".join(changed)
+        raise ValueError(f"checkpoint {path} was made with other settings ({what}); delete it or keep them")
     model.load_state_dict(state["model"], strict=False)
     optimiser.load_state_dict(state["optimiser"])
     schedule.load_state_dict(state["schedule"])
@@ -282,3 +292,14 @@ def _resume(
     if "random_cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["random_cuda"])
     return state["history"], state["best"]
+
+
+def _task_digest(model: nn.Module, train: Encoded, validation: Encoded) -> str:
+    """What besides the settings decides how training goes: the texts, the labels, and the shape of the model."""
+    digest = hashlib.sha256()
+    for part in (train, validation):
+        digest.update(json.dumps(part.rows).encode())
+        digest.update(part.labels.cpu().numpy().tobytes())
+    shapes = [(name, list(p.shape), p.requires_grad) for name, p in model.named_parameters()]
+    digest.update(json.dumps([shapes, getattr(model, "pooling", None)]).encode())
+    return digest.hexdigest()
