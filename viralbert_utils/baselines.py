@@ -42,10 +42,5 @@ def one_vs_rest(C: float = 2.0, balanced: bool = False) -> OneVsRestClassifier:
     return OneVsRestClassifier(LogisticRegression(C=C, solver="liblinear", class_weight=weight))
 
 
-def majority_scores(labels: np.ndarray, n_texts: int) -> np.ndarray:
-    """The scores of knowing nothing: each class's rate in training, for every text. `(n_texts, n_classes)`."""
-    return np.tile(labels.mean(axis=0), (n_texts, 1))
-
-
 def _fold(text: str) -> str:
     return text.lower().replace("ё", "е")
