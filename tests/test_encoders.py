@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import sentencepiece
 import torch
@@ -78,7 +80,9 @@ def forward(tokenizer, model, rows, how="mean", extra=0):
         ids = torch.nn.functional.pad(ids, (0, extra), value=tokenizer.pad_token_id)
         mask = torch.nn.functional.pad(mask, (0, extra))
     with torch.inference_mode():
-        return encoders.pool(model(input_ids=ids, attention_mask=mask).last_hidden_state, mask, how)
+        hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
+        queries = torch.linspace(-1, 1, 2 * hidden.shape[-1]).reshape(2, -1)
+        return encoders.pool(hidden, mask, how, queries)
 
 
 @pytest.mark.parametrize("how", encoders.POOLINGS)
@@ -96,15 +100,26 @@ def test_pooling_by_hand():
     assert encoders.pool(hidden, mask, "cls").tolist() == [[1, -5]]
     assert encoders.pool(hidden, mask, "mean").tolist() == [[2, -2]]
     assert encoders.pool(hidden, mask, "max").tolist() == [[3, 1]]
-    with pytest.raises(ValueError, match="pooling 'median' is not known; use one of cls, mean, max"):
+    assert encoders.pool(hidden, mask, "max+mean").tolist() == [[3, 1, 2, -2]]
+    # Softmax of the products 1 and 3 with the query (1, 0), and equal weights for the query of zeros.
+    weight = 1 / (1 + math.exp(-2))
+    by_hand = [1 + 2 * weight, -5 + 6 * weight, 2, -2]
+    queries = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    assert encoders.pool(hidden, mask, "attention", queries)[0].tolist() == pytest.approx(by_hand)
+    for how in ("cls", "attention", "max+mean+attention"):
+        assert encoders.pooled_size(how, 2, 2) == encoders.pool(hidden, mask, how, queries).shape[1]
+    with pytest.raises(ValueError, match="pooling 'median' is not known; use cls, mean, max, attention, or several"):
         encoders.pool(hidden, mask, "median")
+    with pytest.raises(ValueError, match="needs queries"):
+        encoders.pool(hidden, mask, "attention")
 
 
 def test_poolings_differ(loaded):
     tokenizer, model = loaded
     rows = encoders.encode(tokenizer, TEXTS[:5], 40)
     vectors = [forward(tokenizer, model, rows, how) for how in encoders.POOLINGS]
-    assert all((a - b).abs().max() > 1e-3 for i, a in enumerate(vectors) for b in vectors[:i])
+    widths = [vector[:, : vectors[0].shape[1]] for vector in vectors]
+    assert all((a - b).abs().max() > 1e-3 for i, a in enumerate(widths) for b in widths[:i])
 
 
 def test_encode_gives_what_the_tokenizer_gives(loaded):

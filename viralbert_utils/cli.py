@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from viralbert_utils.course import CourseError, Run, device, run
 from viralbert_utils.data import ROOT, DataError
@@ -42,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(function=_run)
     command = commands.add_parser("report", parents=[task], help="write the report of a run")
     command.set_defaults(function=_report)
+    command = commands.add_parser("download", parents=[task], help="fetch what a run takes from the hub beforehand")
+    command.add_argument("--to", default="", help="a folder to carry or share; the usual cache without it")
+    command.set_defaults(function=_download)
     command = commands.add_parser("check-env", help="what is installed, what is missing, which device")
     command.set_defaults(function=_check_environment)
     command = commands.add_parser("translate", help="English texts to Russian with a Marian model, resumable")
@@ -71,6 +75,20 @@ def _report(options: argparse.Namespace) -> None:
     from viralbert_utils.site import report
 
     print(f"report: {os.path.relpath(report(_task(options)))}")
+
+
+def _download(options: argparse.Namespace) -> None:
+    from viralbert_utils.download import download
+
+    folder = Path(options.to).expanduser() if options.to else None
+    encoders, sets = download(_task(options), folder)
+    if not encoders and not sets:
+        print(f"profile {options.profile!r} takes nothing from the hub")
+        return
+    print(f"there: encoders {', '.join(encoders) or 'none'}; data sets {', '.join(sets) or 'none'}")
+    data = f" DATA={folder / 'data'}" if folder and sets else ""
+    cache = f"HF_HUB_CACHE={(folder / 'hub').resolve()} " if folder and encoders else ""
+    print(f"run without a network: {cache}HF_HUB_OFFLINE=1 make reports PROFILE={options.profile}{data}")
 
 
 def _check_environment(options: argparse.Namespace) -> int:

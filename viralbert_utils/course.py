@@ -211,23 +211,22 @@ class Run:
         Raises:
             CourseError: An unknown parameter, or a value of another type than the default's.
         """
-        values: dict[str, Any] = dict((self.config["notebooks"] or {}).get(notebook.name) or {})
+        shared = dict(self.config["common"] or {})
+        given = {name: value for name, value in (("data", self.data), ("encoder", self.encoder)) if value}
+        given["run_dir"] = os.path.relpath(self.folder, notebook.path.parent)
+        own = dict((self.config["notebooks"] or {}).get(notebook.name) or {})
+        # What the user says goes before what the profile says, the narrower before the wider.
+        values = {k: v for k, v in shared.items() if k in notebook.parameters} | own
+        values |= {k: v for k, v in given.items() if k in notebook.parameters}
+        # Folders are given relative to where the command runs; notebooks run in their own folder.
+        for name in ("data", "encoder"):
+            path = str(values.get(name) or "")
+            if path and path not in KEYWORDS and Path(path).expanduser().is_dir():
+                values[name] = os.path.relpath(Path(path).expanduser(), notebook.path.parent)
         for setting in self.settings:
             number, name, value = _parse_setting(setting, self.notebooks)
             if number == notebook.number:
                 values[name] = value
-        common = dict(self.config["common"] or {})
-        if self.data:
-            common["data"] = self.data
-        if self.encoder:
-            common["encoder"] = self.encoder
-        # Folders are given relative to where the command runs; notebooks run in their own folder.
-        for name in ("data", "encoder"):
-            given = str(common.get(name) or "")
-            if given and given not in KEYWORDS and Path(given).expanduser().is_dir():
-                common[name] = os.path.relpath(Path(common[name]).expanduser(), notebook.path.parent)
-        common["run_dir"] = os.path.relpath(self.folder, notebook.path.parent)
-        values = {name: value for name, value in common.items() if name in notebook.parameters} | values
         for name in list(values):
             if name not in notebook.parameters:
                 close = difflib.get_close_matches(name, notebook.parameters, 1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from viralbert_utils.data import DataError
 from viralbert_utils.embedded import embedded_folder
 
-POOLINGS = ("cls", "mean", "max")
+POOLINGS = ("cls", "mean", "max", "attention")
 _BIDIRECTIONAL = ("BertModel", "DistilBertModel", "RobertaModel", "XLMRobertaModel", "ElectraModel", "DebertaV2Model")
 
 
@@ -86,28 +86,49 @@ def _is_causal(model: Any) -> bool:
     return torch.equal(one[:, 0], other[:, 0]) and type(model).__name__ not in _BIDIRECTIONAL
 
 
-def pool(hidden: Tensor, attention_mask: Tensor, how: str) -> Tensor:
+def pool(hidden: Tensor, attention_mask: Tensor, how: str, queries: Tensor | None = None) -> Tensor:
     """One vector for each text; padding plays no part.
 
     Args:
         hidden: `(n_texts, n_tokens, hidden_size)`.
         attention_mask: `(n_texts, n_tokens)`, 1 for tokens, 0 for padding.
-        how: `cls` (the first token), `mean` or `max` over the tokens that are no padding.
+        how: `cls` (the first token), `mean` or `max` over the tokens that are no padding, `attention` (a weighted mean
+            for each query), or several joined by `+`, whose vectors then stand side by side.
+        queries: `(n_queries, hidden_size)` for attention: tokens weigh by the softmax of their products with a query.
 
     Returns:
-        `(n_texts, hidden_size)`.
+        `(n_texts, pooled_size(how, hidden_size, n_queries))`.
 
     Raises:
-        ValueError: An unknown pooling.
+        ValueError: An unknown pooling, or attention without queries.
     """
-    if how == "cls":
-        return hidden[:, 0]
-    mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-    if how == "mean":
-        return (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-    if how == "max":
-        return hidden.masked_fill(mask == 0, float("-inf")).amax(dim=1)
-    raise ValueError(f"pooling {how!r} is not known; use one of {', '.join(POOLINGS)}")
+    _check_pooling(how)
+    empty = (attention_mask == 0).unsqueeze(-1)
+    parts = []
+    for name in how.split("+"):
+        if name == "cls":
+            parts.append(hidden[:, 0])
+        elif name == "mean":
+            parts.append(hidden.masked_fill(empty, 0).sum(dim=1) / (~empty).sum(dim=1).clamp(min=1))
+        elif name == "max":
+            parts.append(hidden.masked_fill(empty, float("-inf")).amax(dim=1))
+        elif queries is None:
+            raise ValueError("pooling 'attention' needs queries (n_queries, hidden_size)")
+        else:
+            weights = (hidden @ queries.T).masked_fill(empty, float("-inf")).softmax(dim=1)
+            parts.append((weights.transpose(1, 2) @ hidden).flatten(start_dim=1))
+    return torch.cat(parts, dim=1)
+
+
+def pooled_size(how: str, hidden_size: int, n_queries: int = 0) -> int:
+    """Length of the vector that `pool` gives."""
+    _check_pooling(how)
+    return sum(hidden_size * (n_queries if name == "attention" else 1) for name in how.split("+"))
+
+
+def _check_pooling(how: str) -> None:
+    if not set(how.split("+")) <= set(POOLINGS):
+        raise ValueError(f"pooling {how!r} is not known; use {', '.join(POOLINGS)}, or several joined by '+'")
 
 
 def encode(tokenizer: Any, texts: Sequence[str], max_length: int = 128, head_share: float = 1.0) -> list[list[int]]:

@@ -98,11 +98,38 @@ def macro_f1_interval(labels: np.ndarray, predictions: np.ndarray, n_resamples: 
 
 
 def macro_f1_difference(labels: np.ndarray, a: np.ndarray, b: np.ndarray, n_resamples: int = 1000, seed: int = 0,
-                        level: float = 0.95) -> Estimate:  # fmt: skip
-    """Macro-F1 of `b` minus that of `a` on the same rows, with the paired interval."""
+                        level: float = 0.95, groups: np.ndarray | None = None) -> Estimate:  # fmt: skip
+    """Macro-F1 of `b` minus that of `a` on the same rows, with the paired interval.
+
+    With `groups` `(n_texts,)` whole groups are drawn, not rows: reviews of one film tell less than as many of as many
+    films.
+    """
     weights = _weights(len(labels), n_resamples, seed)
+    if groups is not None:
+        names, group_of = np.unique(groups, return_inverse=True)
+        weights = _weights(len(names), n_resamples, seed)[:, group_of]
     differences = _resampled_macro_f1(labels, b, weights) - _resampled_macro_f1(labels, a, weights)
     return _estimate(macro_f1(labels, b) - macro_f1(labels, a), differences, level)
+
+
+def sign_flip_test(differences: np.ndarray) -> float:
+    """Two-sided p-value of paired differences, if each could as well have had the other sign (Fisher 1935).
+
+    All `2 ** n` choices of signs are tried, so `n` of them give no p-value below `2 / 2 ** n`.
+
+    Args:
+        differences: `(n,)`, 1 to 20 of them.
+
+    Raises:
+        ValueError: None, or too many to try all signs.
+    """
+    n = len(differences)
+    if not 1 <= n <= 20:
+        raise ValueError(f"{n} differences; expected 1 to 20")
+    signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
+    means = np.abs(signs @ differences)
+    # The choice that was observed counts, and so do those that differ from it by rounding only.
+    return float(np.mean(means >= np.abs(differences.sum()) * (1 - 1e-9)))
 
 
 def compare(

@@ -17,36 +17,55 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from viralbert_utils.data import DataError
-from viralbert_utils.encoders import load_encoder, pad, pool
+from viralbert_utils.encoders import load_encoder, pad, pool, pooled_size
 
 
 class PooledClassifier(nn.Module):
-    """Encoder, pooling, dropout and one linear layer.
+    """Encoder, pooling, normalisation, dropout and one linear layer.
 
     Args:
         encoder: From `load_encoder`.
         n_classes: Size of the output.
         pooling: See `encoders.pool`.
         dropout: Of the pooled vector.
-        train_embeddings: Whether the word vectors train, too. The embedded encoder's are good as they are, and frozen
-            they cost neither gradient nor optimiser state.
+        train_embeddings: Whether the word vectors train, too. Each step then moves only those whose tokens it has read,
+            so a large vocabulary costs little.
+        n_queries: Of attention pooling.
+        rates: Share of the texts that carry each class `(n_classes,)`; the outputs start there instead of at one half,
+            which for rare classes saves the first few hundred steps.
     """
 
     def __init__(
-        self, encoder: Any, n_classes: int, pooling: str = "mean", dropout: float = 0.1, train_embeddings: bool = True
-    ) -> None:
+        self, encoder: Any, n_classes: int, pooling: str = "mean", dropout: float = 0.1, train_embeddings: bool = True,
+        n_queries: int = 4, rates: Tensor | None = None,
+    ) -> None:  # fmt: skip
         """See the class."""
         super().__init__()
+        hidden_size = encoder.config.hidden_size
+        size = pooled_size(pooling, hidden_size, n_queries)
         self.encoder = encoder
         self.pooling = pooling
+        # Queries of zero weigh all tokens alike: attention begins as the mean.
+        attention = "attention" in pooling.split("+")
+        self.queries = nn.Parameter(torch.zeros(n_queries, hidden_size)) if attention else None
+        self.norm = nn.LayerNorm(size)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(encoder.config.hidden_size, n_classes)
-        encoder.get_input_embeddings().weight.requires_grad_(train_embeddings)
+        self.head = nn.Linear(size, n_classes)
+        if rates is not None:
+            with torch.no_grad():
+                self.head.bias.copy_(torch.logit(rates.float(), eps=1e-4))
+        embeddings = encoder.get_input_embeddings()
+        embeddings.weight.requires_grad_(train_embeddings)
+        embeddings.sparse = train_embeddings
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits `(n_texts, n_classes)` of token ids and mask, both `(n_texts, n_tokens)`."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return self.head(self.dropout(pool(hidden, attention_mask, self.pooling)))
+        return self.head(self.dropout(self.norm(pool(hidden, attention_mask, self.pooling, self.queries))))
+
+    def head_state(self) -> dict[str, Tensor]:
+        """Everything outside the encoder."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("encoder.")}
 
 
 def save_classifier(
@@ -67,12 +86,10 @@ def save_classifier(
     try:
         model.encoder.save_pretrained(scratch / "encoder")
         tokenizer.save_pretrained(scratch / "encoder")
-        save_file(
-            {name: tensor.contiguous() for name, tensor in model.head.state_dict().items()},
-            scratch / "head.safetensors",
-        )
+        save_file({name: part.contiguous() for name, part in model.head_state().items()}, scratch / "head.safetensors")
         settings = {
             "kind": "pooled", "names": list(names), "pooling": model.pooling, "dropout": model.dropout.p,
+            "n_queries": 0 if model.queries is None else len(model.queries),
             "versions": {name: metadata.version(name) for name in ("torch", "transformers")}, **about,
         }  # fmt: skip
         (scratch / "classifier.json").write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
@@ -98,9 +115,14 @@ def load_classifier(folder: Path | str) -> tuple[PooledClassifier, Any, dict[str
     except json.JSONDecodeError as error:
         raise DataError(f"{path / 'classifier.json'} is damaged ({error}); save the model again") from None
     tokenizer, encoder = load_encoder(str(path / "encoder"))
-    model = PooledClassifier(encoder, len(settings["names"]), settings["pooling"], settings["dropout"])
+    model = PooledClassifier(
+        encoder, len(settings["names"]), settings["pooling"], settings["dropout"], n_queries=settings["n_queries"]
+    )
     try:
-        model.head.load_state_dict(load_file(path / "head.safetensors"))
+        head = load_file(path / "head.safetensors")
+        if head.keys() != model.head_state().keys():
+            raise ValueError(f"expected {sorted(model.head_state())}, found {sorted(head)}")
+        model.load_state_dict(head, strict=False)
     except Exception as error:  # a missing or broken file, or a head of another size
         raise DataError(f"the head in {path} does not fit its settings ({error}); save the model again") from None
     return model.eval(), tokenizer, settings

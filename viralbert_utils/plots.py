@@ -121,6 +121,19 @@ def lower_triangle(matrix: pd.DataFrame, title: str, bar_label: str, diverging: 
     return figure
 
 
+def confusion(axes: Axes, matrix: pd.DataFrame, title: str) -> None:
+    """Confusion matrix with its shares written in the cells.
+
+    Args:
+        axes: Where to draw.
+        matrix: Rows = labels, columns = answers, each row adding up to 1.
+        title: Of the axes.
+    """
+    sns.heatmap(matrix, ax=axes, vmin=0, vmax=1, cmap=SEQUENTIAL, annot=True, fmt=".2f", cbar=False, square=True)
+    axes.grid(visible=False)
+    axes.set(title=title, xlabel="answer", ylabel="label")
+
+
 def share_below(values: dict[str, np.ndarray], title: str, xlabel: str, marked: float, ticks: list[int]) -> Figure:
     """For each group the share of values up to a limit, over a logarithmic axis of limits, with one limit marked."""
     figure, (axes,) = new(height=3.8)

@@ -48,6 +48,7 @@ class Settings:
         learning_rate: Highest rate of the encoder, after the warm-up.
         head_factor: The head's rate is so many times the encoder's: it starts at random, and a mean over many tokens
             differs little from text to text, so its weights have far to go.
+        embedding_factor: The same for word vectors that train: a word that is met three times needs large steps.
         weight_decay: Of matrices; biases and normalisation layers have none.
         warmup: Share of the updates in which the rate rises from zero.
         accumulate: Steps whose gradients are averaged for one update.
@@ -63,6 +64,7 @@ class Settings:
     batch_size: int = 16
     learning_rate: float = 2e-5
     head_factor: float = 1.0
+    embedding_factor: float = 1.0
     weight_decay: float = 0.01
     warmup: float = 0.1
     accumulate: int = 1
@@ -74,9 +76,13 @@ class Settings:
     bf16: bool = True
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of one label a text."""
-    return functional.cross_entropy(logits, labels)
+def cross_entropy(weight: Tensor | None = None) -> Loss:
+    """Mean cross-entropy of one label a text; texts of a class count as much as its `weight` `(n_classes,)` says."""
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(logits, labels, weight=None if weight is None else weight.to(logits.device))
+
+    return loss
 
 
 def binary_cross_entropy(pos_weight: Tensor | None = None) -> Loss:
@@ -110,18 +116,25 @@ def batches(lengths: Sequence[int], batch_size: int, bucket: int, seed: int) -> 
     return found
 
 
-def parameter_groups(model: nn.Module, settings: Settings) -> list[dict[str, Any]]:
-    """Trainable parameters in groups: encoder and head at their rates, matrices with weight decay, vectors without.
+def make_optimisers(model: nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
+    """AdamW for all but sparse word vectors, which have their own (`SparseAdam`, moving only what a batch has read).
 
-    Everything outside `model.encoder` is head; a vector is a bias or belongs to a normalisation layer.
+    Encoder and head have their rates, matrices have weight decay, vectors have none. Everything outside `model.encoder`
+    is head; a vector is a bias or belongs to a normalisation layer.
     """
+    sparse = [module.weight for module in model.modules() if isinstance(module, nn.Embedding) and module.sparse]
+    sparse = [weight for weight in sparse if weight.requires_grad]
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and not any(parameter is weight for weight in sparse):
             rate = settings.learning_rate * (1 if name.startswith("encoder.") else settings.head_factor)
             decay = settings.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
-    return [{"params": found, "lr": rate, "weight_decay": decay} for (rate, decay), found in groups.items()]
+    found = [{"params": part, "lr": rate, "weight_decay": decay} for (rate, decay), part in groups.items()]
+    optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(found, lr=settings.learning_rate)]
+    if sparse:
+        optimisers.append(torch.optim.SparseAdam(sparse, lr=settings.learning_rate * settings.embedding_factor))
+    return optimisers
 
 
 def cosine_with_warmup(step: int, n_steps: int, warmup: float) -> float:
@@ -171,25 +184,30 @@ def fit(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     torch.manual_seed(settings.seed)
-    optimiser = torch.optim.AdamW(parameter_groups(model, settings), lr=settings.learning_rate)
+    optimisers = make_optimisers(model, settings)
     n_updates = math.ceil(math.ceil(len(train) / settings.batch_size) / settings.accumulate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: cosine_with_warmup(step, n_updates * settings.epochs, settings.warmup)
-    )
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: cosine_with_warmup(step, n_updates * settings.epochs, settings.warmup)
+        )
+        for optimiser in optimisers
+    ]
+    # What is saved and restored with the weights.
+    state = [*optimisers, *schedules]
     history: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
     task = _task_digest(model, train, validation)
     if checkpoint is not None and checkpoint.is_file():
-        history, best = _resume(checkpoint, model, optimiser, schedule, settings, task)
+        history, best = _resume(checkpoint, model, state, settings, task)
     lengths = [len(row) for row in train.rows]
     for epoch in range(len(history), settings.epochs):
         if settings.patience and _epochs_since_best(history, settings.metric) >= settings.patience:
             break
         plan = batches(lengths, settings.batch_size, settings.bucket, seed=settings.seed * 1000 + epoch)
-        rate = float(schedule.get_last_lr()[0])
+        rate = float(schedules[0].get_last_lr()[0])
         name = f"epoch {epoch + 1}/{settings.epochs}"
         steps = tqdm(plan, desc=name, unit="batch", disable=not show_progress, leave=False)
-        train_loss = _train_epoch(model, train, steps, loss, settings, pad_id, optimiser, schedule, device)
+        train_loss = _train_epoch(model, train, steps, loss, settings, pad_id, optimisers, schedules, device)
         logits = predict_logits(model, validation.rows, pad_id)
         figures: dict[str, float] = {
             "epoch": epoch + 1,
@@ -204,7 +222,7 @@ def fit(
         if _epochs_since_best(history, settings.metric) == 0:
             best = {name: tensor.detach().cpu().clone() for name, tensor in _trainable_state(model).items()}
         if checkpoint is not None:
-            _save_checkpoint(checkpoint, model, optimiser, schedule, settings, task, history, best)
+            _save_checkpoint(checkpoint, model, state, settings, task, history, best)
     model.load_state_dict({name: tensor.to(device) for name, tensor in best.items()}, strict=False)
     table = pd.DataFrame(history)
     table["best"] = table.index == _best_epoch(history, settings.metric)
@@ -213,12 +231,13 @@ def fit(
 
 def _train_epoch(
     model: nn.Module, train: Encoded, plan: Any, loss: Loss, settings: Settings, pad_id: int,
-    optimiser: torch.optim.Optimizer, schedule: Any, device: torch.device,
+    optimisers: list[torch.optim.Optimizer], schedules: list[Any], device: torch.device,
 ) -> float:  # fmt: skip
     # from_pretrained gives a model in evaluation mode: without this line there is no dropout at all.
     model.train()
     use_bf16 = settings.bf16 and device.type == "cuda" and torch.cuda.is_bf16_supported()
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    # Word vectors with sparse gradients are left out of the norm; their optimiser does not depend on the scale.
+    parameters = [p for group in optimisers[0].param_groups for p in group["params"]]
     total, seen, n_steps = 0.0, 0, len(plan)
     for step, positions in enumerate(plan, 1):
         ids, mask = pad([train.rows[p] for p in positions], pad_id)
@@ -233,9 +252,10 @@ def _train_epoch(
         if step % settings.accumulate == 0 or step == n_steps:
             if settings.clip_norm:
                 nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
-            optimiser.step()
-            schedule.step()
-            optimiser.zero_grad(set_to_none=True)
+            for optimiser, schedule in zip(optimisers, schedules, strict=True):
+                optimiser.step()
+                schedule.step()
+                optimiser.zero_grad(set_to_none=True)
         total += float(value.detach()) * len(positions)
         seen += len(positions)
     return total / seen
@@ -257,13 +277,13 @@ def _epochs_since_best(history: list[dict[str, float]], metric: str) -> int:
 
 
 def _save_checkpoint(
-    path: Path, model: nn.Module, optimiser: Any, schedule: Any, settings: Settings, task: str,
+    path: Path, model: nn.Module, parts: list[Any], settings: Settings, task: str,
     history: list[dict[str, float]], best: dict[str, Tensor],
 ) -> None:  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     state = {
-        "model": _trainable_state(model), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
+        "model": _trainable_state(model), "parts": [part.state_dict() for part in parts],
         "settings": asdict(settings), "task": task, "history": history, "best": best, "random": torch.get_rng_state(),
     }  # fmt: skip
     if torch.cuda.is_available():
@@ -273,7 +293,7 @@ def _save_checkpoint(
 
 
 def _resume(
-    path: Path, model: nn.Module, optimiser: Any, schedule: Any, settings: Settings, task: str
+    path: Path, model: nn.Module, parts: list[Any], settings: Settings, task: str
 ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -286,8 +306,8 @@ def _resume(
         what = ", ".join(changed)
         raise ValueError(f"checkpoint {path} was made with other settings ({what}); delete it or keep them")
     model.load_state_dict(state["model"], strict=False)
-    optimiser.load_state_dict(state["optimiser"])
-    schedule.load_state_dict(state["schedule"])
+    for part, saved in zip(parts, state["parts"], strict=True):
+        part.load_state_dict(saved)
     torch.set_rng_state(state["random"])
     if "random_cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["random_cuda"])
