@@ -1,8 +1,10 @@
 import math
+import shutil
 
 import pytest
 import sentencepiece
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     BertConfig,
@@ -190,3 +192,13 @@ def test_a_decoder_is_refused(tiny_bert, tmp_path, decoder):
         shutil.copy(tiny_bert / name, tmp_path)
     with pytest.raises(DataError, match=r"is a (GPT2|Llama)Model, not an encoder"):
         encoders.load_encoder(str(tmp_path))
+
+
+def test_weights_that_are_missing_are_an_error_not_random(tiny_bert, tmp_path):
+    folder = shutil.copytree(tiny_bert, tmp_path / "half")
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {k: v for k, v in weights.items() if ".layer.1." not in k}, folder / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(DataError, match=r"lacks 16 weights \(encoder.layer.1"):
+        encoders.load_encoder(str(folder))

@@ -121,3 +121,26 @@ def test_one_hot():
 
 def test_estimate_reads_well():
     assert str(evaluation.Estimate(0.41234, 0.39, 0.43)) == "0.412 [0.390, 0.430]"
+
+
+def test_sign_flips_by_hand():
+    assert evaluation.sign_flip_test(np.array([0.1, 0.2, 0.3])) == pytest.approx(2 / 8)
+    assert evaluation.sign_flip_test(np.array([1.0, -1.0])) == 1.0
+    # Means as far from zero as (1 + 1 - 0.5) / 3: that choice, its mirror image, and the two with 2.5.
+    assert evaluation.sign_flip_test(np.array([1.0, 1.0, -0.5])) == pytest.approx(4 / 8)
+    with pytest.raises(ValueError, match="0 differences; expected 1 to 20"):
+        evaluation.sign_flip_test(np.array([]))
+
+
+def test_whole_groups_are_drawn():
+    """Ten copies of the same rows are no news: by group the interval is that of the rows themselves."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (60, 2))
+    a, b = (np.where(rng.random(labels.shape) < share, labels, 1 - labels) for share in (0.6, 0.8))
+    one = evaluation.macro_f1_difference(labels, a, b)
+    copies = [np.repeat(part, 10, axis=0) for part in (labels, a, b)]
+    groups = np.repeat(np.arange(60), 10)
+    grouped = evaluation.macro_f1_difference(*copies, groups=groups)
+    assert vars(grouped) == pytest.approx(vars(one), abs=1e-6)
+    rowwise = evaluation.macro_f1_difference(*copies)
+    assert rowwise.high - rowwise.low < 0.5 * (one.high - one.low)

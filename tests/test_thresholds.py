@@ -64,3 +64,20 @@ def test_bad_scores_are_refused(search):
         search(np.zeros((2, 1)), np.zeros((1, 1)))
     with pytest.raises(ValueError, match="score of row 1, class 0 is nan"):
         search(np.zeros((2, 1)), np.array([[0.1], [np.nan]]))
+
+
+def test_shrunk_thresholds_lie_between_the_shared_one_and_their_own():
+    rng = np.random.default_rng(3)
+    scores = rng.random((400, 4))
+    rates = np.array([0.5, 0.1, 0.01, 0.0])
+    labels = (scores + rng.normal(0, 0.3, scores.shape) > 1 - rates - 0.1).astype(int)
+    labels[:, 3] = 0
+    one, each = thresholds.best_global(labels, scores), thresholds.best_per_class(labels, scores)
+    drawn = thresholds.shrunk(labels, scores, 10)
+    assert (np.minimum(each, one) - 1e-9 <= drawn).all()
+    assert (drawn <= np.maximum(each, one) + 1e-9).all()
+    assert drawn[3] == pytest.approx(one)
+    assert thresholds.shrunk(labels, scores, 1e-9)[:3] == pytest.approx(each[:3])
+    assert thresholds.shrunk(labels, scores, 1e9) == pytest.approx([one] * 4, abs=1e-4)
+    with pytest.raises(ValueError, match="expected probabilities; found"):
+        thresholds.shrunk(labels, scores * 3)

@@ -279,7 +279,8 @@ def test_bad_input_is_named():
 
 
 def test_a_saved_classifier_comes_back_the_same(tmp_path, tiny_tokenizer):
-    model = make_model(pooling="max").eval()
+    model = make_model(pooling="attention+max").eval()
+    torch.nn.init.normal_(model.queries)
     models.save_classifier(tmp_path / "m", model, tiny_tokenizer, ["bad", "neutral", "good"], max_length=32)
     models.save_classifier(tmp_path / "m", model, tiny_tokenizer, ["bad", "neutral", "good"], max_length=64)
     again, _, settings = models.load_classifier(tmp_path / "m")
@@ -312,3 +313,28 @@ def test_predictions_keep_the_order_of_the_texts():
     together = models.predict_logits(model, rows, 0, batch_size=7)
     alone = torch.cat([models.predict_logits(model, [row], 0) for row in rows])
     assert (together - alone).abs().max() < 1e-5
+
+
+def test_class_weights_are_those_of_torch():
+    logits, labels = torch.randn(20, 3), torch.randint(0, 3, (20,))
+    weight = torch.tensor([1.0, 5.0, 0.5])
+    each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    expected = (each * weight[labels]).sum() / weight[labels].sum()
+    assert training.cross_entropy(weight)(logits, labels) == pytest.approx(float(expected))
+
+
+def test_text_vectors_keep_their_order():
+    encoder = make_model().encoder.eval()
+    rows = make_data(30).rows
+    together = models.text_vectors(encoder, rows, 0, "mean", batch_size=7)
+    with torch.inference_mode():
+        alone = [encoder(torch.tensor([row]))[0].mean(dim=1) for row in rows]
+    assert (together - torch.cat(alone)).abs().max() < 1e-5
+
+
+def test_outputs_start_at_the_rates():
+    model = make_model(rates=torch.tensor([0.1, 0.5, 0.0])).eval()
+    with torch.no_grad():
+        model.head.weight.zero_()
+    start = models.predict_logits(model, make_data(4).rows, 0).sigmoid()[0]
+    assert start.tolist() == pytest.approx([0.1, 0.5, 1e-4], rel=1e-3)

@@ -6,7 +6,8 @@ Lesson 02 compares the poolings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,12 @@ def load_encoder(name: str = "embedded") -> tuple[Any, Any]:
     from transformers import AutoModel
 
     tokenizer = load_tokenizer(name)
-    model = _load(AutoModel, name, dtype=torch.float32)
+    model, about = _load(AutoModel, name, dtype=torch.float32, output_loading_info=True)
+    # The pooler is a part of BERT that nothing here uses, and that many folders leave out. Anything else that is
+    # missing would stand there at random.
+    missing = sorted(key for key in about["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise DataError(f"encoder {name!r} lacks {len(missing)} weights ({missing[0]}, ...); copy or save it again")
     if model.config.is_encoder_decoder or not hasattr(model.config, "hidden_size") or _is_causal(model):
         raise DataError(
             f"{name!r} is a {type(model).__name__}, not an encoder: expected a model of the BERT family, which reads a "
@@ -59,7 +65,8 @@ def _load(kind: Any, name: str, **options: Any) -> Any:
     elif folder.is_dir() and not (folder / "config.json").is_file():
         raise DataError(f"encoder folder {name!r} has no config.json: expected a model saved by transformers")
     try:
-        return kind.from_pretrained(str(folder) if folder.is_dir() else name, **options)
+        with _quiet():
+            return kind.from_pretrained(str(folder) if folder.is_dir() else name, **options)
     except Exception as error:  # network, missing or broken files: a family of errors, two remedies
         problem = f"{type(error).__name__}: {error}"
         if name == "embedded":
@@ -72,6 +79,22 @@ def _load(kind: Any, name: str, **options: Any) -> Any:
             f"encoder {name!r} could not be loaded: no such folder, and the hub gave {problem}; use encoder='embedded' "
             "or download it where there is a network, and give its folder"
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and no report of missing weights while loading: what matters of it is an error here."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _is_causal(model: Any) -> bool:

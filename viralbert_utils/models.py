@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -128,17 +129,34 @@ def load_classifier(folder: Path | str) -> tuple[PooledClassifier, Any, dict[str
     return model.eval(), tokenizer, settings
 
 
-@torch.inference_mode()
 def predict_logits(model: nn.Module, rows: list[list[int]], pad_id: int, batch_size: int = 128) -> Tensor:
     """Logits of encoded texts in their order `(n_texts, n_classes)`, on the CPU; batches hold texts of like length."""
-    training = model.training
-    model.eval()
-    device = next(model.parameters()).device
+    return _in_batches(model, model, rows, pad_id, batch_size)
+
+
+def text_vectors(
+    encoder: Any, rows: list[list[int]], pad_id: int, pooling: str = "mean", batch_size: int = 128
+) -> Tensor:
+    """Pooled vectors of an encoder as it stands `(n_texts, size)`, on the CPU; see `encoders.pool`."""
+
+    def step(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return pool(encoder(input_ids=input_ids, attention_mask=attention_mask)[0], attention_mask, pooling)
+
+    return _in_batches(encoder, step, rows, pad_id, batch_size)
+
+
+@torch.inference_mode()
+def _in_batches(
+    module: nn.Module, step: Callable[[Tensor, Tensor], Tensor], rows: list[list[int]], pad_id: int, batch_size: int
+) -> Tensor:
+    training = module.training
+    module.eval()
+    device = next(module.parameters()).device
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     parts = []
     for start in range(0, len(order), batch_size):
         ids, mask = pad([rows[i] for i in order[start : start + batch_size]], pad_id)
-        parts.append(model(ids.to(device), mask.to(device)).float().cpu())
-    model.train(training)
-    logits = torch.cat(parts)
-    return logits[torch.argsort(torch.tensor(order))]
+        parts.append(step(ids.to(device), mask.to(device)).float().cpu())
+    module.train(training)
+    found = torch.cat(parts)
+    return found[torch.argsort(torch.tensor(order))]

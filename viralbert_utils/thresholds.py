@@ -7,6 +7,7 @@ sort of its scores (Pillai, Fumera & Roli 2013 call it S-Cut). Lesson 01 uses it
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import expit, logit
 
 
 def decide(scores: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
@@ -74,6 +75,34 @@ def best_global(labels: np.ndarray, scores: np.ndarray, n_candidates: int = 200)
         if f1 > best_f1:
             best, best_f1 = float(threshold), float(f1)
     return best
+
+
+def shrunk(labels: np.ndarray, probabilities: np.ndarray, strength: float = 10.0) -> np.ndarray:
+    """Thresholds per class, drawn towards the one for all: the fewer positives a class has, the more.
+
+    A threshold tuned on five positives is mostly chance. On the logit scale, with `n_k` positives,
+    `w = n_k / (n_k + strength)` and `t = w * t_class + (1 - w) * t_all`.
+
+    Args:
+        labels: `(n_texts, n_classes)`, 0/1.
+        probabilities: Same shape, in 0 .. 1.
+        strength: Number of positives at which a class's own threshold counts half.
+
+    Returns:
+        `(n_classes,)`.
+
+    Raises:
+        ValueError: Shapes differ, or a value is no probability.
+    """
+    _check(labels, probabilities)
+    if probabilities.min() < 0 or probabilities.max() > 1:
+        raise ValueError(f"expected probabilities; found {probabilities.min():.3g} to {probabilities.max():.3g}")
+    one = best_global(labels, probabilities)
+    each = best_per_class(labels, probabilities)
+    positives = labels.sum(axis=0)
+    weight = positives / (positives + strength)
+    own, shared = (logit(np.clip(t, 1e-6, 1 - 1e-6)) for t in (np.where(np.isfinite(each), each, one), one))
+    return expit(weight * own + (1 - weight) * shared)
 
 
 def _check(labels: np.ndarray, scores: np.ndarray) -> None:

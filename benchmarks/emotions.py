@@ -1,0 +1,116 @@
+"""28 emotions on real texts: the embedded encoder against TF-IDF and logistic regression, on the same rows.
+
+    .venv/bin/python benchmarks/emotions.py <data folder> [seeds]
+
+Trains on the training split and half of the validation split; a quarter of it chooses the epoch and the thresholds, the
+last quarter is scored. Prints macro-F1 with intervals, the paired difference, and the seconds of training.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from viralbert_utils import (
+    baselines,
+    cleaning,
+    data,
+    emotions,
+    encoders,
+    evaluation,
+    models,
+    splits,
+    thresholds,
+    training,
+)
+
+SETTINGS = training.Settings(
+    epochs=6, batch_size=64, learning_rate=5e-4, head_factor=10, embedding_factor=2, weight_decay=0.05, metric="roc_auc"
+)
+POOLING, DROPOUT, MAX_LENGTH = "attention+max+mean", 0.4, 64
+RULES = {"one": thresholds.best_global, "per class": thresholds.best_per_class, "shrunk": thresholds.shrunk}
+
+
+def load_rows(source: str) -> dict[str, pd.DataFrame]:
+    """Training, tuning and test rows; the published test split where the folder has one."""
+    parts = cleaning.clean(data.load("emotions", source), **cleaning.RULES["emotions"]).splits
+    shares = {"train": 0.5, "tune": 0.25, "test": 0.25}
+    halves = splits.by_label(parts["validation"], shares)
+    return halves | {"train": pd.concat([parts["train"], halves["train"]], ignore_index=True)}
+
+
+def positive_weights(labels: np.ndarray, power: float = 0.3) -> torch.Tensor:
+    """`((texts - positives) / positives) ** power` for each class: 0 = none, 1 = balanced."""
+    positives = labels.sum(axis=0).clip(1)
+    return torch.tensor(((len(labels) - positives) / positives) ** power).float()
+
+
+def train(
+    encoder: str, rows: dict[str, pd.DataFrame], settings: training.Settings
+) -> tuple[dict[str, np.ndarray], pd.DataFrame, float]:
+    """Probabilities of the tuning and the test rows, the history, and the seconds of training."""
+    tokenizer, body = encoders.load_encoder(encoder)
+    hot = {name: torch.tensor(emotions.multi_hot(table["labels"])).float() for name, table in rows.items()}
+    encoded = {
+        name: training.Encoded(encoders.encode(tokenizer, list(table["text"]), MAX_LENGTH), hot[name])
+        for name, table in rows.items()
+    }
+    torch.manual_seed(settings.seed)
+    model = models.PooledClassifier(body, 28, POOLING, DROPOUT, rates=hot["train"].mean(0))
+    loss = training.binary_cross_entropy(positive_weights(hot["train"].numpy()))
+
+    def figures(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+        return {"roc_auc": evaluation.mean_roc_auc(labels.numpy(), logits.numpy())}
+
+    start = time.perf_counter()
+    pad_id = tokenizer.pad_token_id
+    history = training.fit(model, encoded["train"], encoded["tune"], loss, settings, pad_id, figures)
+    seconds = time.perf_counter() - start
+    found = {n: models.predict_logits(model, encoded[n].rows, pad_id).sigmoid().numpy() for n in ("tune", "test")}
+    return found, history, seconds
+
+
+def tfidf(rows: dict[str, pd.DataFrame]) -> dict[str, np.ndarray]:
+    """The baseline's probabilities of the tuning and the test rows."""
+    model = baselines.tfidf_logistic()
+    model.fit(rows["train"]["text"], emotions.multi_hot(rows["train"]["labels"]))
+    return {name: model.predict_proba(rows[name]["text"]) for name in ("tune", "test")}
+
+
+def main() -> None:
+    """Print the comparison."""
+    source, n_seeds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    rows = load_rows(source)
+    labels = {name: emotions.multi_hot(rows[name]["labels"]) for name in ("tune", "test")}
+    scores = {"TF-IDF": tfidf(rows)}
+    print(f"{ {name: len(table) for name, table in rows.items()} }, {torch.get_num_threads()} threads")
+    for seed in range(n_seeds):
+        settings = replace(SETTINGS, seed=seed)
+        scores[f"embedded, seed {seed}"], history, seconds = train("embedded", rows, settings)
+        print(history.round(4).to_string(index=False))
+        print(f"embedded, seed {seed}: {seconds:.0f} s of training", flush=True)
+    own = [name for name in scores if name != "TF-IDF"]
+    if n_seeds > 1:
+        scores["embedded, mean of seeds"] = {
+            part: np.mean([scores[name][part] for name in own], axis=0) for part in ("tune", "test")
+        }
+    decided = {
+        f"{name}, {rule}": thresholds.decide(found["test"], choose(labels["tune"], found["tune"]))
+        for name, found in scores.items()
+        for rule, choose in RULES.items()
+    }
+    baseline = max(RULES, key=lambda rule: evaluation.macro_f1(labels["test"], decided[f"TF-IDF, {rule}"]))
+    table = evaluation.compare(labels["test"], decided, f"TF-IDF, {baseline}")
+    print(f"\nmacro-F1 on test; reference: TF-IDF with the thresholds that suit it best on test ({baseline})")
+    print(table.round(3).to_string())
+    for name, found in scores.items():
+        print(f"mean ROC AUC of {name}:", evaluation.bootstrap(evaluation.mean_roc_auc, labels["test"], found["test"]))
+
+
+if __name__ == "__main__":
+    main()
