@@ -51,7 +51,7 @@ def positive_weights(labels: np.ndarray, power: float = 0.3) -> torch.Tensor:
 
 
 def train(
-    encoder: str, rows: dict[str, pd.DataFrame], settings: training.Settings
+    encoder: str, rows: dict[str, pd.DataFrame], settings: training.Settings, pooling: str = POOLING
 ) -> tuple[dict[str, np.ndarray], pd.DataFrame, float]:
     """Probabilities of the tuning and the test rows, the history, and the seconds of training."""
     tokenizer, body = encoders.load_encoder(encoder)
@@ -61,7 +61,7 @@ def train(
         for name, table in rows.items()
     }
     torch.manual_seed(settings.seed)
-    model = models.PooledClassifier(body, 28, POOLING, DROPOUT, rates=hot["train"].mean(0))
+    model = models.PooledClassifier(body, 28, pooling, DROPOUT, rates=hot["train"].mean(0))
     loss = training.binary_cross_entropy(positive_weights(hot["train"].numpy()))
 
     def figures(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:

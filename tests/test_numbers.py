@@ -1,6 +1,10 @@
 """Numbers that the executed notebooks recorded. A bound fails for zero, for the majority answer and for chance."""
 
+import json
+
 import pytest
+
+from viralbert_utils.course import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +68,37 @@ def test_a_notebook_stays_in_its_budget(smoke):
     for page in smoke.values():
         assert page.seconds < 90
         assert page.records["run.peak_memory_mib"] < 4096
+
+
+@pytest.fixture(scope="module")
+def pooling(smoke):
+    return smoke["02_cls_vs_mean_pooling"].records
+
+
+def test_the_mask_matters(pooling):
+    assert pooling["padding.masked"] < 1e-5
+    assert pooling["padding.forgotten"] > 0.1
+
+
+def test_accuracy_of_the_majority_flatters(pooling):
+    assert pooling["majority"] > 0.4
+    assert pooling["exercise.majority_macro_f1"] < 0.6 * pooling["majority"]
+
+
+def test_a_saved_model_answers_as_before(pooling):
+    assert pooling["saved.difference"] < 1e-5
+
+
+def test_verdict_follows_from_the_interval(pooling):
+    gain = pooling["gain"]
+    unsure = gain["low"] <= 0 <= gain["high"]
+    assert pooling["verdict"].startswith("no difference") == unsure
+
+
+def test_committed_report_of_the_poolings():
+    """The sample run: the mean beats the majority and what knows nothing, by a margin that chance does not give."""
+    records = json.loads((ROOT / "reports" / "metrics.json").read_text(encoding="utf-8"))["02_cls_vs_mean_pooling"]
+    best = records["headline.pooling"]
+    assert best["low"] > records["macro_f1"]["always the majority"] + 0.1
+    assert records["accuracy.mean"]["low"] > records["majority"] - 0.05
+    assert len(records["cuts"]) == 5

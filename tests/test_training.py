@@ -338,3 +338,14 @@ def test_outputs_start_at_the_rates():
         model.head.weight.zero_()
     start = models.predict_logits(model, make_data(4).rows, 0).sigmoid()[0]
     assert start.tolist() == pytest.approx([0.1, 0.5, 1e-4], rel=1e-3)
+
+
+def test_centred_vectors_have_nothing_in_common():
+    model = make_model().eval()
+    rows = make_data(200).rows
+    with pytest.raises(ValueError, match="1 texts to centre on"):
+        model.centre_on(rows[:1], 0)
+    model.centre_on(rows, 0)
+    vectors = models.text_vectors(model.encoder, rows, 0)
+    assert (vectors - model.centre).mean(dim=0).abs().max() < 1e-5
+    assert vectors.mean(dim=0).abs().max() > 0.1

@@ -22,7 +22,7 @@ from viralbert_utils.encoders import load_encoder, pad, pool, pooled_size
 
 
 class PooledClassifier(nn.Module):
-    """Encoder, pooling, normalisation, dropout and one linear layer.
+    """Encoder, pooling, centring, normalisation, dropout and one linear layer.
 
     Args:
         encoder: From `load_encoder`.
@@ -35,6 +35,8 @@ class PooledClassifier(nn.Module):
         rates: Share of the texts that carry each class `(n_classes,)`; the outputs start there instead of at one half,
             which for rare classes saves the first few hundred steps.
     """
+
+    centre: Tensor
 
     def __init__(
         self, encoder: Any, n_classes: int, pooling: str = "mean", dropout: float = 0.1, train_embeddings: bool = True,
@@ -49,6 +51,8 @@ class PooledClassifier(nn.Module):
         # Queries of zero weigh all tokens alike: attention begins as the mean.
         attention = "attention" in pooling.split("+")
         self.queries = nn.Parameter(torch.zeros(n_queries, hidden_size)) if attention else None
+        # Pooled vectors of different texts are nearly parallel; what they share can be taken away first (`centre_on`).
+        self.register_buffer("centre", torch.zeros(size))
         self.norm = nn.LayerNorm(size)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(size, n_classes)
@@ -62,7 +66,24 @@ class PooledClassifier(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits `(n_texts, n_classes)` of token ids and mask, both `(n_texts, n_tokens)`."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return self.head(self.dropout(self.norm(pool(hidden, attention_mask, self.pooling, self.queries))))
+        vectors = pool(hidden, attention_mask, self.pooling, self.queries)
+        return self.head(self.dropout(self.norm(vectors - self.centre)))
+
+    def centre_on(self, rows: list[list[int]], pad_id: int) -> None:
+        """Take away from every pooled vector what those of training texts have in common (their mean), before training.
+
+        A linear layer at a usual rate needs very many steps to tell vectors apart that differ in the third digit.
+
+        Args:
+            rows: Encoded texts, some hundred at least.
+            pad_id: Of the tokenizer.
+
+        Raises:
+            ValueError: No text, or a single one, which would leave nothing of itself.
+        """
+        if len(rows) < 2:
+            raise ValueError(f"{len(rows)} texts to centre on; give some hundred training texts")
+        self.centre.copy_(text_vectors(self.encoder, rows, pad_id, self.pooling, self.queries).mean(dim=0))
 
     def head_state(self) -> dict[str, Tensor]:
         """Everything outside the encoder."""
@@ -135,12 +156,13 @@ def predict_logits(model: nn.Module, rows: list[list[int]], pad_id: int, batch_s
 
 
 def text_vectors(
-    encoder: Any, rows: list[list[int]], pad_id: int, pooling: str = "mean", batch_size: int = 128
-) -> Tensor:
+    encoder: Any, rows: list[list[int]], pad_id: int, pooling: str = "mean", queries: Tensor | None = None,
+    batch_size: int = 128,
+) -> Tensor:  # fmt: skip
     """Pooled vectors of an encoder as it stands `(n_texts, size)`, on the CPU; see `encoders.pool`."""
 
     def step(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return pool(encoder(input_ids=input_ids, attention_mask=attention_mask)[0], attention_mask, pooling)
+        return pool(encoder(input_ids=input_ids, attention_mask=attention_mask)[0], attention_mask, pooling, queries)
 
     return _in_batches(encoder, step, rows, pad_id, batch_size)
 
