@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import BertConfig, BertModel
+
+from viralbert_utils import embedded, pretraining
+from viralbert_utils.pretraining import Bigrams, Corpus, Plan
+
+MASK, VOCABULARY = 4, 40
+
+
+def make_encoder() -> BertModel:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128}
+    sizes |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return BertModel(BertConfig(vocab_size=VOCABULARY, max_position_embeddings=20, **sizes), add_pooling_layer=False)
+
+
+def make_sequences(n: int = 400, seed: int = 0) -> np.ndarray:
+    """Each sequence counts up from a random token, so what is hidden follows from any neighbour."""
+    rng = np.random.default_rng(seed)
+    start = rng.integers(0, 30, (n, 1))
+    body = 6 + (start + np.arange(15)) % 30
+    return np.hstack([np.full((n, 1), 2), body]).astype(np.int32)
+
+
+def make_corpus() -> Corpus:
+    sequences = make_sequences()
+    return Corpus({"a": sequences[:300], "b": sequences[300:]}, {"a": 1.0, "b": 3.0})
+
+
+QUICK = Plan(n_steps=6, batch_size=8, n_targets=30)
+
+
+def test_packing_loses_no_token_and_pads_nothing():
+    words = {token: i for i, token in enumerate([*embedded.SPECIAL, *"абвгд"])}
+    tokenizer = embedded.make_tokenizer(list(words), 64)
+    packed = pretraining.pack(tokenizer, ["а б", "в", "г д а"], length=4)
+    first, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+    assert packed.tolist() == [
+        [first, words["а"], words["б"], end],
+        [first, words["в"], end, words["г"]],
+        [first, words["д"], words["а"], end],
+    ]
+    with pytest.raises(ValueError, match="2 tokens do not fill one sequence of 9"):
+        pretraining.pack(tokenizer, ["а"], length=9)
+
+
+def test_sources_are_drawn_by_weight():
+    sequences = make_sequences()
+    corpus = Corpus({"a": sequences[:300] * 0, "b": sequences[300:] * 0 + 1}, {"a": 1.0, "b": 3.0})
+    drawn = corpus.draw(4000, np.random.default_rng(0))
+    assert drawn.shape == (4000, 16)
+    assert drawn[:, 0].mean() == pytest.approx(0.75, abs=0.03)
+
+
+def test_hiding_follows_the_published_shares():
+    batch = np.random.default_rng(1).integers(5, 40, (2000, 16))
+    candidates = np.arange(VOCABULARY) >= 10
+    seen, chosen = pretraining.hide(batch, candidates, MASK, 0.2, np.random.default_rng(0))
+    assert not chosen[batch < 10].any()
+    assert chosen[batch >= 10].mean() == pytest.approx(0.2, abs=0.01)
+    assert (seen == batch)[~chosen].all()
+    assert (seen[chosen] == MASK).mean() == pytest.approx(0.8, abs=0.02)
+    kept = (seen == batch)[chosen].mean()
+    assert 0.09 < kept < 0.13  # a tenth, and the random tokens that happen to be the same
+
+
+def test_bigrams_by_hand():
+    bigrams = Bigrams(np.array([[6, 7, 6, 7, 6, 8]]), VOCABULARY)
+    assert bigrams.most_frequent(np.array([6, 7, 20])).tolist() == [7, 6, bigrams.unigram]
+
+
+def test_targets_are_the_most_frequent_tokens():
+    assert pretraining.targets(np.array([[2, 9, 9, 9, 7, 7, 8]]), 2).tolist() == [9, 7]
+    assert len(pretraining.targets(make_sequences(), 1000)) == 30
+
+
+def test_resume_to_the_bit(tmp_path, monkeypatch):
+    plan = QUICK
+    whole, cut = make_encoder(), make_encoder()
+    before = whole.get_input_embeddings().weight.clone()
+    history, _ = pretraining.pretrain(whole, MASK, make_corpus(), plan, every=1)
+    draw, calls = Corpus.draw, []
+
+    def broken(self, n, rng):
+        calls.append(n)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return draw(self, n, rng)
+
+    monkeypatch.setattr(Corpus, "draw", broken)
+    monkeypatch.setattr(pretraining, "ROWS_PER_CHECKPOINT", 1)
+    checkpoint = tmp_path / "c.pt"
+    with pytest.raises(KeyboardInterrupt):
+        pretraining.pretrain(cut, MASK, make_corpus(), plan, checkpoint, every=1)
+    monkeypatch.setattr(Corpus, "draw", draw)
+    again = make_encoder()
+    resumed, _ = pretraining.pretrain(again, MASK, make_corpus(), plan, checkpoint, every=1)
+    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert resumed["loss"].tolist() == history["loss"].tolist()
+    assert torch.equal(whole.get_input_embeddings().weight, before), "word vectors stay"
+    with pytest.raises(ValueError, match="made with another plan"):
+        pretraining.pretrain(make_encoder(), MASK, make_corpus(), Plan(n_steps=7), checkpoint)
+
+
+def test_learns_what_neighbours_tell():
+    plan = Plan(n_steps=400, batch_size=32, learning_rate=5e-3, n_targets=30)
+    history, model = pretraining.pretrain(make_encoder(), MASK, make_corpus(), plan, every=50)
+    assert history["accuracy"].iloc[-1] > 2 * history["accuracy"].iloc[0]
+    right = pretraining.masked_accuracy(model, make_sequences(100, seed=1), MASK)
+    assert right["model"].mean() > 0.6
+    assert right["bigram"].mean() > 0.9  # the token before tells all here, except after the first
+    assert right["unigram"].mean() < 0.15
+
+
+def test_saved_layers_are_all_but_the_word_vectors(tmp_path):
+    encoder = make_encoder()
+    digest = pretraining.save_layers(encoder, tmp_path / "layers.safetensors")
+    saved = load_file(tmp_path / "layers.safetensors")
+    names = {name for name, _ in encoder.named_parameters()} - {"embeddings.word_embeddings.weight"}
+    assert set(saved) == names
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float16}
+    assert len(digest) == 64
+    assert digest == pretraining.save_layers(encoder, tmp_path / "again.safetensors")

@@ -1,0 +1,342 @@
+"""Pretraining of the embedded encoder's layers on plain text: hidden words are guessed from those around them.
+
+The word vectors stay as they are; position vectors and layers learn. Everything random depends on the seed and the
+number of the step alone, so a run can stop anywhere and go on. Lesson 10 derives it. Sources: Devlin et al. 2019
+(masked words), Liu et al. 2019 (packing, masks drawn anew each time).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from viralbert_utils.data import sha256, write_whole
+from viralbert_utils.training import cosine_with_warmup
+
+ROWS_PER_CHECKPOINT = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to pretrain.
+
+    Attributes:
+        n_steps: Updates.
+        batch_size: Sequences an update.
+        learning_rate: Highest rate.
+        weight_decay: Of matrices.
+        warmup: Share of the steps in which the rate rises.
+        share: Of the tokens that are hidden.
+        n_targets: Tokens that can be asked for, the most frequent ones of the corpus.
+        seed: Of sequences, masks and dropout.
+        bf16: Compute in bfloat16: twice as fast on a GPU or on a CPU that has it, slower on one that has not.
+    """
+
+    n_steps: int = 10_000
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    share: float = 0.2
+    n_targets: int = 20_000
+    seed: int = 0
+    bf16: bool = False
+
+
+def pack(tokenizer: Any, texts: Sequence[str], length: int = 64) -> np.ndarray:
+    """Texts one after another, cut into sequences of equal length, so that no token is padding.
+
+    Each sequence starts with the first special token; a separator follows each text; the rest at the end is dropped.
+
+    Returns:
+        `(n_sequences, length)`, int32.
+
+    Raises:
+        ValueError: The texts do not fill one sequence.
+    """
+    first, separator = tokenizer.cls_token_id, tokenizer.sep_token_id
+    stream: list[np.ndarray] = []
+    for start in range(0, len(texts), 10_000):
+        found = tokenizer(list(texts[start : start + 10_000]), add_special_tokens=False, verbose=False)["input_ids"]
+        stream.append(np.fromiter((i for ids in found for i in (*ids, separator)), dtype=np.int32))
+    tokens = np.concatenate(stream) if stream else np.empty(0, dtype=np.int32)
+    n_sequences = len(tokens) // (length - 1)
+    if not n_sequences:
+        raise ValueError(f"{len(tokens)} tokens do not fill one sequence of {length}; give more text")
+    body = tokens[: n_sequences * (length - 1)].reshape(n_sequences, length - 1)
+    return np.hstack([np.full((n_sequences, 1), first, dtype=np.int32), body])
+
+
+@dataclass
+class Corpus:
+    """Packed sequences of several sources, drawn by weight.
+
+    Attributes:
+        sources: Name -> `(n_sequences, length)`.
+        weights: Name -> share of the sequences drawn from it; they are divided by their sum.
+    """
+
+    sources: Mapping[str, np.ndarray]
+    weights: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        """Join the sources, and count tokens and neighbours once."""
+        names = list(self.sources)
+        total = sum(self.weights[name] for name in names)
+        self.bounds = np.cumsum([0, *(len(self.sources[name]) for name in names)])
+        self.shares = np.array([self.weights[name] / total for name in names])
+        self.sequences = np.concatenate([self.sources[name] for name in names])
+
+    def draw(self, n_sequences: int, rng: np.random.Generator) -> np.ndarray:
+        """`(n_sequences, length)` int64, with replacement."""
+        source = rng.choice(len(self.shares), size=n_sequences, p=self.shares)
+        low, high = self.bounds[source], self.bounds[source + 1]
+        return self.sequences[low + (rng.random(n_sequences) * (high - low)).astype(np.int64)].astype(np.int64)
+
+
+class Bigrams:
+    """The most frequent follower of each token in a corpus."""
+
+    def __init__(self, sequences: np.ndarray, vocabulary_size: int) -> None:
+        """Args: `sequences` `(n_sequences, length)`; `vocabulary_size` of the tokenizer."""
+        previous, self.following = sequences[:, :-1].ravel(), sequences[:, 1:].ravel()
+        self.order = np.argsort(previous, kind="stable")
+        self.starts = np.searchsorted(previous[self.order], np.arange(vocabulary_size + 1))
+        self.unigram = int(np.bincount(self.following[self.following > 4]).argmax())
+
+    def most_frequent(self, previous: np.ndarray) -> np.ndarray:
+        """For each token its most frequent follower; the corpus' most frequent token where it has none."""
+        best = {token: self._best(token) for token in np.unique(previous)}
+        return np.array([best[token] for token in previous.ravel()]).reshape(previous.shape)
+
+    def _best(self, token: int) -> int:
+        found = self.following[self.order[self.starts[token] : self.starts[token + 1]]]
+        found = found[found > 4]
+        return int(np.bincount(found).argmax()) if len(found) else self.unigram
+
+
+def targets(sequences: np.ndarray, n_targets: int) -> np.ndarray:
+    """Ids of the most frequent tokens, special ones left out `(at most n_targets,)`."""
+    counts = np.bincount(sequences.ravel())
+    counts[:5] = 0
+    order = np.argsort(-counts, kind="stable")[:n_targets]
+    return order[counts[order] > 0]
+
+
+def hide(batch: np.ndarray, candidates: np.ndarray, mask_id: int, share: float, rng: np.random.Generator
+         ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Choose tokens to be asked for; 8 of 10 become the mask, 1 another token, 1 stays (Devlin et al. 2019).
+
+    Args:
+        batch: `(n_sequences, length)`.
+        candidates: `(vocabulary_size,)`, whether a token may be chosen.
+        mask_id: Of the tokenizer.
+        share: Of the tokens.
+        rng: Source of randomness.
+
+    Returns:
+        The batch as the model sees it, and where the chosen tokens are; both of the batch's shape.
+    """
+    chosen = candidates[batch] & (rng.random(batch.shape) < share)
+    fate = rng.random(batch.shape)
+    random_tokens = rng.permutation(batch.ravel()).reshape(batch.shape)
+    seen = np.where(chosen & (fate < 0.8), mask_id, batch)
+    return np.where(chosen & (fate >= 0.9) & (random_tokens > 4), random_tokens, seen), chosen
+
+
+class Objective(nn.Module):
+    """The part on top of the encoder, thrown away afterwards."""
+
+    def __init__(self, encoder: Any, plan: Plan, corpus: Corpus) -> None:
+        """See `Plan`; the corpus says which tokens are asked for, and how often they occur."""
+        super().__init__()
+        self.target_of: Tensor
+        self.vectors: Tensor
+        self.encoder, self.plan, self.corpus = encoder, plan, corpus
+        size = encoder.config.hidden_size
+        vocabulary_size = encoder.config.vocab_size
+        self.ids = ids = targets(corpus.sequences, plan.n_targets)
+        self.candidates = np.zeros(vocabulary_size, dtype=bool)
+        self.candidates[ids] = True
+        self.transform = nn.Sequential(nn.Linear(size, size), nn.GELU(), nn.LayerNorm(size))
+        counts = np.bincount(corpus.sequences.ravel(), minlength=vocabulary_size)[ids]
+        target_of = torch.full((vocabulary_size,), -1)
+        self.register_buffer("target_of", target_of.index_copy(0, torch.from_numpy(ids), torch.arange(len(ids))))
+        # Unit length times a number that is learnt: else the long vectors of rare words would win at the start.
+        vectors = encoder.get_input_embeddings().weight.detach()[ids]
+        self.register_buffer("vectors", functional.normalize(vectors, dim=1))
+        self.scale = nn.Parameter(torch.tensor(5.0 / math.sqrt(size)))
+        self.bias = nn.Parameter(torch.log(torch.from_numpy(counts / counts.sum()).float()))
+
+    def forward(self, batch: np.ndarray, rng: np.random.Generator, mask_id: int) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy over the tokens that are asked for, and the share of right answers."""
+        device = self.encoder.device
+        # Half of the sequences stand further back, so that every position vector is trained.
+        room = self.encoder.config.max_position_embeddings - batch.shape[1]
+        offsets = rng.integers(0, room + 1, len(batch)) * (rng.random(len(batch)) < 0.5)
+        seen, chosen = hide(batch, self.candidates, mask_id, self.plan.share, rng)
+        logits = self.logits(self.encode(seen, offsets)[torch.from_numpy(chosen).to(device)])
+        wanted = self.target_of[torch.from_numpy(batch[chosen]).to(device)]
+        return functional.cross_entropy(logits.float(), wanted), (logits.argmax(1) == wanted).float().mean()
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores `(n_tokens, n_targets)` of token vectors `(n_tokens, hidden_size)`."""
+        return self.scale * (self.transform(hidden) @ self.vectors.T) + self.bias
+
+    def encode(self, seen: np.ndarray, offsets: np.ndarray) -> Tensor:
+        """Token vectors of `(n_sequences, length)` ids; all positions but the first are moved back by the offsets."""
+        positions = np.arange(seen.shape[1])[None, :] + offsets[:, None]
+        positions[:, 0] = 0
+        ids, places = (torch.from_numpy(part).to(self.encoder.device) for part in (seen, positions))
+        return self.encoder(input_ids=ids, position_ids=places).last_hidden_state
+
+
+def pretrain(
+    encoder: Any, mask_id: int, corpus: Corpus, plan: Plan, checkpoint: Path | None = None, every: int = 100,
+    show_progress: bool = False,
+) -> tuple[pd.DataFrame, Objective]:  # fmt: skip
+    """Train the encoder's layers in place; its word vectors stay frozen.
+
+    Args:
+        encoder: From `load_encoder`; moved to the GPU if there is one.
+        mask_id: `tokenizer.mask_token_id`.
+        corpus: Where the sequences come from.
+        plan: See there.
+        checkpoint: File written whole every few rows of the history; if it exists, training goes on from it.
+        every: Steps in a row of the history.
+        show_progress: A progress bar.
+
+    Returns:
+        The history, a row each `every` steps: `step`, `loss`, `accuracy` (means over them), `tokens_per_s`, `seconds`
+        in all; and the encoder with what was trained on top of it.
+
+    Raises:
+        ValueError: A checkpoint of another plan.
+        FloatingPointError: The loss is no longer a number.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(plan.seed)
+    encoder.get_input_embeddings().weight.requires_grad_(False)
+    model = Objective(encoder, plan, corpus).to(device).train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": plan.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: cosine_with_warmup(step, plan.n_steps, plan.warmup)
+    )
+    history = _resume(checkpoint, model, optimiser, schedule, plan) if checkpoint and checkpoint.is_file() else []
+    done = history[-1]["step"] if history else 0
+    seconds = history[-1]["seconds"] if history else 0.0
+    sums, since = np.zeros(2), time.perf_counter()
+    bar = tqdm(range(done + 1, plan.n_steps + 1), initial=done, total=plan.n_steps, disable=not show_progress)
+    for step in bar:
+        rng = np.random.default_rng([plan.seed, step])
+        # Dropout, too, depends on the step alone, so an interrupted run goes on as if nothing had happened.
+        torch.manual_seed(plan.seed * 1_000_003 + step)
+        batch = corpus.draw(plan.batch_size, rng)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=plan.bf16):
+            loss, accuracy = model(batch, rng, mask_id)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad(set_to_none=True)
+        sums += float(loss.detach()), float(accuracy)
+        if step % every and step < plan.n_steps:
+            continue
+        n_steps, spent = step - done, time.perf_counter() - since
+        if not math.isfinite(sums[0]):
+            raise FloatingPointError(f"the loss is no number before step {step}; lower the learning rate")
+        seconds += spent
+        rate = n_steps * batch.size / spent
+        loss_mean, accuracy_mean = (sums / n_steps).tolist()
+        history.append({"step": step, "loss": loss_mean, "accuracy": accuracy_mean, "tokens_per_s": rate,
+                        "seconds": seconds})  # fmt: skip
+        bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", tokens_per_s=f"{rate:.0f}")
+        if checkpoint and (len(history) % ROWS_PER_CHECKPOINT == 0 or step == plan.n_steps):
+            _save(checkpoint, model, optimiser, schedule, plan, history)
+        sums, since, done = np.zeros(2), time.perf_counter(), step
+    return pd.DataFrame(history), model.eval()
+
+
+@torch.inference_mode()
+def masked_accuracy(model: Objective, sequences: np.ndarray, mask_id: int, batch_size: int = 64) -> dict[str, Any]:
+    """How often the hidden token is found in text that was not trained on, beside two answers without a network.
+
+    Args:
+        model: As `pretrain` returns it.
+        sequences: `(n_sequences, length)`, held out.
+        mask_id: Of the tokenizer.
+        batch_size: Sequences at once.
+
+    Returns:
+        0/1 for each token asked for, in the same order: `model`; `bigram`, the most frequent follower of the token
+        before (which is itself hidden here and there); `unigram`, the most frequent token.
+    """
+    bigrams = Bigrams(model.corpus.sequences, len(model.candidates))
+    found: dict[str, list[np.ndarray]] = {"model": [], "bigram": [], "unigram": []}
+    device = model.encoder.device
+    for start in range(0, len(sequences), batch_size):
+        batch = sequences[start : start + batch_size].astype(np.int64)
+        rng = np.random.default_rng([model.plan.seed, start])
+        # Every token that is asked for is hidden: none stays to be read off.
+        chosen = model.candidates[batch] & (rng.random(batch.shape) < model.plan.share)
+        if not chosen.any():
+            continue
+        hidden = model.encode(np.where(chosen, mask_id, batch), np.zeros(len(batch), dtype=np.int64))
+        best = model.ids[model.logits(hidden[torch.from_numpy(chosen).to(device)]).argmax(1).cpu().numpy()]
+        previous = np.roll(batch, 1, axis=1)[chosen]
+        wanted = batch[chosen]
+        found["model"].append(best == wanted)
+        found["bigram"].append(bigrams.most_frequent(previous) == wanted)
+        found["unigram"].append(wanted == bigrams.unigram)
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def save_layers(encoder: Any, path: Path) -> str:
+    """Write everything but the word vectors as float16 safetensors; returns the file's sha256."""
+    embeddings = encoder.get_input_embeddings().weight
+    kept = {name: p.detach().half().cpu().contiguous() for name, p in encoder.named_parameters() if p is not embeddings}
+    write_whole(path, save(kept))
+    return sha256(path)
+
+
+def _learnt(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _save(path: Path, model: nn.Module, optimiser: Any, schedule: Any, plan: Plan, history: list) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    state = {"model": _learnt(model), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
+             "plan": asdict(plan), "history": history}  # fmt: skip
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+def _resume(path: Path, model: nn.Module, optimiser: Any, schedule: Any, plan: Plan) -> list[dict[str, Any]]:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["plan"] != asdict(plan):
+        raise ValueError(f"checkpoint {path} was made with another plan ({state['plan']}); delete it or keep the plan")
+    learnt = _learnt(model)
+    with torch.no_grad():
+        for name, value in state["model"].items():
+            learnt[name].copy_(value)
+    optimiser.load_state_dict(state["optimiser"])
+    schedule.load_state_dict(state["schedule"])
+    return list(state["history"])
