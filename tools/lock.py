@@ -36,6 +36,7 @@ REASONS = {
     "pandas-stubs": "types of pandas",
     "papermill": "runs notebooks headlessly with parameters",
     "playwright": "opens the built pages in Chromium (Debian's package)",
+    "pysubs2": "subtitle formats beside SubRip and WebVTT",
     "pytest": "tests",
     "pyyaml": "profiles",
     "ruff": "lint and format, modules and notebooks",
@@ -46,6 +47,7 @@ REASONS = {
     "sentencepiece": "tokenizers of XLM-RoBERTa and of the translation model",
     "sphinx": "builds the report site",
     "torch": "the models; CPU and CUDA builds both work",
+    "torchjd": "gradient surgeries beside PCGrad, and what ours is checked against",
     "tqdm": "progress bars",
     "transformers": "encoders, tokenizers, translation",
     "types-pyyaml": "types of PyYAML",
@@ -57,14 +59,15 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def direct_dependencies() -> list[str]:
-    """Names of everything that pyproject.toml asks for, extras included."""
+def direct_dependencies() -> dict[str, str]:
+    """Everything that pyproject.toml asks for: name -> its own extras, as `[name]`, or nothing."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = [
         *project["dependencies"],
         *(name for extra in project["optional-dependencies"].values() for name in extra),
     ]
-    return sorted(canonical(re.match(r"[\w.-]+", requirement)[0]) for requirement in wanted)
+    found = [re.match(r"([\w.-]+)(\[.*?\])?", requirement) for requirement in wanted]
+    return dict(sorted((canonical(match[1]), match[2] or "") for match in found))
 
 
 def read_lock() -> dict[str, str]:
@@ -76,8 +79,9 @@ def read_lock() -> dict[str, str]:
 def environment_yml() -> str:
     """The conda environment: Python from conda, the direct dependencies by pip with the pins of the lock."""
     lock = read_lock()
-    width = max(len(f"{name}=={lock[name]}") for name in direct_dependencies())
-    pins = [f"      - {f'{name}=={lock[name]}':{width}}  # {REASONS[name]}" for name in direct_dependencies()]
+    reasons = {f"{name}{extras}=={lock[name]}": REASONS[name] for name, extras in direct_dependencies().items()}
+    width = max(map(len, reasons))
+    pins = [f"      - {pin:{width}}  # {reason}" for pin, reason in reasons.items()]
     return "\n".join(
         [
             "# conda env create -f environment.yml && conda activate viralbert && pip install --no-deps -e .",
