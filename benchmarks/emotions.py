@@ -23,6 +23,7 @@ from viralbert_utils import (
     emotions,
     encoders,
     evaluation,
+    losses,
     models,
     splits,
     thresholds,
@@ -30,7 +31,7 @@ from viralbert_utils import (
 )
 
 SETTINGS = training.Settings(
-    epochs=6, batch_size=64, learning_rate=5e-4, head_factor=10, embedding_factor=2, weight_decay=0.05, metric="roc_auc"
+    epochs=4, batch_size=64, learning_rate=5e-4, head_factor=10, embedding_factor=2, weight_decay=0.05, metric="roc_auc"
 )
 POOLING, DROPOUT, MAX_LENGTH = "attention+max+mean", 0.4, 64
 RULES = {"one": thresholds.best_global, "per class": thresholds.best_per_class, "shrunk": thresholds.shrunk}
@@ -42,12 +43,6 @@ def load_rows(source: str) -> dict[str, pd.DataFrame]:
     shares = {"train": 0.5, "tune": 0.25, "test": 0.25}
     halves = splits.by_label(parts["validation"], shares)
     return halves | {"train": pd.concat([parts["train"], halves["train"]], ignore_index=True)}
-
-
-def positive_weights(labels: np.ndarray, power: float = 0.3) -> torch.Tensor:
-    """`((texts - positives) / positives) ** power` for each class: 0 = none, 1 = balanced."""
-    positives = labels.sum(axis=0).clip(1)
-    return torch.tensor(((len(labels) - positives) / positives) ** power).float()
 
 
 def train(
@@ -62,14 +57,14 @@ def train(
     }
     torch.manual_seed(settings.seed)
     model = models.PooledClassifier(body, 28, pooling, DROPOUT, rates=hot["train"].mean(0))
-    loss = training.binary_cross_entropy(positive_weights(hot["train"].numpy()))
+    loss = losses.binary_cross_entropy(losses.positive_weights(hot["train"], "power"))
 
     def figures(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         return {"roc_auc": evaluation.mean_roc_auc(labels.numpy(), logits.numpy())}
 
     start = time.perf_counter()
     pad_id = tokenizer.pad_token_id
-    history = training.fit(model, encoded["train"], encoded["tune"], loss, settings, pad_id, figures)
+    history = training.fit(model, training.Task(encoded["train"], encoded["tune"], loss, figures), settings, pad_id)
     seconds = time.perf_counter() - start
     found = {n: models.predict_logits(model, encoded[n].rows, pad_id).sigmoid().numpy() for n in ("tune", "test")}
     return found, history, seconds

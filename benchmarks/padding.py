@@ -13,7 +13,7 @@ import time
 
 import torch
 
-from viralbert_utils import cleaning, data, emotions, encoders, models, training
+from viralbert_utils import cleaning, data, emotions, encoders, losses, models, training
 
 N_TEXTS, BATCH, TURNS, FIXED = 1024, 64, 3, 128
 
@@ -22,7 +22,7 @@ def seconds(model: models.PooledClassifier, rows: list[list[int]], labels: torch
     """One pass of training steps over the rows; `pad_to` 0 = the longest of each batch."""
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     plan = training.batches([len(row) for row in rows], BATCH, 0 if pad_to else 50, seed=0)
-    loss = training.binary_cross_entropy()
+    loss = losses.binary_cross_entropy()
     model.train()
     start = time.perf_counter()
     for positions in plan:

@@ -5,9 +5,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from viralbert_utils import models, training
+from viralbert_utils import losses, models, training
 from viralbert_utils.data import DataError
-from viralbert_utils.training import Encoded, Settings, fit
+from viralbert_utils.training import Encoded, Settings, Task, fit
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -39,7 +39,7 @@ QUICK = Settings(epochs=3, batch_size=16, learning_rate=5e-3, seed=4)
 
 def test_learns_what_can_be_learned():
     settings = Settings(epochs=12, batch_size=16, learning_rate=5e-3, metric="accuracy")
-    history = fit(make_model(), make_data(), make_data(100, 1), training.cross_entropy(), settings, metrics=accuracy)
+    history = fit(make_model(), Task(make_data(), make_data(100, 1), losses.cross_entropy(), accuracy), settings)
     assert history["accuracy"].max() > 0.8  # chance is 0.33
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0] / 2
     assert history["best"].sum() == 1
@@ -49,16 +49,16 @@ def test_learns_what_can_be_learned():
 def test_the_model_is_left_with_its_best_epoch():
     model = make_model()
     validation = make_data(100, 1)
-    history = fit(model, make_data(), validation, training.cross_entropy(), QUICK)
+    history = fit(model, Task(make_data(), validation, losses.cross_entropy()), QUICK)
     logits = models.predict_logits(model, validation.rows, 0)
-    assert float(training.cross_entropy()(logits, validation.labels)) == pytest.approx(history["loss"].min(), abs=1e-6)
+    assert float(losses.cross_entropy()(logits, validation.labels)) == pytest.approx(history["loss"].min(), abs=1e-6)
 
 
 def test_same_seed_same_weights_another_seed_others():
     def weights(seed: int) -> torch.Tensor:
         model = make_model()
         settings = Settings(epochs=1, learning_rate=1e-3, seed=seed)
-        fit(model, make_data(), make_data(50, 1), training.cross_entropy(), settings)
+        fit(model, Task(make_data(), make_data(50, 1), losses.cross_entropy()), settings)
         return model.head.weight.detach()
 
     assert torch.equal(weights(1), weights(1))
@@ -68,7 +68,7 @@ def test_same_seed_same_weights_another_seed_others():
 @pytest.mark.parametrize("killed_in_epoch", [2, 3])
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path, killed_in_epoch):
     whole = make_model()
-    expected = fit(whole, make_data(), make_data(50, 1), training.cross_entropy(), QUICK)
+    expected = fit(whole, Task(make_data(), make_data(50, 1), losses.cross_entropy()), QUICK)
     checkpoint = tmp_path / "run" / "checkpoint.pt"
     calls = []
 
@@ -77,13 +77,13 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, killed_in_epoch):
             calls.append(1)
             if len(calls) == killed_in_epoch:
                 raise KeyboardInterrupt
-        return training.cross_entropy()(logits, labels)
+        return losses.cross_entropy()(logits, labels)
 
     with pytest.raises(KeyboardInterrupt):
-        fit(make_model(), make_data(), make_data(50, 1), power_cut, QUICK, checkpoint=checkpoint)
+        fit(make_model(), Task(make_data(), make_data(50, 1), power_cut), QUICK, checkpoint=checkpoint)
     torch.rand(7)  # whatever happens in between
     again = make_model()
-    history = fit(again, make_data(), make_data(50, 1), training.cross_entropy(), QUICK, checkpoint=checkpoint)
+    history = fit(again, Task(make_data(), make_data(50, 1), losses.cross_entropy()), QUICK, checkpoint=checkpoint)
     assert history.equals(expected)
     for (name, a), (_, b) in zip(whole.state_dict().items(), again.state_dict().items(), strict=True):
         assert torch.equal(a, b), name
@@ -92,12 +92,18 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, killed_in_epoch):
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
     checkpoint = tmp_path / "c.pt"
     fit(
-        make_model(), make_data(40), make_data(20, 1), training.cross_entropy(), Settings(epochs=1),
+        make_model(),
+        Task(make_data(40), make_data(20, 1), losses.cross_entropy()),
+        Settings(epochs=1),
         checkpoint=checkpoint,
-    )  # fmt: skip
+    )
     with pytest.raises(ValueError, match=r"other settings \(epochs, learning_rate\); delete it or keep them"):
-        fit(make_model(), make_data(40), make_data(20, 1), training.cross_entropy(),
-            Settings(epochs=2, learning_rate=1e-3), checkpoint=checkpoint)  # fmt: skip
+        fit(
+            make_model(),
+            Task(make_data(40), make_data(20, 1), losses.cross_entropy()),
+            Settings(epochs=2, learning_rate=1e-3),
+            checkpoint=checkpoint,
+        )
 
 
 def test_accumulated_steps_are_one_large_step(monkeypatch):
@@ -114,7 +120,7 @@ def test_accumulated_steps_are_one_large_step(monkeypatch):
     for options in ({"batch_size": 32}, {"batch_size": 8, "accumulate": 4}):
         model.load_state_dict(start)
         settings = Settings(epochs=3, learning_rate=0.5, bucket=0, clip_norm=0, **options)
-        fit(model, make_data(32), make_data(20, 1), training.cross_entropy(), settings)
+        fit(model, Task(make_data(32), make_data(20, 1), losses.cross_entropy()), settings)
         results.append(model.head.weight.detach().clone())
     assert (results[0] - start["head.weight"]).abs().max() > 1e-2
     assert (results[0] - results[1]).abs().max() < 1e-5
@@ -123,17 +129,19 @@ def test_accumulated_steps_are_one_large_step(monkeypatch):
 def test_a_checkpoint_of_other_data_or_another_model_is_refused(tmp_path):
     checkpoint = tmp_path / "c.pt"
     settings = Settings(epochs=1)
-    fit(make_model(), make_data(40), make_data(20, 1), training.cross_entropy(), settings, checkpoint=checkpoint)
+    fit(make_model(), Task(make_data(40), make_data(20, 1), losses.cross_entropy()), settings, checkpoint=checkpoint)
     for model, train in (
         (make_model(), make_data(41)),
         (make_model(pooling="max"), make_data(40)),
         (make_model(4), make_data(40)),
     ):
         with pytest.raises(ValueError, match=r"other settings \(data or model\)"):
-            fit(model, train, make_data(20, 1), training.cross_entropy(), settings, checkpoint=checkpoint)
+            fit(model, Task(train, make_data(20, 1), losses.cross_entropy()), settings, checkpoint=checkpoint)
     checkpoint.write_bytes(checkpoint.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"is damaged .*; delete it"):
-        fit(make_model(), make_data(40), make_data(20, 1), training.cross_entropy(), settings, checkpoint=checkpoint)
+        fit(
+            make_model(), Task(make_data(40), make_data(20, 1), losses.cross_entropy()), settings, checkpoint=checkpoint
+        )
 
 
 def test_an_undefined_figure_is_never_the_best():
@@ -143,7 +151,7 @@ def test_an_undefined_figure_is_never_the_best():
 
 def test_patience_stops():
     settings = Settings(epochs=20, learning_rate=1e-12, patience=2)
-    history = fit(make_model(), make_data(40), make_data(20, 1), training.cross_entropy(), settings)
+    history = fit(make_model(), Task(make_data(40), make_data(20, 1), losses.cross_entropy()), settings)
     assert len(history) == 3
 
 
@@ -157,7 +165,7 @@ def test_clipping_bounds_the_gradient(monkeypatch):
         return before
 
     monkeypatch.setattr(training.nn.utils, "clip_grad_norm_", spy)
-    fit(make_model(), make_data(64), make_data(20, 1), training.cross_entropy(), Settings(epochs=1, clip_norm=0.01))
+    fit(make_model(), Task(make_data(64), make_data(20, 1), losses.cross_entropy()), Settings(epochs=1, clip_norm=0.01))
     assert norms
     assert max(norms) < 0.0101
 
@@ -167,14 +175,14 @@ def test_training_mode_is_on_while_training_and_restored_by_prediction():
     model = make_model()
     model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
     model.eval()
-    fit(model, make_data(32), make_data(20, 1), training.cross_entropy(), Settings(epochs=1, batch_size=16))
+    fit(model, Task(make_data(32), make_data(20, 1), losses.cross_entropy()), Settings(epochs=1, batch_size=16))
     assert modes == [True, True, False]
 
 
 def test_frozen_embeddings_stay_and_cost_no_optimiser_state():
     model = make_model(train_embeddings=False)
     before = model.encoder.get_input_embeddings().weight.clone()
-    fit(model, make_data(64), make_data(20, 1), training.cross_entropy(), QUICK)
+    fit(model, Task(make_data(64), make_data(20, 1), losses.cross_entropy()), QUICK)
     assert torch.equal(model.encoder.get_input_embeddings().weight, before)
     (optimiser,) = training.make_optimisers(model, QUICK)
     assert all(p.requires_grad for group in optimiser.param_groups for p in group["params"])
@@ -198,7 +206,7 @@ def test_only_word_vectors_that_were_read_move():
     model = make_model()
     before = model.encoder.get_input_embeddings().weight.clone()
     train = make_data(64)
-    fit(model, train, make_data(20, 1), training.cross_entropy(), QUICK)
+    fit(model, Task(train, make_data(20, 1), losses.cross_entropy()), QUICK)
     moved = (model.encoder.get_input_embeddings().weight != before).any(dim=1).nonzero().flatten().tolist()
     assert moved == sorted({token for row in train.rows for token in row})
 
@@ -230,15 +238,6 @@ def test_schedule_rises_and_falls():
     assert factors[-1] < 0.001
 
 
-def test_bce_is_torchs_and_weighted():
-    logits, labels = torch.randn(6, 4), (torch.rand(6, 4) > 0.5).long()
-    weight = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    per_entry = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
-    weighted = (per_entry * torch.where(labels > 0, weight, 1.0)).mean()
-    assert training.binary_cross_entropy(weight)(logits, labels) == pytest.approx(float(weighted))
-    assert training.binary_cross_entropy()(logits, labels) == pytest.approx(float(per_entry.mean()))
-
-
 def test_the_trainer_of_transformers_computes_the_same_loss(tmp_path):
     """RuGoEmotions' route, weighted BCE through `compute_loss_func`, gives the loss of our step."""
     from transformers import Trainer, TrainingArguments
@@ -265,17 +264,17 @@ def test_the_trainer_of_transformers_computes_the_same_loss(tmp_path):
     trainer = Trainer(model=Wrapped(), args=arguments, compute_loss_func=compute_loss)
     ids, mask = pad(rows, 0)
     theirs = trainer.compute_loss(trainer.model, {"input_ids": ids, "attention_mask": mask, "labels": labels})
-    ours = training.binary_cross_entropy(weight)(model(ids, mask), labels)
+    ours = losses.binary_cross_entropy(weight)(model(ids, mask), labels)
     assert float(theirs.detach()) == pytest.approx(float(ours.detach()), abs=1e-6)
 
 
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="nothing to do with 0 training and 10 validation texts and 3 epochs"):
-        fit(make_model(), Encoded([], torch.zeros(0)), make_data(10), training.cross_entropy(), QUICK)
+        fit(make_model(), Task(Encoded([], torch.zeros(0)), make_data(10), losses.cross_entropy()), QUICK)
     with pytest.raises(ValueError, match="metric 'f1' is not computed; there are epoch, train_loss, loss"):
-        fit(make_model(), make_data(20), make_data(10), training.cross_entropy(), Settings(epochs=1, metric="f1"))
+        fit(make_model(), Task(make_data(20), make_data(10), losses.cross_entropy()), Settings(epochs=1, metric="f1"))
     with pytest.raises(FloatingPointError, match="the loss is nan at step 1; lower the learning rate"):
-        fit(make_model(), make_data(20), make_data(10), lambda a, b: a.sum() * float("nan"), Settings(epochs=1))
+        fit(make_model(), Task(make_data(20), make_data(10), lambda a, b: a.sum() * float("nan")), Settings(epochs=1))
 
 
 def test_a_saved_classifier_comes_back_the_same(tmp_path, tiny_tokenizer):
@@ -297,30 +296,11 @@ def test_a_saved_classifier_comes_back_the_same(tmp_path, tiny_tokenizer):
         models.load_classifier(tmp_path)
 
 
-@pytest.fixture
-def tiny_tokenizer():
-    from tokenizers import Tokenizer, pre_tokenizers
-    from tokenizers.models import WordPiece
-    from transformers import PreTrainedTokenizerFast
-
-    core = Tokenizer(WordPiece({"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3, "а": 4}, unk_token="[UNK]"))
-    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]")
-
-
 def test_predictions_keep_the_order_of_the_texts():
     model, rows = make_model(), make_data(30).rows
     together = models.predict_logits(model, rows, 0, batch_size=7)
     alone = torch.cat([models.predict_logits(model, [row], 0) for row in rows])
     assert (together - alone).abs().max() < 1e-5
-
-
-def test_class_weights_are_those_of_torch():
-    logits, labels = torch.randn(20, 3), torch.randint(0, 3, (20,))
-    weight = torch.tensor([1.0, 5.0, 0.5])
-    each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    expected = (each * weight[labels]).sum() / weight[labels].sum()
-    assert training.cross_entropy(weight)(logits, labels) == pytest.approx(float(expected))
 
 
 def test_text_vectors_keep_their_order():

@@ -1,6 +1,6 @@
 """The classifiers of the course: an encoder, one vector a text, a head; saved as a folder, without pickle.
 
-Lesson 02 builds the pooled classifier.
+Lesson 02 builds the pooled classifier, lesson 03 the one for two tasks.
 """
 
 from __future__ import annotations
@@ -8,66 +8,94 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from viralbert_utils.data import DataError
+from viralbert_utils.emotions import EMOTIONS
 from viralbert_utils.encoders import load_encoder, pad, pool, pooled_size
 
 
-class PooledClassifier(nn.Module):
-    """Encoder, pooling, centring, normalisation, dropout and one linear layer.
+@dataclass(frozen=True)
+class Head:
+    """What stands on the text's vector for one task: hidden layers with ReLU and dropout, then one output a class.
+
+    Attributes:
+        names: The classes, in the order of the outputs.
+        hidden: Widths of the hidden layers.
+        dropout: After each of them.
+    """
+
+    names: tuple[str, ...]
+    hidden: tuple[int, ...] = ()
+    dropout: tuple[float, ...] = ()
+
+    def build(self, size: int) -> nn.Sequential:
+        """The layers, for vectors of `size` numbers."""
+        parts: list[nn.Module] = []
+        for width, share in zip(self.hidden, self.dropout, strict=True):
+            parts += [nn.Linear(size, width), nn.ReLU(), nn.Dropout(share)]
+            size = width
+        return nn.Sequential(*parts, nn.Linear(size, len(self.names)))
+
+
+def viralbert_heads(hidden_size: int) -> dict[str, Head]:
+    """ViralBERT v2's two heads, 768-256-128-1 and 768-256-28, in proportion to the encoder's size."""
+    third, sixth = hidden_size // 3, hidden_size // 6
+    return {
+        "virality": Head(("viral",), (third, sixth), (0.3, 0.2)),
+        "emotions": Head(EMOTIONS, (third,), (0.3,)),
+    }
+
+
+class _TextVector(nn.Module):
+    """Encoder, pooling, centring, normalisation and dropout: what the classifiers share.
 
     Args:
         encoder: From `load_encoder`.
-        n_classes: Size of the output.
         pooling: See `encoders.pool`.
         dropout: Of the pooled vector.
         train_embeddings: Whether the word vectors train, too. Each step then moves only those whose tokens it has read,
             so a large vocabulary costs little.
         n_queries: Of attention pooling.
-        rates: Share of the texts that carry each class `(n_classes,)`; the outputs start there instead of at one half,
-            which for rare classes saves the first few hundred steps.
     """
 
     centre: Tensor
 
     def __init__(
-        self, encoder: Any, n_classes: int, pooling: str = "mean", dropout: float = 0.1, train_embeddings: bool = True,
-        n_queries: int = 4, rates: Tensor | None = None,
+        self, encoder: Any, pooling: str = "mean", dropout: float = 0.1, train_embeddings: bool = True,
+        n_queries: int = 4,
     ) -> None:  # fmt: skip
-        """See the class."""
         super().__init__()
         hidden_size = encoder.config.hidden_size
-        size = pooled_size(pooling, hidden_size, n_queries)
+        self.size = pooled_size(pooling, hidden_size, n_queries)
         self.encoder = encoder
         self.pooling = pooling
+        self.train_embeddings = train_embeddings
         # Queries of zero weigh all tokens alike: attention begins as the mean.
         attention = "attention" in pooling.split("+")
         self.queries = nn.Parameter(torch.zeros(n_queries, hidden_size)) if attention else None
         # Pooled vectors of different texts are nearly parallel; what they share can be taken away first (`centre_on`).
-        self.register_buffer("centre", torch.zeros(size))
-        self.norm = nn.LayerNorm(size)
+        self.register_buffer("centre", torch.zeros(self.size))
+        self.norm = nn.LayerNorm(self.size)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(size, n_classes)
-        if rates is not None:
-            with torch.no_grad():
-                self.head.bias.copy_(torch.logit(rates.float(), eps=1e-4))
         embeddings = encoder.get_input_embeddings()
         embeddings.weight.requires_grad_(train_embeddings)
         embeddings.sparse = train_embeddings
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Logits `(n_texts, n_classes)` of token ids and mask, both `(n_texts, n_tokens)`."""
+    def vectors(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """One vector a text `(n_texts, size)`."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        vectors = pool(hidden, attention_mask, self.pooling, self.queries)
-        return self.head(self.dropout(self.norm(vectors - self.centre)))
+        pooled = pool(hidden, attention_mask, self.pooling, self.queries)
+        return self.dropout(self.norm(pooled - self.centre))
 
     def centre_on(self, rows: list[list[int]], pad_id: int) -> None:
         """Take away from every pooled vector what those of training texts have in common (their mean), before training.
@@ -90,28 +118,104 @@ class PooledClassifier(nn.Module):
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("encoder.")}
 
 
+class PooledClassifier(_TextVector):
+    """Encoder, one vector a text, one linear layer.
+
+    Args:
+        encoder: See `_TextVector`, also for `pooling` and `options`.
+        n_classes: Size of the output.
+        pooling: See `encoders.pool`.
+        rates: Share of the texts that carry each class `(n_classes,)`; the outputs start there instead of at one half,
+            which for rare classes saves the first few hundred steps.
+        options: Of `_TextVector`.
+    """
+
+    def __init__(
+        self, encoder: Any, n_classes: int, pooling: str = "mean", dropout: float = 0.1,
+        rates: Tensor | None = None, **options: Any,
+    ) -> None:  # fmt: skip
+        """See the class."""
+        super().__init__(encoder, pooling, dropout, **options)
+        self.head = nn.Linear(self.size, n_classes)
+        if rates is not None:
+            _start_at(self.head, rates)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits `(n_texts, n_classes)` of token ids and mask, both `(n_texts, n_tokens)`."""
+        return self.head(self.vectors(input_ids, attention_mask))
+
+
+class MultiTaskClassifier(_TextVector):
+    """One encoder, one vector a text, a head for each task.
+
+    Args:
+        encoder: See `_TextVector`, also for `pooling` and `options`.
+        heads: Task -> head, e.g. `viralbert_heads(encoder.config.hidden_size)`.
+        pooling: See `encoders.pool`; ViralBERT v2 takes `cls`.
+        rates: Task -> share of the texts that carry each class, where the outputs start.
+        options: Of `_TextVector`.
+    """
+
+    def __init__(
+        self, encoder: Any, heads: Mapping[str, Head], pooling: str = "cls", dropout: float = 0.1,
+        rates: Mapping[str, Tensor] | None = None, **options: Any,
+    ) -> None:  # fmt: skip
+        """See the class."""
+        super().__init__(encoder, pooling, dropout, **options)
+        self.tasks = dict(heads)
+        layers = {task: head.build(self.size) for task, head in heads.items()}
+        for task, shares in (rates or {}).items():
+            _start_at(layers[task][-1], shares)
+        self.heads = nn.ModuleDict(layers)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, task: str | None = None) -> Tensor:
+        """Logits of one task `(n_texts, n_classes)`, or of all of them side by side, in the order of `tasks`."""
+        vectors = self.vectors(input_ids, attention_mask)
+        names = self.tasks if task is None else [task]
+        return torch.cat([self.heads[name](vectors) for name in names], dim=1)
+
+    def by_task(self, logits: Tensor) -> dict[str, Tensor]:
+        """Logits of all tasks side by side as a table a task."""
+        parts = logits.split([len(head.names) for head in self.tasks.values()], dim=1)
+        return dict(zip(self.tasks, parts, strict=True))
+
+
+def _start_at(layer: Any, rates: Tensor) -> None:
+    with torch.no_grad():
+        layer.bias.copy_(torch.logit(rates.float(), eps=1e-4))
+
+
+Classifier = PooledClassifier | MultiTaskClassifier
+
+
 def save_classifier(
-    folder: Path | str, model: PooledClassifier, tokenizer: Any, names: list[str], **about: Any
+    folder: Path | str, model: Classifier, tokenizer: Any, names: list[str] | None = None, **about: Any
 ) -> None:
-    """Write a classifier as a folder: encoder and tokenizer in transformers' format, head as safetensors, settings.
+    """Write a classifier as a folder: encoder and tokenizer in transformers' format, heads as safetensors, settings.
 
     Args:
         folder: Replaced as a whole when the new one is complete.
         model: A trained classifier.
         tokenizer: Its tokenizer.
-        names: The classes, in the order of the outputs.
+        names: The classes of a pooled classifier, in the order of its outputs; several tasks know theirs.
         about: Anything else that belongs to the model (max_length, thresholds, data), as plain values.
     """
     target = Path(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    what: dict[str, Any]
+    if isinstance(model, MultiTaskClassifier):
+        what = {"kind": "multitask", "tasks": {task: asdict(head) for task, head in model.tasks.items()}}
+    else:
+        what = {"kind": "pooled", "names": list(names or [])}
     try:
         model.encoder.save_pretrained(scratch / "encoder")
         tokenizer.save_pretrained(scratch / "encoder")
         save_file({name: part.contiguous() for name, part in model.head_state().items()}, scratch / "head.safetensors")
-        settings = {
-            "kind": "pooled", "names": list(names), "pooling": model.pooling, "dropout": model.dropout.p,
+        settings = what | {
+            "pooling": model.pooling, "dropout": model.dropout.p,
             "n_queries": 0 if model.queries is None else len(model.queries),
+            "train_embeddings": model.train_embeddings,
             "versions": {name: metadata.version(name) for name in ("torch", "transformers")}, **about,
         }  # fmt: skip
         (scratch / "classifier.json").write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
@@ -123,7 +227,7 @@ def save_classifier(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def load_classifier(folder: Path | str) -> tuple[PooledClassifier, Any, dict[str, Any]]:
+def load_classifier(folder: Path | str) -> tuple[Any, Any, dict[str, Any]]:
     """Model in evaluation mode, tokenizer and settings of a folder that `save_classifier` wrote.
 
     Raises:
@@ -137,9 +241,16 @@ def load_classifier(folder: Path | str) -> tuple[PooledClassifier, Any, dict[str
     except json.JSONDecodeError as error:
         raise DataError(f"{path / 'classifier.json'} is damaged ({error}); save the model again") from None
     tokenizer, encoder = load_encoder(str(path / "encoder"))
-    model = PooledClassifier(
-        encoder, len(settings["names"]), settings["pooling"], settings["dropout"], n_queries=settings["n_queries"]
-    )
+    model: Classifier
+    options = {name: settings[name] for name in ("pooling", "dropout", "n_queries", "train_embeddings")}
+    if settings["kind"] == "multitask":
+        heads = {
+            task: Head(tuple(head["names"]), tuple(head["hidden"]), tuple(head["dropout"]))
+            for task, head in settings["tasks"].items()
+        }
+        model = MultiTaskClassifier(encoder, heads, **options)
+    else:
+        model = PooledClassifier(encoder, len(settings["names"]), **options)
     try:
         head = load_file(path / "head.safetensors")
         if head.keys() != model.head_state().keys():
@@ -150,9 +261,32 @@ def load_classifier(folder: Path | str) -> tuple[PooledClassifier, Any, dict[str
     return model.eval(), tokenizer, settings
 
 
-def predict_logits(model: nn.Module, rows: list[list[int]], pad_id: int, batch_size: int = 128) -> Tensor:
-    """Logits of encoded texts in their order `(n_texts, n_classes)`, on the CPU; batches hold texts of like length."""
-    return _in_batches(model, model, rows, pad_id, batch_size)
+class Texts(Protocol):
+    """What can be put into batches: `training.Encoded`, or vectors that were computed before (`frozen.Cached`)."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each text."""
+        ...
+
+    def batch(self, positions: Sequence[int], pad_id: int) -> tuple[Tensor, Tensor]:
+        """Input and attention mask of the texts at some positions."""
+        ...
+
+
+def predict_logits(
+    model: nn.Module, texts: list[list[int]] | Texts, pad_id: int, batch_size: int = 128, **options: Any
+) -> Tensor:
+    """Logits of encoded texts in their order `(n_texts, n_classes)`, on the CPU; batches hold texts of like length.
+
+    Args:
+        model: Any classifier.
+        texts: Token ids, or what else can be put into batches.
+        pad_id: Of the tokenizer.
+        batch_size: Texts at once.
+        options: Given to the model, e.g. `task="emotions"`.
+    """
+    return _in_batches(model, partial(model, **options), texts, pad_id, batch_size)
 
 
 def text_vectors(
@@ -169,16 +303,22 @@ def text_vectors(
 
 @torch.inference_mode()
 def _in_batches(
-    module: nn.Module, step: Callable[[Tensor, Tensor], Tensor], rows: list[list[int]], pad_id: int, batch_size: int
-) -> Tensor:
+    module: nn.Module, step: Callable[[Tensor, Tensor], Tensor], texts: list[list[int]] | Texts, pad_id: int,
+    batch_size: int,
+) -> Tensor:  # fmt: skip
     training = module.training
     module.eval()
     device = next(module.parameters()).device
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    lengths = [len(row) for row in texts] if isinstance(texts, list) else texts.lengths
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
     parts = []
     for start in range(0, len(order), batch_size):
-        ids, mask = pad([rows[i] for i in order[start : start + batch_size]], pad_id)
-        parts.append(step(ids.to(device), mask.to(device)).float().cpu())
+        positions = order[start : start + batch_size]
+        if isinstance(texts, list):
+            inputs, mask = pad([texts[i] for i in positions], pad_id)
+        else:
+            inputs, mask = texts.batch(positions, pad_id)
+        parts.append(step(inputs.to(device), mask.to(device)).float().cpu())
     module.train(training)
     found = torch.cat(parts)
     return found[torch.argsort(torch.tensor(order))]

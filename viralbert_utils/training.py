@@ -1,6 +1,7 @@
-"""One training loop for all lessons: decay groups, cosine with warm-up, batches of like length, checkpoints, resume.
+"""One training loop for all lessons: one task or several, decay groups, cosine with warm-up, batches of like length,
+stages with frozen layers, checkpoints, resume.
 
-Lesson 02 uses it for one task. Sources: Loshchilov & Hutter 2019 (AdamW) and 2017 (cosine).
+Lesson 02 uses it for one task, lesson 03 for two. Sources: Loshchilov & Hutter 2019 (AdamW) and 2017 (cosine).
 """
 
 from __future__ import annotations
@@ -9,21 +10,26 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from tqdm import tqdm
 
+from viralbert_utils import frozen
 from viralbert_utils.encoders import pad
+from viralbert_utils.losses import Loss
 from viralbert_utils.models import predict_logits
+from viralbert_utils.surgery import TaskGradients
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+SAMPLINGS = ("proportional", "sqrt", "equal")
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,44 @@ class Encoded:
     def __len__(self) -> int:
         """Number of texts."""
         return len(self.rows)
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each text."""
+        return [len(row) for row in self.rows]
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of texts and labels."""
+        found = hashlib.sha256(json.dumps(self.rows).encode())
+        found.update(self.labels.cpu().numpy().tobytes())
+        return found.hexdigest()
+
+    def batch(self, positions: Sequence[int], pad_id: int) -> tuple[Tensor, Tensor]:
+        """Ids and attention mask of the texts at some positions, padded to the longest of them."""
+        return pad([self.rows[p] for p in positions], pad_id)
+
+
+Metrics = Callable[[Tensor, Tensor], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one task brings to a training.
+
+    Attributes:
+        train: Training texts.
+        validation: Decides on the best epoch, so it is no test.
+        loss: Mean loss of a batch from logits and labels.
+        metrics: Further figures of the validation logits `(n_texts, n_classes)` and labels.
+        weight: Factor of the loss.
+    """
+
+    train: Encoded | frozen.Cached
+    validation: Encoded | frozen.Cached
+    loss: Loss
+    metrics: Metrics | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +94,7 @@ class Settings:
             differs little from text to text, so its weights have far to go.
         embedding_factor: The same for word vectors that train: a word that is met three times needs large steps.
         weight_decay: Of matrices; biases and normalisation layers have none.
-        warmup: Share of the updates in which the rate rises from zero.
+        warmup: Share of the updates in which the rate rises from zero; 1 or more: their number.
         accumulate: Steps whose gradients are averaged for one update.
         clip_norm: Gradients of a larger norm are shortened to it; 0 = never.
         patience: Stop after so many epochs without a better figure; 0 = never.
@@ -58,6 +102,9 @@ class Settings:
         seed: Order of batches and dropout.
         bucket: Batches that are sorted by length together; 0 = no sorting.
         bf16: Compute in bfloat16 where the device is a GPU that has it.
+        surgery: What becomes of the gradients of several tasks, see `surgery.weighting`.
+        sampling: Texts of each task in a batch: in proportion to how many there are, to the square root of that, or
+            equally many. An epoch is as many texts as there are; short supplies come round again.
     """
 
     epochs: int = 3
@@ -74,46 +121,69 @@ class Settings:
     seed: int = 0
     bucket: int = 50
     bf16: bool = True
+    surgery: str = "none"
+    sampling: str = "proportional"
 
 
-def cross_entropy(weight: Tensor | None = None) -> Loss:
-    """Mean cross-entropy of one label a text; texts of a class count as much as its `weight` `(n_classes,)` says."""
-
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        return functional.cross_entropy(logits, labels, weight=None if weight is None else weight.to(logits.device))
-
-    return loss
+def batches(lengths: Sequence[int], batch_size: int, bucket: int, seed: int, epoch: int = 0) -> list[list[int]]:
+    """Positions of each batch of one epoch, for one task; see `mixed_batches`."""
+    settings = Settings(batch_size=batch_size, bucket=bucket, seed=seed)
+    return [step[0][1] for step in mixed_batches({"": lengths}, settings, epoch)]
 
 
-def binary_cross_entropy(pos_weight: Tensor | None = None) -> Loss:
-    """Mean binary cross-entropy over texts and classes; errors on positives weighted by `pos_weight` `(n_classes,)`."""
+def mixed_batches(
+    lengths: Mapping[str, Sequence[int]], settings: Settings, epoch: int
+) -> list[list[tuple[str, list[int]]]]:
+    """Positions of each batch of one epoch, for each task.
 
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        weight = None if pos_weight is None else pos_weight.to(logits.device)
-        return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), pos_weight=weight)
+    Texts are shuffled, then sorted by length within stretches of `bucket` batches, so that a task's part of a batch
+    holds texts of like length and padding costs next to nothing; the order of the batches is random again.
 
-    return loss
-
-
-def batches(lengths: Sequence[int], batch_size: int, bucket: int, seed: int) -> list[list[int]]:
-    """Positions of each batch, for one epoch.
-
-    Texts are shuffled, then sorted by length within stretches of `bucket` batches, so that a batch holds texts of like
-    length and padding costs next to nothing; the order of the batches is random again.
+    Args:
+        lengths: Task -> tokens of each of its texts.
+        settings: Batch size, bucket, seed, sampling.
+        epoch: From 0; another epoch is another order.
 
     Returns:
-        Lists of at most `batch_size` positions; each position stands in exactly one.
+        For each batch the tasks that have a part in it, with positions; at most `batch_size` in all, rounded up for
+        each task. In `proportional` sampling each position stands in exactly one batch.
+
+    Raises:
+        ValueError: An unknown sampling.
     """
-    rng = random.Random(seed)
-    order = list(range(len(lengths)))
-    rng.shuffle(order)
-    if bucket:
-        size = bucket * batch_size
-        stretches = [sorted(order[i : i + size], key=lambda p: lengths[p]) for i in range(0, len(order), size)]
-        order = [position for stretch in stretches for position in stretch]
-    found = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    rng.shuffle(found)
-    return found
+    if settings.sampling not in SAMPLINGS:
+        raise ValueError(f"sampling {settings.sampling!r} is not known; use {', '.join(SAMPLINGS)}")
+    power = {"proportional": 1.0, "sqrt": 0.5, "equal": 0.0}[settings.sampling]
+    n_texts = sum(map(len, lengths.values()))
+    shares = {task: len(own) ** power for task, own in lengths.items()}
+    n_batches = math.ceil(n_texts / settings.batch_size)
+    found: list[list[tuple[str, list[int]]]] = [[] for _ in range(n_batches)]
+    for number, (task, own) in enumerate(lengths.items()):
+        rng = random.Random(f"{settings.seed} {epoch} {number}")
+        n_drawn = round(n_texts * shares[task] / sum(shares.values()))
+        order = _drawn(len(own), n_drawn, epoch, settings.seed)
+        bounds = [n_drawn * step // n_batches for step in range(n_batches + 1)]
+        if settings.bucket:
+            cuts = [*bounds[:: settings.bucket], n_drawn]
+            stretches = [sorted(order[i:j], key=own.__getitem__) for i, j in pairwise(cuts)]
+            order = [position for stretch in stretches for position in stretch]
+        parts = [order[i:j] for i, j in pairwise(bounds)]
+        rng.shuffle(parts)
+        for step, positions in zip(found, parts, strict=True):
+            if positions:
+                step.append((task, positions))
+    return [step for step in found if step]
+
+
+def _drawn(n_texts: int, n_drawn: int, epoch: int, seed: int) -> list[int]:
+    """`n_drawn` positions: shuffled texts without end, from where the last epoch stopped."""
+    first = epoch * n_drawn
+    found: list[int] = []
+    for turn in range(first // n_texts, (first + n_drawn - 1) // n_texts + 1):
+        order = list(range(n_texts))
+        random.Random(f"{seed} {turn}").shuffle(order)
+        found += order
+    return found[first % n_texts :][:n_drawn]
 
 
 def make_optimisers(model: nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
@@ -139,7 +209,7 @@ def make_optimisers(model: nn.Module, settings: Settings) -> list[torch.optim.Op
 
 def cosine_with_warmup(step: int, n_steps: int, warmup: float) -> float:
     """Factor of the learning rate for update `step` (from 0): linear rise, then half a cosine down to zero."""
-    n_warm = max(1, round(warmup * n_steps))
+    n_warm = max(1, round(warmup if warmup >= 1 else warmup * n_steps))
     if step < n_warm:
         return (step + 1) / n_warm
     return 0.5 * (1 + math.cos(math.pi * (step - n_warm) / max(1, n_steps - n_warm)))
@@ -147,45 +217,59 @@ def cosine_with_warmup(step: int, n_steps: int, warmup: float) -> float:
 
 def fit(
     model: nn.Module,
-    train: Encoded,
-    validation: Encoded,
-    loss: Loss,
+    tasks: Task | Mapping[str, Task],
     settings: Settings,
     pad_id: int = 0,
-    metrics: Callable[[Tensor, Tensor], dict[str, float]] | None = None,
     checkpoint: Path | None = None,
     show_progress: bool = False,
+    log: list[dict[str, float]] | None = None,
 ) -> pd.DataFrame:
     """Train, and leave the model with the weights of its best epoch.
 
     Args:
-        model: Takes `(input_ids, attention_mask)`, gives logits; moved to the GPU if there is one.
-        train: Training texts.
-        validation: Decides on the best epoch, so it is no test.
-        loss: Mean loss of a batch from logits and labels.
+        model: Takes `(inputs, attention_mask)`, and the name of the task if there are several; gives logits. Moved to
+            the GPU if there is one.
+        tasks: One, or several by name: then the model has `heads`, and all outside them is shared.
         settings: See there.
         pad_id: Of the tokenizer.
-        metrics: Further figures of the validation logits `(n_texts, n_classes)` and labels.
         checkpoint: File that is written whole after each epoch. If it exists, training goes on from it and ends with
             the same weights as an uninterrupted run (to the bit on a CPU).
         show_progress: A progress bar for each epoch.
+        log: Gets a row an update for several tasks: `update`, `cosine` between the first two tasks' gradients (nan
+            where only one had texts), and each task's loss.
 
     Returns:
-        A row an epoch: `epoch`, `train_loss`, `loss` (validation), the further figures, `learning_rate`, `best`.
+        A row an epoch: `epoch`, `train_loss`, `loss` (validation; sums over the tasks), the further figures, for
+        several tasks each as `task.figure`, with surgery `cosine` (mean) and `conflicts` (share of updates in which it
+        is negative), `learning_rate`, `best`.
 
     Raises:
         ValueError: No text or no epoch, a metric that is not computed, a checkpoint that is damaged or was made with
             other settings, data or model.
         FloatingPointError: The loss is no longer a number; the message says at which step.
     """
-    if not len(train) or not len(validation) or settings.epochs < 1:
-        n_texts = f"{len(train)} training and {len(validation)} validation texts"
-        raise ValueError(f"nothing to do with {n_texts} and {settings.epochs} epochs; each must be at least 1")
+    return _fit(model, tasks, settings, pad_id, checkpoint, show_progress, log)[0]
+
+
+def _fit(
+    model: nn.Module, given: Task | Mapping[str, Task], settings: Settings, pad_id: int, checkpoint: Path | None,
+    show_progress: bool, log: list[dict[str, float]] | None,
+) -> tuple[pd.DataFrame, dict[str, Tensor]]:  # fmt: skip
+    """See `fit`; the weights after the last epoch besides."""
+    tasks = {"": given} if isinstance(given, Task) else dict(given)
+    for name, task in tasks.items():
+        if not len(task.train) or not len(task.validation) or settings.epochs < 1:
+            n_texts = f"{len(task.train)} training and {len(task.validation)} validation texts"
+            of_task = f" of task {name!r}" if name else ""
+            raise ValueError(
+                f"nothing to do with {n_texts}{of_task} and {settings.epochs} epochs; each must be at least 1"
+            )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     torch.manual_seed(settings.seed)
     optimisers = make_optimisers(model, settings)
-    n_updates = math.ceil(math.ceil(len(train) / settings.batch_size) / settings.accumulate)
+    lengths = {name: task.train.lengths for name, task in tasks.items()}
+    n_updates = math.ceil(len(mixed_batches(lengths, settings, 0)) / settings.accumulate)
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: cosine_with_warmup(step, n_updates * settings.epochs, settings.warmup)
@@ -196,69 +280,201 @@ def fit(
     state = [*optimisers, *schedules]
     history: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
-    task = _task_digest(model, train, validation)
+    task_digest = _task_digest(model, tasks)
     if checkpoint is not None and checkpoint.is_file():
-        history, best = _resume(checkpoint, model, state, settings, task)
-    lengths = [len(row) for row in train.rows]
+        history, best = _resume(checkpoint, model, state, settings, task_digest)
+    shared = [parameter for name, parameter in model.named_parameters() if not name.startswith("heads.")]
+    gradients = TaskGradients(shared, list(tasks), settings.surgery, measure=log is not None)
+    rows = log if log is not None else []
     for epoch in range(len(history), settings.epochs):
         if settings.patience and _epochs_since_best(history, settings.metric) >= settings.patience:
             break
-        plan = batches(lengths, settings.batch_size, settings.bucket, seed=settings.seed * 1000 + epoch)
+        plan = mixed_batches(lengths, settings, epoch)
         rate = float(schedules[0].get_last_lr()[0])
         name = f"epoch {epoch + 1}/{settings.epochs}"
         steps = tqdm(plan, desc=name, unit="batch", disable=not show_progress, leave=False)
-        train_loss = _train_epoch(model, train, steps, loss, settings, pad_id, optimisers, schedules, device)
-        logits = predict_logits(model, validation.rows, pad_id)
-        figures: dict[str, float] = {
-            "epoch": epoch + 1,
-            "train_loss": train_loss,
-            "loss": float(loss(logits, validation.labels)),
-        }
-        figures |= metrics(logits, validation.labels) if metrics else {}
+        n_before = len(rows)
+        losses = _train_epoch(model, tasks, steps, settings, pad_id, optimisers, schedules, gradients, rows, device)
+        figures: dict[str, float] = {"epoch": epoch + 1, "train_loss": 0.0, "loss": 0.0}
+        for name, task in tasks.items():
+            logits = predict_logits(model, task.validation, pad_id, **_which(name))
+            own = {"train_loss": losses[name], "loss": float(task.loss(logits, task.validation.labels))}
+            for part in ("train_loss", "loss"):
+                figures[part] += task.weight * own[part]
+            own |= task.metrics(logits, task.validation.labels) if task.metrics else {}
+            figures |= {f"{name}.{part}" if name else part: value for part, value in own.items()
+                        if name or part not in figures}  # fmt: skip
+        cosines = [row["cosine"] for row in rows[n_before:] if not math.isnan(row["cosine"])]
+        if cosines:
+            figures["cosine"] = sum(cosines) / len(cosines)
+            figures["conflicts"] = sum(cosine < 0 for cosine in cosines) / len(cosines)
         figures["learning_rate"] = rate
         if settings.metric not in figures:
             raise ValueError(f"metric {settings.metric!r} is not computed; there are {', '.join(figures)}")
         history.append(figures)
         if _epochs_since_best(history, settings.metric) == 0:
-            best = {name: tensor.detach().cpu().clone() for name, tensor in _trainable_state(model).items()}
+            best = _copy(_trainable_state(model))
         if checkpoint is not None:
-            _save_checkpoint(checkpoint, model, state, settings, task, history, best)
-    model.load_state_dict({name: tensor.to(device) for name, tensor in best.items()}, strict=False)
+            _save_checkpoint(checkpoint, model, state, settings, task_digest, history, best)
+    final = _copy(_trainable_state(model))
+    _load(model, best)
     table = pd.DataFrame(history)
     table["best"] = table.index == _best_epoch(history, settings.metric)
-    return table
+    return table, final
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training with its own trainable layers, learning rate and warm-up.
+
+    Attributes:
+        settings: See there.
+        top_layers: Layers of the encoder that train, from the top; 0 = none of it, `None` = all.
+    """
+
+    settings: Settings
+    top_layers: int | None = None
+
+
+# The published recipe: heads at 2e-5, the top two layers at a tenth of it, warm-up of 500 updates in each stage.
+VIRALBERT_V2 = (
+    Stage(Settings(epochs=2, learning_rate=2e-5, warmup=500, surgery="pcgrad"), top_layers=0),
+    Stage(Settings(epochs=3, learning_rate=2e-6, head_factor=10, warmup=500, surgery="pcgrad"), top_layers=2),
+)
+
+
+def fit_stages(
+    model: nn.Module,
+    tasks: Mapping[str, Task],
+    stages: Sequence[Stage],
+    pad_id: int = 0,
+    folder: Path | None = None,
+    cached: bool = True,
+    cache_gib: float = 8.0,
+    show_progress: bool = False,
+    log: list[dict[str, float]] | None = None,
+) -> tuple[pd.DataFrame, dict[str, Tensor]]:
+    """Train stage after stage, each from where the last one ended, and leave the model with its best epoch's weights.
+
+    Args:
+        model: A classifier of `models`.
+        tasks: See `fit`; texts as `Encoded`.
+        stages: In their order; all have the same `metric`.
+        pad_id: Of the tokenizer.
+        folder: For checkpoints, one a stage, so that a stopped training goes on; and for the caches.
+        cached: Compute frozen layers once and train on what they gave (`frozen.cache`); the result is the same.
+        cache_gib: Largest file of a cache, for each task and split.
+        show_progress: A progress bar for each epoch.
+        log: See `fit`.
+
+    Returns:
+        The history of all stages, with a column `stage`; and the weights after the last epoch, for
+        `model.load_state_dict(final, strict=False)`.
+
+    Raises:
+        ValueError: As `fit`, and a cache over the limit.
+    """
+    tables: list[pd.DataFrame] = []
+    moved: set[str] = set()
+    best: dict[str, Tensor] = {}
+    best_value = math.inf
+    final: dict[str, Tensor] = {}
+    # The lower layers do their work before `fit` moves what trains.
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    start = _copy(dict(model.state_dict()))
+    with TemporaryDirectory(dir=folder) if folder else TemporaryDirectory() as scratch:
+        for number, stage in enumerate(stages, 1):
+            frozen.freeze(model, stage.top_layers)
+            moved |= set(_trainable_state(model))
+            checkpoint = folder / f"stage{number}.pt" if folder else None
+            trained, own = model, tasks
+            if cached and stage.top_layers is not None:
+                trained = frozen.on_top(model, stage.top_layers)
+                own = _cached(model, tasks, stage.top_layers, Path(scratch), pad_id, cache_gib)
+            table, final = _fit(trained, own, stage.settings, pad_id, checkpoint, show_progress, log)
+            figures = table[stage.settings.metric]
+            value = figures.min() if stage.settings.metric.endswith("loss") else -figures.max()
+            if value < best_value:
+                best_value = float(value)
+                best = _copy(_trainable_state(model))
+                tables = [earlier.assign(best=False) for earlier in tables]
+            else:
+                table["best"] = False
+            tables.append(table.assign(stage=number))
+            _load(trained, final)
+    final = _copy({name: tensor for name, tensor in model.state_dict().items() if name in moved})
+    # Layers that were still frozen in the best epoch go back to where they started.
+    _load(model, {name: start[name] for name in moved} | best)
+    return pd.concat(tables, ignore_index=True), final
+
+
+def _cached(
+    model: nn.Module, tasks: Mapping[str, Task], top_layers: int, folder: Path, pad_id: int, limit_gib: float
+) -> dict[str, Task]:
+    found = {}
+    for name, task in tasks.items():
+        train, validation = (
+            frozen.cache(model, part, top_layers, folder / f"{name}-{number}.npy", pad_id, limit_gib)
+            for number, part in enumerate((task.train, task.validation))
+        )
+        found[name] = replace(task, train=train, validation=validation)
+    return found
 
 
 def _train_epoch(
-    model: nn.Module, train: Encoded, plan: Any, loss: Loss, settings: Settings, pad_id: int,
-    optimisers: list[torch.optim.Optimizer], schedules: list[Any], device: torch.device,
-) -> float:  # fmt: skip
+    model: nn.Module, tasks: Mapping[str, Task], plan: Any, settings: Settings, pad_id: int,
+    optimisers: list[torch.optim.Optimizer], schedules: list[Any], gradients: TaskGradients,
+    log: list[dict[str, float]], device: torch.device,
+) -> dict[str, float]:  # fmt: skip
+    """Mean training loss of each task, taken while the weights still move."""
     # from_pretrained gives a model in evaluation mode: without this line there is no dropout at all.
     model.train()
+    frozen.still(model)
     use_bf16 = settings.bf16 and device.type == "cuda" and torch.cuda.is_bf16_supported()
     # Word vectors with sparse gradients are left out of the norm; their optimiser does not depend on the scale.
     parameters = [p for group in optimisers[0].param_groups for p in group["params"]]
-    total, seen, n_steps = 0.0, 0, len(plan)
-    for step, positions in enumerate(plan, 1):
-        ids, mask = pad([train.rows[p] for p in positions], pad_id)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bf16):
-            value = loss(model(ids.to(device), mask.to(device)), train.labels[positions].to(device))
-        if not torch.isfinite(value):
-            raise FloatingPointError(f"the loss is {value.item()} at step {step}; lower the learning rate")
+    totals, seen = dict.fromkeys(tasks, 0.0), dict.fromkeys(tasks, 0)
+    row: dict[str, float] = {}
+    for step, batch in enumerate(plan, 1):
         # The mean over the steps of the group; the last group of an epoch may hold fewer.
         group_start = (step - 1) // settings.accumulate * settings.accumulate
-        in_group = min(settings.accumulate, n_steps - group_start)
-        (value / in_group).backward()
-        if step % settings.accumulate == 0 or step == n_steps:
+        in_group = min(settings.accumulate, len(plan) - group_start)
+        for name, positions in batch:
+            task = tasks[name]
+            inputs, mask = (part.to(device) for part in task.train.batch(positions, pad_id))
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bf16):
+                value = task.loss(model(inputs, mask, **_which(name)), task.train.labels[positions].to(device))
+            if not torch.isfinite(value):
+                raise FloatingPointError(f"the loss is {value.item()} at step {step}; lower the learning rate")
+            # A backward pass over the task's own texts: no graph is kept, nothing is computed twice.
+            with gradients.of(name):
+                (task.weight * value / in_group).backward()
+            totals[name] += float(value.detach()) * len(positions)
+            seen[name] += len(positions)
+            row[f"{name}.loss"] = float(value.detach())
+        if step % settings.accumulate == 0 or step == len(plan):
+            log.append({"update": len(log) + 1, "cosine": gradients.combine()} | row)
+            row = {}
             if settings.clip_norm:
                 nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
             for optimiser, schedule in zip(optimisers, schedules, strict=True):
                 optimiser.step()
                 schedule.step()
                 optimiser.zero_grad(set_to_none=True)
-        total += float(value.detach()) * len(positions)
-        seen += len(positions)
-    return total / seen
+    return {name: totals[name] / max(1, seen[name]) for name in tasks}
+
+
+def _which(name: str) -> dict[str, Any]:
+    """What tells the model which task is meant; nothing where there is only one."""
+    return {"task": name} if name else {}
+
+
+def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+
+def _load(model: nn.Module, state: dict[str, Tensor]) -> None:
+    model.load_state_dict(state, strict=False)
 
 
 def _trainable_state(model: nn.Module) -> dict[str, Tensor]:
@@ -314,12 +530,8 @@ def _resume(
     return state["history"], state["best"]
 
 
-def _task_digest(model: nn.Module, train: Encoded, validation: Encoded) -> str:
+def _task_digest(model: nn.Module, tasks: Mapping[str, Task]) -> str:
     """What besides the settings decides how training goes: the texts, the labels, and the shape of the model."""
-    digest = hashlib.sha256()
-    for part in (train, validation):
-        digest.update(json.dumps(part.rows).encode())
-        digest.update(part.labels.cpu().numpy().tobytes())
+    texts = [(name, task.weight, task.train.digest, task.validation.digest) for name, task in tasks.items()]
     shapes = [(name, list(p.shape), p.requires_grad) for name, p in model.named_parameters()]
-    digest.update(json.dumps([shapes, getattr(model, "pooling", None)]).encode())
-    return digest.hexdigest()
+    return hashlib.sha256(json.dumps([texts, shapes, getattr(model, "pooling", None)]).encode()).hexdigest()
