@@ -1,3 +1,5 @@
+import lzma
+
 import numpy as np
 import pytest
 import torch
@@ -5,9 +7,12 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
 from viralbert_utils import embedded, pretraining
+from viralbert_utils.data import DataError, sha256
+from viralbert_utils.encoders import load_encoder
 from viralbert_utils.pretraining import Bigrams, Corpus, Plan
 
 MASK, VOCABULARY = 4, 40
+SMALL = embedded.Recipe(n_words=5000, n_pieces=1000, n_layers=1, intermediate=60, pretrained=False)
 
 
 def make_encoder() -> BertModel:
@@ -125,3 +130,35 @@ def test_saved_layers_are_all_but_the_word_vectors(tmp_path):
     assert {tensor.dtype for tensor in saved.values()} == {torch.float16}
     assert len(digest) == 64
     assert digest == pretraining.save_layers(encoder, tmp_path / "again.safetensors")
+
+
+def test_sources_of_texts(tmp_path):
+    (tmp_path / "a.txt").write_text("раз\n\nдва\n", encoding="utf-8")
+    with lzma.open(tmp_path / "b.txt.xz", "wt", encoding="utf-8") as file:
+        file.write("три\n")
+    (tmp_path / "c.csv").write_text("title,text\nа,б\n,в\n", encoding="utf-8")
+    names = ("a.txt", "b.txt.xz", "c.csv#title,text")
+    found = [pretraining.Source.parse(f"{tmp_path}/{name}=0.5").texts() for name in names]
+    assert found == [["раз", "два"], ["три"], ["а б", " в"]]
+    with pytest.raises(DataError, match="has no column 'body'; it has title, text"):
+        pretraining.Source.parse(f"{tmp_path}/c.csv#body=1").texts()
+    with pytest.raises(DataError, match="expected path=weight"):
+        pretraining.Source.parse("a.txt")
+    with pytest.raises(DataError, match="no such file"):
+        pretraining.Source.parse("nowhere.txt=1").texts()
+
+
+def test_the_command_writes_layers_that_can_be_shipped(tmp_path):
+    rng = np.random.default_rng(0)
+    words = np.array(["кот", "пёс", "дом", "лес", "ест", "спит", "видит", "идёт"])
+    lines = [" ".join(rng.choice(words, 12)) for _ in range(300)]
+    (tmp_path / "texts.txt").write_text("\n".join(lines), encoding="utf-8")
+    sources = [pretraining.Source.parse(f"{tmp_path}/texts.txt=1")]
+    plan = Plan(n_steps=3, batch_size=4, n_targets=50)
+    found = pretraining.run(sources, tmp_path / "out", plan, length=16, held_out=0.1, recipe=SMALL)
+    assert set(found) == {"model", "bigram", "unigram", "seconds", "tokens_per_s"}
+    assert 0 < found["unigram"] < 1
+    assert (tmp_path / "out" / "history.csv").read_text().startswith("step,loss,accuracy")
+    _, model = load_encoder(str(embedded.embedded_folder(SMALL)))
+    layers = tmp_path / "out" / "layers.safetensors"
+    embedded.load_layers(model, layers, sha256(layers))

@@ -46,6 +46,13 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("download", parents=[task], help="fetch what a run takes from the hub beforehand")
     command.add_argument("--to", default="", help="a folder to carry or share; the usual cache without it")
     command.set_defaults(function=_download)
+    command = commands.add_parser("pretrain", help="train the embedded encoder's layers on plain text, resumable")
+    command.add_argument("--source", action="append", required=True, metavar="drama.txt.xz=0.2",
+                         help="a file of texts and its weight; tables as train.csv#column=0.1")  # fmt: skip
+    command.add_argument("--output", required=True, help="folder for layers, history and checkpoint")
+    command.add_argument("--steps", type=int, default=7000)
+    command.add_argument("--bf16", action="store_true", help="bfloat16: faster where the processor has it")
+    command.set_defaults(function=_pretrain)
     command = commands.add_parser("check-env", help="what is installed, what is missing, which device")
     command.set_defaults(function=_check_environment)
     command = commands.add_parser("translate", help="English texts to Russian with a Marian model, resumable")
@@ -89,6 +96,15 @@ def _download(options: argparse.Namespace) -> None:
     data = f" DATA={folder / 'data'}" if folder and sets else ""
     cache = f"HF_HUB_CACHE={(folder / 'hub').resolve()} " if folder and encoders else ""
     print(f"run without a network: {cache}HF_HUB_OFFLINE=1 make reports PROFILE={options.profile}{data}")
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    from viralbert_utils import pretraining
+
+    plan = pretraining.Plan(n_steps=options.steps, bf16=options.bf16)
+    sources = [pretraining.Source.parse(text) for text in options.source]
+    found = pretraining.run(sources, Path(options.output), plan)
+    print(", ".join(f"{name} {value:.4g}" for name, value in found.items()))
 
 
 def _check_environment(options: argparse.Namespace) -> int:

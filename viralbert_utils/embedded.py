@@ -2,7 +2,8 @@
 
 Nothing is downloaded. Navec (Kukushkin 2020) has vectors of 250,000 Russian words; the frequent ones become whole
 words of a WordPiece vocabulary, the others give their vectors to the pieces they are made of, so a misspelt or unseen
-word still gets a vector. The transformer layers on top start as the identity (seeded). Lesson 02 uses it.
+word still gets a vector. The transformer layers on top were pretrained once and come with the project (lesson 10,
+`pretrained/MODEL_CARD.md`); without them they start as the identity, seeded. Lesson 02 uses the encoder.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from viralbert_utils.data import DataError
+from viralbert_utils.data import DataError, sha256
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+LAYERS = Path(__file__).parent / "pretrained" / "layers.safetensors"
+LAYERS_SHA256 = ""
 # Emoji that carry a feeling borrow the vectors of words for it; the others get a vector of their own at random.
 EMOJI_WORDS = {
     "😂🤣😆😹": "смех смешно хохот",
@@ -63,12 +66,14 @@ class Recipe:
     Attributes:
         n_words: Whole words in the vocabulary, the most frequent of Navec.
         n_pieces: Word beginnings, and as many continuations.
-        n_layers: Transformer layers, which pass their input on until they are trained.
+        n_layers: Transformer layers.
         n_heads: Attention heads; must divide 300.
         intermediate: Width of the feed-forward part.
         max_length: Positions.
         seed: Of everything that starts at random.
         version: Raised when the code below changes what it builds.
+        pretrained: Take position vectors and layers from the file that comes with the project, which fits the default
+            shape only; otherwise layers pass their input on until they are trained.
     """
 
     n_words: int = 100_000
@@ -79,11 +84,13 @@ class Recipe:
     max_length: int = 512
     seed: int = 0
     version: int = 2
+    pretrained: bool = True
 
     @property
     def key(self) -> str:
-        """Names the folder: a hash of the recipe and of the word vectors' version."""
-        parts = json.dumps([asdict(self), metadata.version("natasha")], sort_keys=True)
+        """Names the folder: a hash of the recipe, of the word vectors' version and of the pretrained layers."""
+        layers = LAYERS_SHA256 if self.pretrained else ""
+        parts = json.dumps([asdict(self), metadata.version("natasha"), layers], sort_keys=True)
         return hashlib.sha256(parts.encode()).hexdigest()[:12]
 
 
@@ -170,9 +177,35 @@ def build(recipe: Recipe, folder: Path) -> None:
             # training begins at "mean of the vectors" and is stable at rates at which random layers collapse.
             layer.attention.output.dense.weight.zero_()
             layer.output.dense.weight.zero_()
+    if recipe.pretrained:
+        load_layers(model, LAYERS, LAYERS_SHA256)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n", encoding="utf-8")
+
+
+def load_layers(model: Any, path: Path, digest: str) -> None:
+    """Put pretrained weights in the place of everything but the word vectors.
+
+    Args:
+        model: An encoder of the shape that the weights were trained in.
+        path: A file that `pretraining.save_layers` wrote, float16.
+        digest: Its sha256.
+
+    Raises:
+        DataError: The file is missing, is another one, or has other weights than the model.
+    """
+    from safetensors.torch import load_file
+
+    if not path.is_file() or sha256(path) != digest:
+        state = "is another file than expected" if path.is_file() else "is missing"
+        raise DataError(f"the pretrained layers {path} are needed, and this {state}: install the project again")
+    words = model.get_input_embeddings().weight
+    wanted = {name: parameter.shape for name, parameter in model.named_parameters() if parameter is not words}
+    found = load_file(path)
+    if {name: tensor.shape for name, tensor in found.items()} != wanted:
+        raise DataError(f"{path.name} was trained in another shape; use the default shape, or pretrained=False")
+    model.load_state_dict({name: tensor.float() for name, tensor in found.items()}, strict=False)
 
 
 def vocabulary_and_vectors(

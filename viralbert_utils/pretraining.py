@@ -7,10 +7,13 @@ number of the step alone, so a run can stop anywhere and go on. Lesson 10 derive
 
 from __future__ import annotations
 
+import lzma
 import math
+import random
+import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from viralbert_utils.data import sha256, write_whole
+from viralbert_utils.data import DataError, read_table, sha256, write_whole
+from viralbert_utils.embedded import Recipe, embedded_folder
+from viralbert_utils.encoders import load_encoder
 from viralbert_utils.training import cosine_with_warmup
 
 ROWS_PER_CHECKPOINT = 10
@@ -44,13 +49,13 @@ class Plan:
         bf16: Compute in bfloat16: twice as fast on a GPU or on a CPU that has it, slower on one that has not.
     """
 
-    n_steps: int = 10_000
+    n_steps: int = 7000
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup: float = 0.05
     share: float = 0.2
-    n_targets: int = 20_000
+    n_targets: int = 10_000
     seed: int = 0
     bf16: bool = False
 
@@ -205,7 +210,7 @@ class Objective(nn.Module):
 
 def pretrain(
     encoder: Any, mask_id: int, corpus: Corpus, plan: Plan, checkpoint: Path | None = None, every: int = 100,
-    show_progress: bool = False,
+    show_progress: bool = False, objective: type[Objective] = Objective,
 ) -> tuple[pd.DataFrame, Objective]:  # fmt: skip
     """Train the encoder's layers in place; its word vectors stay frozen.
 
@@ -217,6 +222,7 @@ def pretrain(
         checkpoint: File written whole every few rows of the history; if it exists, training goes on from it.
         every: Steps in a row of the history.
         show_progress: A progress bar.
+        objective: What is learnt; `benchmarks/pretraining.py` tries another one.
 
     Returns:
         The history, a row each `every` steps: `step`, `loss`, `accuracy` (means over them), `tokens_per_s`, `seconds`
@@ -229,7 +235,7 @@ def pretrain(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(plan.seed)
     encoder.get_input_embeddings().weight.requires_grad_(False)
-    model = Objective(encoder, plan, corpus).to(device).train()
+    model = objective(encoder, plan, corpus).to(device).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": plan.weight_decay},
@@ -314,6 +320,77 @@ def save_layers(encoder: Any, path: Path) -> str:
     kept = {name: p.detach().half().cpu().contiguous() for name, p in encoder.named_parameters() if p is not embeddings}
     write_whole(path, save(kept))
     return sha256(path)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where texts come from, and how often: `novels.txt.xz=0.2`, or `train.csv#title,text=0.1` with columns."""
+
+    path: Path
+    columns: tuple[str, ...]
+    weight: float
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        """Read `path[#column[,column]]=weight`.
+
+        Raises:
+            DataError: It is not of that form.
+        """
+        match = re.fullmatch(r"([^#=]+)(?:#([^=]+))?=([\d.]+)", text)
+        if not match:
+            raise DataError(f"source {text!r}: expected path=weight or path#column=weight, such as drama.txt.xz=0.2")
+        return cls(Path(match[1]).expanduser(), tuple((match[2] or "").split(",")) if match[2] else (), float(match[3]))
+
+    def texts(self) -> list[str]:
+        """One text a line (`.txt`, `.txt.xz`), or the columns of a table, joined."""
+        if self.columns:
+            table = read_table(self.path)
+            missing = [column for column in self.columns if column not in table]
+            if missing:
+                raise DataError(f"{self.path} has no column {missing[0]!r}; it has {', '.join(table.columns)}")
+            return [" ".join(row) for row in table[list(self.columns)].fillna("").astype(str).to_numpy()]
+        if not self.path.is_file():
+            raise DataError(f"no such file: {self.path}")
+        opened = lzma.open if self.path.suffix == ".xz" else open
+        with opened(self.path, "rt", encoding="utf-8") as file:
+            return [line for line in file.read().split("\n") if line.strip()]
+
+
+def run(
+    sources: Sequence[Source], folder: Path, plan: Plan, length: int = 64, held_out: float = 0.02,
+    recipe: Recipe | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """Pretrain an encoder of the recipe's shape from its start, and write what the project ships.
+
+    Args:
+        sources: Of the texts; the share `held_out` of each is kept for the accuracy.
+        folder: Gets `layers.safetensors` and `history.csv`; the checkpoint there lets a stopped run go on.
+        plan: How to train.
+        length: Tokens in a sequence.
+        held_out: Share of each source's texts.
+        recipe: Shape of the encoder; its layers start as the identity.
+
+    Returns:
+        Accuracies on held-out text (`model`, `bigram`, `unigram`), seconds and tokens a second.
+    """
+    tokenizer, encoder = load_encoder(str(embedded_folder(replace(recipe or Recipe(), pretrained=False))))
+    packed, kept, weights = {}, [], {}
+    for source in sources:
+        texts = source.texts()
+        random.Random(plan.seed).shuffle(texts)
+        n_held = max(1, round(held_out * len(texts)))
+        packed[str(source.path)] = pack(tokenizer, texts[n_held:], length)
+        weights[str(source.path)] = source.weight
+        kept.append(pack(tokenizer, texts[:n_held], length))
+    history, model = pretrain(
+        encoder, tokenizer.mask_token_id, Corpus(packed, weights), plan, folder / "checkpoint.pt", show_progress=True
+    )
+    save_layers(encoder, folder / "layers.safetensors")
+    write_whole(folder / "history.csv", history.to_csv(index=False))
+    right = masked_accuracy(model, np.concatenate(kept), tokenizer.mask_token_id)
+    found = {name: float(hits.mean()) for name, hits in right.items()}
+    return found | {"seconds": history["seconds"].iloc[-1], "tokens_per_s": history["tokens_per_s"].median()}
 
 
 def _learnt(model: nn.Module) -> dict[str, Tensor]:
