@@ -126,9 +126,9 @@ def test_no_paths_hosts_or_branches_on_the_profile(notebook):
 
 @parametrize(ALL)
 def test_prose_names_only_what_is_recorded(notebook):
-    used = set(re.findall(r"\{glue:text\}`([\w.]+)", prose(notebook)))
+    used = set(re.findall(r"\{glue:text\}`([\w.-]+)", prose(notebook)))
     source = "\n".join(cell.source for cell in code(notebook))
-    recorded = set(re.findall(r"lesson\.record\(f?\"([\w.]+)", source)) | {"run.seconds", "run.peak_memory_mib"}
+    recorded = set(re.findall(r"lesson\.record\(f?\"([\w.-]+)", source)) | {"run.seconds", "run.peak_memory_mib"}
     # A name ending in a dot is the fixed part of one that is put together in a loop.
     for name in used:
         assert any(name == known or name.startswith(known.rstrip(".") + ".") for known in recorded), name

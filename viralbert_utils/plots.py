@@ -60,9 +60,9 @@ def plain_ticks(axes: Axes) -> None:
             axis.set_minor_formatter(NullFormatter())
 
 
-def legend_below(axes: Axes, n_columns: int = 3) -> None:
-    """Put the legend under the axes, never over the data."""
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=n_columns)
+def legend_below(axes: Axes, n_columns: int = 3, offset: float = 0.14) -> None:
+    """Put the legend under the axes, never over the data; `offset` in heights of the axes, more for low ones."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -offset), ncols=n_columns)
 
 
 def bar_chart(values: pd.Series, title: str, xlabel: str, label_format: str = "{:,.0f}") -> Figure:

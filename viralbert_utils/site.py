@@ -26,7 +26,7 @@ from viralbert_utils.data import write_whole
 
 RECORD_MIME = "application/vnd.viralbert.record+json"
 STATIC = Path(__file__).parent / "static"
-_GLUE = re.compile(r"``.*?``|\{glue:text\}`([\w.]+)(?::([^`]*))?`|\{glue")
+_GLUE = re.compile(r"``.*?``|\{glue:text\}`([\w.-]+)(?::([^`]*))?`|\{glue")
 HEADLINE = ("<!-- headline: written by `make reports` -->", "<!-- /headline -->")
 
 
