@@ -46,17 +46,25 @@ def load_rows(source: str) -> dict[str, pd.DataFrame]:
 
 
 def train(
-    encoder: str, rows: dict[str, pd.DataFrame], settings: training.Settings, pooling: str = POOLING
+    encoder: str,
+    rows: dict[str, pd.DataFrame],
+    settings: training.Settings,
+    pooling: str = POOLING,
+    labels: dict[str, np.ndarray] | None = None,
 ) -> tuple[dict[str, np.ndarray], pd.DataFrame, float]:
-    """Probabilities of the tuning and the test rows, the history, and the seconds of training."""
+    """Probabilities of the tuning and the test rows, the history, and the seconds of training.
+
+    `labels`, 0/1 for each part, stand in the place of the 28 emotions for another task.
+    """
     tokenizer, body = encoders.load_encoder(encoder)
-    hot = {name: torch.tensor(emotions.multi_hot(table["labels"])).float() for name, table in rows.items()}
+    labels = labels or {name: emotions.multi_hot(table["labels"]) for name, table in rows.items()}
+    hot = {name: torch.tensor(part).float() for name, part in labels.items()}
     encoded = {
         name: training.Encoded(encoders.encode(tokenizer, list(table["text"]), MAX_LENGTH), hot[name])
         for name, table in rows.items()
     }
     torch.manual_seed(settings.seed)
-    model = models.PooledClassifier(body, 28, pooling, DROPOUT, rates=hot["train"].mean(0))
+    model = models.PooledClassifier(body, hot["train"].shape[1], pooling, DROPOUT, rates=hot["train"].mean(0))
     loss = losses.binary_cross_entropy(losses.positive_weights(hot["train"], "power"))
 
     def figures(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """What pretraining the embedded encoder's layers is worth, and which objective and shape serve best.
 
     .venv/bin/python benchmarks/pretraining.py trial <corpus folder> <data folder> [row ...]
-    .venv/bin/python benchmarks/pretraining.py downstream <data folder> [seeds]
+    .venv/bin/python benchmarks/pretraining.py downstream <data folder> [seeds] [file for the results]
 
 `trial` pretrains each row for the same number of steps and asks what a linear head makes of the frozen vectors. The
 corpus folder holds plain text, one piece a line. `downstream` compares the shipped layers with layers that were never
@@ -10,21 +10,33 @@ trained: frozen under a linear head, and fine-tuned with the same budget, on emo
 
 from __future__ import annotations
 
+import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import emotions as task
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from viralbert_utils import emotions, encoders, evaluation, models, pretraining, thresholds
+from viralbert_utils import (
+    cleaning,
+    data,
+    emotions,
+    encoders,
+    evaluation,
+    models,
+    pretraining,
+    splits,
+    thresholds,
+)
 from viralbert_utils.embedded import Recipe, embedded_folder
 
 WEIGHTS = {"literature": 0.15, "drama": 0.2, "joke_dialogues": 0.35, "telegram_posts": 0.1}
-TRIAL_STEPS, TRIAL_TEXTS = 600, 20_000
+TRIAL_STEPS, TRIAL_TEXTS, N_TEXTS = 600, 20_000, 8_000
 
 
 class Detection(pretraining.Objective):
@@ -145,6 +157,77 @@ def trial(corpus_folder: str, source: str, names: list[str]) -> None:
         print("| " + " | ".join(cells) + " |", flush=True)
 
 
+def load_tasks(source: str) -> dict[str, tuple[dict, dict]]:
+    """Rows and 0/1 labels of three tasks in training, tuning and test parts."""
+    rows = task.load_rows(source)
+    rows["train"] = rows["train"].sample(N_TEXTS, random_state=0)
+    found = {"emotions": (rows, {name: emotions.multi_hot(table["labels"]) for name, table in rows.items()})}
+    shares = {"train": 0.7, "tune": 0.15, "test": 0.15}
+    cedr = pd.concat(cleaning.clean(data.load("cedr", source), **cleaning.RULES["cedr"]).splits.values())
+    cedr["labels"] = cedr["labels"].map(emotions.cedr_with_no_emotion)
+    parts = splits.by_label(cedr.reset_index(drop=True), shares)
+    found["cedr"] = (parts, {name: emotions.multi_hot(table["labels"], 6) for name, table in parts.items()})
+    virality = pd.concat(cleaning.clean(data.load("virality", source), **cleaning.RULES["virality"]).splits.values())
+    parts = splits.by_time(virality.reset_index(drop=True), "published_at", shares)
+    found["virality"] = (parts, {name: table[["label"]].to_numpy(dtype=int) for name, table in parts.items()})
+    return found
+
+
+def downstream(source: str, n_seeds: int, target: Path | None) -> None:
+    """Pretrained against untrained layers: frozen under a linear head, and fine-tuned with the same budget."""
+    tasks = load_tasks(source)
+    folders = {"random": str(embedded_folder(Recipe(pretrained=False))), "pretrained": str(embedded_folder())}
+    results = []
+    rows, hot = tasks["emotions"]
+    outputs = {}
+    for name, folder in folders.items():
+        tokenizer, encoder = encoders.load_encoder(folder)
+        if name == "random":
+            words = encoders.load_encoder(str(embedded_folder(Recipe(n_layers=0, pretrained=False))))[1]
+            outputs["word vectors"] = frozen(tokenizer, words, rows)
+        outputs[name] = frozen(tokenizer, encoder, rows)
+    compare("emotions, frozen", {name: [found] for name, found in outputs.items()}, hot, results)
+    for name, (rows, hot) in tasks.items():
+        runs: dict[str, list] = {}
+        for layers, folder in folders.items():
+            for seed in range(n_seeds):
+                settings = replace(task.SETTINGS, epochs=3, seed=seed)
+                found, history, seconds = task.train(folder, rows, settings, labels=hot)
+                runs.setdefault(layers, []).append(found)
+                curve = ", ".join(f"{value:.3f}" for value in history["roc_auc"])
+                print(f"{name}, {layers}, seed {seed}: {seconds:.0f} s, ROC AUC by epoch {curve}", flush=True)
+        compare(f"{name}, fine-tuned", runs, hot, results)
+    if target:
+        target.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def compare(what: str, runs: dict[str, list], hot: dict[str, np.ndarray], results: list[dict]) -> None:
+    """Print and keep macro-F1 (shrunk thresholds) and mean ROC AUC of each system, and the paired gain."""
+    scores = {name: np.stack([found["test"] for found in own], -1) for name, own in runs.items()}
+    decided = {
+        name: np.stack(
+            [thresholds.decide(found["test"], thresholds.shrunk(hot["tune"], found["tune"])) for found in own], -1
+        )
+        for name, own in runs.items()
+    }
+    for measure, metric, found in (
+        ("mean ROC AUC", evaluation.mean_roc_auc, scores),
+        ("macro-F1", evaluation.macro_f1, decided),
+    ):
+        over_runs = evaluation.mean_over_runs(metric)
+        own = {name: evaluation.bootstrap(over_runs, hot["test"], values) for name, values in found.items()}
+        gain = evaluation.bootstrap(evaluation.gain(over_runs), hot["test"], found["random"], found["pretrained"])
+        line = ", ".join(f"{name} {value}" for name, value in own.items())
+        print(f"{what}, {measure}: {line}; gain over random {gain}", flush=True)
+        if "word vectors" in found:
+            both = found["word vectors"], found["pretrained"]
+            print("  over word vectors:", evaluation.bootstrap(evaluation.gain(over_runs), hot["test"], *both))
+        results.append({"what": f"{what}, {measure}", **{n: vars(v) for n, v in own.items()}, "gain": vars(gain)})
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "trial":
         trial(sys.argv[2], sys.argv[3], sys.argv[4:])
+    else:
+        n_seeds = int(sys.argv[3]) if len(sys.argv) > 3 else 3
+        downstream(sys.argv[2], n_seeds, Path(sys.argv[4]) if len(sys.argv) > 4 else None)

@@ -8,7 +8,7 @@ import torch
 from viralbert_utils import data, embedded, encoders
 from viralbert_utils.data import DataError, sha256
 
-SMALL = embedded.Recipe(n_words=60_000, n_pieces=3000, n_layers=1, intermediate=300)
+SMALL = embedded.Recipe(n_words=60_000, n_pieces=3000, n_layers=1, intermediate=300, pretrained=False)
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +146,41 @@ def test_building_leaves_the_random_state_alone(tmp_path):
     torch.manual_seed(5)
     embedded.build(SMALL, tmp_path)
     assert torch.rand(1) == expected
+
+
+def test_untrained_heads_look_at_their_neighbours(tokenizer_and_model):
+    """Heads 0 to 3 at the words one and two places before and after, wherever in the text; the others nowhere."""
+    tokenizer, model = tokenizer_and_model
+    ids = tokenizer("слово за слово и вечер прошёл за разговором о старых друзьях и новых книгах", return_tensors="pt")
+    model.set_attn_implementation("eager")
+    for start in (0, 200):
+        places = torch.arange(start, start + ids["input_ids"].shape[1])[None]
+        with torch.inference_mode():
+            found = model(**ids, position_ids=places, output_attentions=True).attentions[0][0]
+        inner = range(2, found.shape[1] - 2)
+        for head, offset in enumerate((-1, 1, -2, 2)):
+            weight = np.mean([float(found[head, t, t + offset]) for t in inner])
+            assert weight > 0.4, (head, weight)
+        assert found[4].max() < 0.4
+
+
+def test_shipped_layers_are_checked(tokenizer_and_model, tmp_path):
+    _, model = tokenizer_and_model
+    with pytest.raises(DataError, match=r"layers\.safetensors are needed, and this is missing"):
+        embedded.load_layers(model, tmp_path / "layers.safetensors", "0")
+    (tmp_path / "layers.safetensors").write_bytes(b"x")
+    with pytest.raises(DataError, match="is another file than expected"):
+        embedded.load_layers(model, tmp_path / "layers.safetensors", "0")
+    with pytest.raises(DataError, match="was trained in another shape"):
+        embedded.load_layers(model, embedded.LAYERS, embedded.LAYERS_SHA256)
+
+
+def test_the_embedded_encoder_carries_the_shipped_layers(cache):
+    from safetensors.torch import load_file
+
+    _, model = encoders.load_encoder("embedded")
+    shipped = load_file(embedded.LAYERS)
+    own = dict(model.named_parameters())
+    assert len(shipped) == len(own) - 1
+    assert all(torch.equal(own[name], tensor.float()) for name, tensor in shipped.items())
+    assert embedded.LAYERS.stat().st_size < 10e6

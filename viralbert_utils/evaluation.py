@@ -182,6 +182,20 @@ def bootstrap(metric: Callable[..., float], *arrays: np.ndarray, n_resamples: in
     return _estimate(value, np.array(values), level)
 
 
+def mean_over_runs(metric: Callable[..., float]) -> Callable[..., float]:
+    """The same metric for several trainings at once: scores carry a last axis of runs, and the mean is taken."""
+
+    def over_runs(labels: np.ndarray, scores: np.ndarray) -> float:
+        return float(np.mean([metric(labels, scores[..., run]) for run in range(scores.shape[-1])]))
+
+    return over_runs
+
+
+def gain(metric: Callable[..., float]) -> Callable[..., float]:
+    """The metric of a second system minus that of a first on the same rows, for a paired `bootstrap`."""
+    return lambda labels, first, second: metric(labels, second) - metric(labels, first)
+
+
 def agreement(first: Sequence, second: Sequence) -> dict[str, float]:
     """How far two annotators agree on the same texts.
 

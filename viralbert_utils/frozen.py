@@ -8,6 +8,8 @@ what that is worth. ViralBERT v2 freezes its encoder for two epochs, then trains
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -152,7 +154,7 @@ def on_top(model: nn.Module, top_layers: int) -> Any:
 
 @torch.inference_mode()
 def cache(
-    model: nn.Module, texts: Any, top_layers: int, path: Path, pad_id: int = 0, limit_gib: float = 8.0,
+    model: nn.Module, texts: Any, top_layers: int, folder: Path, pad_id: int = 0, limit_gib: float = 8.0,
     batch_size: int = 128,
 ) -> Cached:  # fmt: skip
     """What the layers below the top ones give for each text, as a float16 file that is read in place.
@@ -163,7 +165,7 @@ def cache(
         model: A classifier of `models`.
         texts: `training.Encoded`.
         top_layers: Layers that train.
-        path: The file, replaced; the caller removes it.
+        folder: Gets the file, named by what it was computed from: the same texts and weights are not computed again.
         pad_id: Of the tokenizer.
         limit_gib: Largest file that may be written.
         batch_size: Texts at once.
@@ -173,29 +175,41 @@ def cache(
     """
     pooling = str(model.pooling)
     pooled = not top_layers and pooling in ("cls", "mean", "max")
-    n_vectors = len(texts) if pooled else sum(texts.lengths)
     encoder: Any = model.encoder
-    size = encoder.config.hidden_size
-    needed = 2 * size * n_vectors / 2**30
+    shape = (len(texts) if pooled else sum(texts.lengths), encoder.config.hidden_size)
+    needed = 2 * shape[0] * shape[1] / 2**30
     if needed > limit_gib:
         raise ValueError(
             f"the cache of {len(texts)} texts would take {needed:.1f} GiB, the limit is {limit_gib:g}; raise it, train "
             "with fewer texts, or without a cache"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    vectors = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(n_vectors, size))
-    found = Cached(vectors, texts, pooled)
     lower = split(encoder, top_layers)[0].eval()
-    device = next(encoder.parameters()).device
+    key = [texts.digest, _digest(lower), pooling if pooled else ""]
+    path = folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.npy"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.part")
+        vectors = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+        _fill(Cached(vectors, texts, pooled), lower, texts, pooling if pooled else "", pad_id, batch_size)
+        vectors.flush()
+        temporary.replace(path)
+    return Cached(np.load(path, mmap_mode="r"), texts, pooled)
+
+
+def _fill(found: Cached, lower: Any, texts: Any, pooling: str, pad_id: int, batch_size: int) -> None:
+    device = next(lower.parameters()).device
     order = sorted(range(len(texts)), key=lambda p: texts.lengths[p])
     for start in range(0, len(order), batch_size):
         positions = order[start : start + batch_size]
         ids, mask = (part.to(device) for part in texts.batch(positions, pad_id))
         hidden = lower(input_ids=ids, attention_mask=mask).last_hidden_state
-        if pooled:
+        if pooling:
             hidden = pool(hidden, mask, pooling).unsqueeze(1)
         values = hidden.half().cpu().numpy()
         for row, p in enumerate(positions):
-            vectors[found.starts[p] : found.starts[p + 1]] = values[row, : found.n_kept[p]]
-    vectors.flush()
-    return found
+            found.vectors[found.starts[p] : found.starts[p + 1]] = values[row, : found.n_kept[p]]
+
+
+def _digest(module: nn.Module) -> list[list[Any]]:
+    """Tells weights apart; quick, and no protection against anybody who means harm."""
+    return [[name, list(p.shape), str(torch.hash_tensor(p.detach()).item())] for name, p in module.named_parameters()]

@@ -6,13 +6,19 @@ Colours are Okabe and Ito's (2008), told apart with any colour vision. Figures s
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as MplPath
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from scipy.cluster.hierarchy import dendrogram, linkage
+from scipy.spatial.distance import squareform
 
 from viralbert_utils.emotions import display_name
 
@@ -91,14 +97,30 @@ def interval_chart(table: pd.DataFrame, title: str, xlabel: str, reference: floa
         reference: A value to compare with, drawn as a dashed line.
     """
     figure, (axes,) = new(height=0.3 * len(table) + 1.0)
+    intervals(axes, table)
+    axes.set(title=title, xlabel=xlabel)
+    if reference is not None:
+        axes.axvline(reference, color=GREY, linestyle="--", linewidth=1)
+    return figure
+
+
+def intervals(axes: Axes, table: pd.DataFrame) -> None:
+    """Estimates with intervals on given axes, a row each, first on top; the first column is the value."""
     positions = np.arange(len(table))[::-1]
     axes.hlines(positions, table["low"], table["high"], color=BLUE, linewidth=2)
     axes.plot(table.iloc[:, 0], positions, "o", color=BLUE)
     axes.set_yticks(positions, [str(name) for name in table.index])
-    axes.set(title=title, xlabel=xlabel, ylim=(-0.6, len(table) - 0.4))
-    if reference is not None:
-        axes.axvline(reference, color=GREY, linestyle="--", linewidth=1)
-    return figure
+    axes.set_ylim(-0.6, len(table) - 0.4)
+
+
+def arrows(axes: Axes, named: Mapping[str, Sequence[float]], title: str) -> None:
+    """Vectors of the plane from the origin, each named at its tip, on axes of equal scale."""
+    for (name, (x, y)), colour in zip(named.items(), PALETTE, strict=False):
+        axes.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 1.8})
+        axes.annotate(name, (x, y), xytext=(0, 4), textcoords="offset points", ha="center", color=colour)
+    ends = np.array([(0.0, 0.0), *named.values()])
+    low, high = ends.min(axis=0) - 0.5, ends.max(axis=0) + 0.5
+    axes.set(title=title, xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
 
 
 def lower_triangle(matrix: pd.DataFrame, title: str, bar_label: str, diverging: bool = False) -> Figure:
@@ -145,3 +167,50 @@ def share_below(values: dict[str, np.ndarray], title: str, xlabel: str, marked: 
     axes.minorticks_off()
     legend_below(axes)
     return figure
+
+
+def chords(axes: Axes, pairs: pd.DataFrame, names: Sequence[str], title: str) -> None:
+    """Emotions on a circle, in the order given, and a curve for each pair: thicker for a higher phi.
+
+    Args:
+        axes: Where to draw.
+        pairs: Columns `a`, `b` and `phi`; pairs below zero are dashed.
+        names: All emotions on the circle.
+        title: Of the axes.
+    """
+    angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
+    places = dict(zip(names, np.column_stack([np.cos(angles), np.sin(angles)]), strict=True))
+    most = max(pairs["phi"].abs().max(), 1e-9)
+    for row in pairs.itertuples():
+        curve = MplPath([places[row.a], (0, 0), places[row.b]], [MplPath.MOVETO, MplPath.CURVE3, MplPath.CURVE3])
+        look = {"edgecolor": BLUE} if row.phi > 0 else {"edgecolor": ORANGE, "linestyle": "--"}
+        axes.add_patch(PathPatch(curve, facecolor="none", linewidth=4 * abs(row.phi) / most, alpha=0.7, **look))
+    linked = {*pairs["a"], *pairs["b"]}
+    for (name, (x, y)), angle in zip(places.items(), np.degrees(angles), strict=True):
+        axes.text(1.04 * x, 1.04 * y, display_name(name), color="black" if name in linked else GREY, fontsize=7,
+                  ha="right" if x < 0 else "left", va="center", rotation=angle + 180 * (x < 0),
+                  rotation_mode="anchor")  # fmt: skip
+    axes.plot(*np.array(list(places.values())).T, ".", color=GREY, markersize=4)
+    axes.set(title=title, aspect="equal", xlim=(-1.95, 1.95), ylim=(-1.95, 1.95))
+    axes.axis("off")
+
+
+def tree(axes: Axes, matrix: pd.DataFrame, groups: Mapping[str, str], title: str) -> None:
+    """Dendrogram of a correlation matrix (average linkage on `1 - correlation`), names in the colours of their groups.
+
+    Args:
+        axes: Where to draw.
+        matrix: English names of emotions on both sides, as `correlation.ordered` gives it.
+        groups: Emotion -> its group.
+        title: Of the axes.
+    """
+    distances = squareform((1 - matrix.to_numpy()).clip(0), checks=False)
+    joined = linkage(distances, "average", optimal_ordering=True)
+    drawn = dendrogram(joined, ax=axes, orientation="left", color_threshold=0, above_threshold_color=GREY)
+    leaves = matrix.index[drawn["leaves"]]
+    colours = dict(zip(dict.fromkeys(groups.values()), (BLUE, RED, PURPLE, GREY), strict=False))
+    axes.set_yticklabels([display_name(name) for name in leaves], fontsize=7)
+    for label, name in zip(axes.get_yticklabels(), leaves, strict=True):
+        label.set_color(colours[groups[name]])
+    axes.grid(visible=False)
+    axes.set(title=title, xlabel="1 - correlation")

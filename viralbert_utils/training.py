@@ -11,6 +11,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -350,6 +351,7 @@ def fit_stages(
     pad_id: int = 0,
     folder: Path | None = None,
     cached: bool = True,
+    cache_folder: Path | None = None,
     cache_gib: float = 8.0,
     show_progress: bool = False,
     log: list[dict[str, float]] | None = None,
@@ -361,8 +363,9 @@ def fit_stages(
         tasks: See `fit`; texts as `Encoded`.
         stages: In their order; all have the same `metric`.
         pad_id: Of the tokenizer.
-        folder: For checkpoints, one a stage, so that a stopped training goes on; and for the caches.
+        folder: For checkpoints, one a stage, so that a stopped training goes on.
         cached: Compute frozen layers once and train on what they gave (`frozen.cache`); the result is the same.
+        cache_folder: Where that is kept for other trainings of the same texts; without it, it is removed at the end.
         cache_gib: Largest file of a cache, for each task and split.
         show_progress: A progress bar for each epoch.
         log: See `fit`.
@@ -382,7 +385,7 @@ def fit_stages(
     # The lower layers do their work before `fit` moves what trains.
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     start = _copy(dict(model.state_dict()))
-    with TemporaryDirectory(dir=folder) if folder else TemporaryDirectory() as scratch:
+    with nullcontext(cache_folder) if cache_folder else TemporaryDirectory() as scratch:
         for number, stage in enumerate(stages, 1):
             frozen.freeze(model, stage.top_layers)
             moved |= set(_trainable_state(model))
@@ -414,8 +417,7 @@ def _cached(
     found = {}
     for name, task in tasks.items():
         train, validation = (
-            frozen.cache(model, part, top_layers, folder / f"{name}-{number}.npy", pad_id, limit_gib)
-            for number, part in enumerate((task.train, task.validation))
+            frozen.cache(model, part, top_layers, folder, pad_id, limit_gib) for part in (task.train, task.validation)
         )
         found[name] = replace(task, train=train, validation=validation)
     return found
