@@ -1,8 +1,8 @@
-"""The 28 emotions of GoEmotions with their Russian names, reading of label fields, and the six classes of CEDR.
+"""The 28 emotions of GoEmotions, their Russian names and groups; reading of label fields; the six classes of CEDR.
 
-Lesson 01 reads and combines the label sets. Source of the 28 labels and their order: Demszky et al. 2020,
-"GoEmotions" (arXiv 2005.00547); of the CEDR classes: Sboev et al. 2021, "Data-Driven Model for Emotion
-Detection in Russian Texts".
+Lesson 01 reads and combines the label sets, lesson 05 uses the groups. Source of the 28 labels, their order and groups:
+Demszky et al. 2020, "GoEmotions" (arXiv 2005.00547); of the CEDR classes: Sboev et al. 2021, "Data-Driven Model for
+Emotion Detection in Russian Texts".
 """
 
 from __future__ import annotations
@@ -45,6 +45,29 @@ RUSSIAN_NAMES: dict[str, str] = {
 }
 EMOTIONS: tuple[str, ...] = tuple(RUSSIAN_NAMES)
 NEUTRAL = EMOTIONS.index("neutral")
+
+# The authors' two groupings of the 28: by sentiment, and by Ekman's six basic emotions (1992).
+SENTIMENTS: dict[str, tuple[str, ...]] = {
+    "positive": (
+        "admiration", "amusement", "approval", "caring", "desire", "excitement", "gratitude", "joy", "love", "optimism",
+        "pride", "relief",
+    ),
+    "negative": (
+        "anger", "annoyance", "disappointment", "disapproval", "disgust", "embarrassment", "fear", "grief",
+        "nervousness", "remorse", "sadness",
+    ),
+    "ambiguous": ("confusion", "curiosity", "realization", "surprise"),
+    "neutral": ("neutral",),
+}  # fmt: skip
+EKMAN: dict[str, tuple[str, ...]] = {
+    "anger": ("anger", "annoyance", "disapproval"),
+    "disgust": ("disgust",),
+    "fear": ("fear", "nervousness"),
+    "joy": SENTIMENTS["positive"],
+    "sadness": ("disappointment", "embarrassment", "grief", "remorse", "sadness"),
+    "surprise": SENTIMENTS["ambiguous"],
+    "neutral": ("neutral",),
+}
 
 CEDR_EMOTIONS: tuple[str, ...] = ("joy", "sadness", "surprise", "fear", "anger")
 # `[]` in CEDR means that none of its five emotions is there. As a class of its own it is the sixth.

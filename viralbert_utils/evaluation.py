@@ -93,8 +93,8 @@ def macro_f1_interval(labels: np.ndarray, predictions: np.ndarray, n_resamples: 
 
     Each resample is a vector of row weights, so one matrix product gives the counts of all resamples at once.
     """
-    resampled = _resampled_macro_f1(labels, predictions, _weights(len(labels), n_resamples, seed))
-    return _estimate(macro_f1(labels, predictions), resampled, level)
+    resampled = _resampled_macro_f1(labels, predictions, resample_weights(len(labels), n_resamples, seed))
+    return estimate(macro_f1(labels, predictions), resampled, level)
 
 
 def macro_f1_difference(labels: np.ndarray, a: np.ndarray, b: np.ndarray, n_resamples: int = 1000, seed: int = 0,
@@ -104,12 +104,12 @@ def macro_f1_difference(labels: np.ndarray, a: np.ndarray, b: np.ndarray, n_resa
     With `groups` `(n_texts,)` whole groups are drawn, not rows: reviews of one film tell less than as many of as many
     films.
     """
-    weights = _weights(len(labels), n_resamples, seed)
+    weights = resample_weights(len(labels), n_resamples, seed)
     if groups is not None:
         names, group_of = np.unique(groups, return_inverse=True)
-        weights = _weights(len(names), n_resamples, seed)[:, group_of]
+        weights = resample_weights(len(names), n_resamples, seed)[:, group_of]
     differences = _resampled_macro_f1(labels, b, weights) - _resampled_macro_f1(labels, a, weights)
-    return _estimate(macro_f1(labels, b) - macro_f1(labels, a), differences, level)
+    return estimate(macro_f1(labels, b) - macro_f1(labels, a), differences, level)
 
 
 def sign_flip_test(differences: np.ndarray) -> float:
@@ -179,7 +179,7 @@ def bootstrap(metric: Callable[..., float], *arrays: np.ndarray, n_resamples: in
     value = metric(*arrays)
     if len(values) < n_resamples / 2:
         raise ValueError(f"the metric was undefined on {n_resamples - len(values)} of {n_resamples} resamples")
-    return _estimate(value, np.array(values), level)
+    return estimate(value, np.array(values), level)
 
 
 def mean_over_runs(metric: Callable[..., float]) -> Callable[..., float]:
@@ -217,8 +217,8 @@ def agreement(first: Sequence, second: Sequence) -> dict[str, float]:
     return {"texts": len(first), "same": same, "kappa": float(np.mean(kappas)), "kappa_least": min(kappas)}
 
 
-def _estimate(value: float, resampled: np.ndarray, level: float) -> Estimate:
-    """Bias-corrected percentile interval (Efron & Tibshirani 1993, ch. 14).
+def estimate(value: float, resampled: np.ndarray, level: float) -> Estimate:
+    """A figure with its bias-corrected percentile interval (Efron & Tibshirani 1993, ch. 14).
 
     Resamples lose some of the few positives of rare classes, so their macro-F1 lies below the figure itself on average;
     the correction shifts the percentiles by the share of resamples below it.
@@ -230,7 +230,8 @@ def _estimate(value: float, resampled: np.ndarray, level: float) -> Estimate:
     return Estimate(float(value), float(low), float(high))
 
 
-def _weights(n_rows: int, n_resamples: int, seed: int) -> np.ndarray:
+def resample_weights(n_rows: int, n_resamples: int, seed: int) -> np.ndarray:
+    """How often each row stands in each bootstrap resample `(n_resamples, n_rows)`, float32."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(n_rows, np.full(n_rows, 1 / n_rows), size=n_resamples).astype(np.float32)
 
