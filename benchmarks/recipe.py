@@ -4,8 +4,8 @@
 
 Five epochs on real texts: heads on a frozen encoder, then the top two layers. Plainly: every batch padded to 128
 tokens, the whole encoder in every epoch, one backward pass over the whole batch for each task. The course: frozen
-layers once, batches of like length, half passes. Same batches, same settings, dropout off in frozen layers for both. The encoder has
-random weights: time does not depend on them.
+layers once, batches of like length, half passes. Same batches, same settings, dropout off in frozen layers for both.
+The encoder has random weights: time does not depend on them.
 """
 
 from __future__ import annotations

@@ -102,3 +102,37 @@ def test_committed_report_of_the_poolings():
     assert best["low"] > records["macro_f1"]["always the majority"] + 0.1
     assert records["accuracy.mean"]["low"] > records["majority"] - 0.05
     assert len(records["cuts"]) == 5
+
+
+@pytest.fixture(scope="module")
+def multitask(smoke):
+    return smoke["03_multitask_pcgrad"].records
+
+
+def test_our_pcgrad_is_the_librarys_and_half_passes_are_whole_ones(multitask):
+    assert multitask["half_passes.off"] < 1e-5
+    assert multitask["pcgrad.off"] < 1e-5
+    assert multitask["pcgrad.weights_off"] < 1e-5
+
+
+def test_computing_frozen_layers_once_changes_no_loss(multitask):
+    assert multitask["cache.loss_off"] < 1e-3
+
+
+def test_the_verdict_on_surgery_is_a_sentence_about_it(multitask):
+    assert "PCGrad" in multitask["verdict"]
+    assert 0 < multitask["conflicts"]["sum"] < 1
+
+
+def test_mistakes_cost_what_the_lesson_says(multitask):
+    assert multitask["exercise.factor"] == pytest.approx(1.5)
+    assert multitask["mistakes.correction_left"] == pytest.approx(1 / 3, abs=1e-3)
+    assert multitask["softmax.most_labels"] <= 1
+    assert multitask["same_rows"]["test"] > multitask["same_rows"]["validation"]
+    assert multitask["leak"]["with_leak"] > multitask["leak"]["honest"]
+    assert multitask["few_texts"]["2"] < multitask["few_texts"]["16"]
+    assert multitask["pos_weight.below_one"] >= 5
+
+
+def test_a_saved_multitask_model_answers_as_before(multitask):
+    assert multitask["saved.difference"] < 1e-5

@@ -1,6 +1,7 @@
 import lzma
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -8,7 +9,6 @@ from transformers import BertConfig, BertModel
 
 from viralbert_utils import embedded, pretraining
 from viralbert_utils.data import DataError, sha256
-from viralbert_utils.encoders import load_encoder
 from viralbert_utils.pretraining import Bigrams, Corpus, Plan
 
 MASK, VOCABULARY = 4, 40
@@ -116,6 +116,8 @@ def test_learns_what_neighbours_tell():
     history, model = pretraining.pretrain(make_encoder(), MASK, make_corpus(), plan, every=50)
     assert history["accuracy"].iloc[-1] > 2 * history["accuracy"].iloc[0]
     right = pretraining.masked_accuracy(model, make_sequences(100, seed=1), MASK)
+    assert right["sequence"].is_monotonic_increasing
+    assert right["sequence"].nunique() > 80
     assert right["model"].mean() > 0.6
     assert right["bigram"].mean() > 0.9  # the token before tells all here, except after the first
     assert right["unigram"].mean() < 0.15
@@ -159,6 +161,35 @@ def test_the_command_writes_layers_that_can_be_shipped(tmp_path):
     assert set(found) == {"model", "bigram", "unigram", "seconds", "tokens_per_s"}
     assert 0 < found["unigram"] < 1
     assert (tmp_path / "out" / "history.csv").read_text().startswith("step,loss,accuracy")
-    _, model = load_encoder(str(embedded.embedded_folder(SMALL)))
+    model = BertModel.from_pretrained(embedded.embedded_folder(SMALL), add_pooling_layer=False)
     layers = tmp_path / "out" / "layers.safetensors"
     embedded.load_layers(model, layers, sha256(layers))
+    history, results = pretraining.recorded(tmp_path / "out")
+    assert history["step"].tolist() == [3]
+    assert results["plan"]["n_steps"] == 3
+    assert results["plan"]["length"] == 16
+    assert results["masked_accuracy"]["unigram"]["value"] == found["unigram"]
+    (source,) = results["sources"]
+    assert source["name"] == "texts.txt"
+    assert source["tokens"] % 16 == 0
+    assert source["tokens"] > 270 * 13
+
+
+def test_a_record_that_is_not_whole(tmp_path):
+    with pytest.raises(DataError, match=r"history\.csv is missing: install the project again"):
+        pretraining.recorded(tmp_path)
+    (tmp_path / "history.csv").write_text("step,loss\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"results\.json is missing"):
+        pretraining.recorded(tmp_path)
+    (tmp_path / "results.json").write_text('{"plan": {}}', encoding="utf-8")
+    with pytest.raises(DataError, match="lacks masked_accuracy, sources"):
+        pretraining.recorded(tmp_path)
+
+
+def test_intervals_draw_whole_sequences():
+    """Ten sequences, in each all right or all wrong: as tokens they would give a far narrower interval."""
+    right = pd.DataFrame({"sequence": np.repeat(np.arange(10), 50), "model": np.repeat([True, False], 250)})
+    found = pretraining.accuracies(right)["model"]
+    assert found.value == 0.5
+    assert found.low < 0.3
+    assert found.high > 0.7

@@ -27,7 +27,7 @@ from viralbert_utils.data import DataError, sha256
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LAYERS = Path(__file__).parent / "pretrained" / "layers.safetensors"
-LAYERS_SHA256 = ""
+LAYERS_SHA256 = "b313a3553751c6c07cbbfbdc14868aabb6106e05d8456813cca99a375fc883a4"
 # Emoji that carry a feeling borrow the vectors of words for it; the others get a vector of their own at random.
 EMOJI_WORDS = {
     "😂🤣😆😹": "смех смешно хохот",
@@ -85,7 +85,7 @@ class Recipe:
     max_length: int = 512
     seed: int = 0
     version: int = 3
-    pretrained: bool = False
+    pretrained: bool = True
 
     @property
     def key(self) -> str:
@@ -221,6 +221,12 @@ def look_at_neighbours(model: Any, seed: int, offsets: tuple[int, ...] = (-1, 1,
                 attention.key.weight[rows] = subspace.T
 
 
+def trained_layers(model: Any) -> list[tuple[str, Any]]:
+    """Names and parameters of all that pretraining trains: not the word vectors, nor the pooler, which nothing uses."""
+    words = model.get_input_embeddings().weight
+    return [(n, p) for n, p in model.named_parameters() if p is not words and not n.startswith("pooler.")]
+
+
 def load_layers(model: Any, path: Path, digest: str) -> None:
     """Put pretrained weights in the place of everything but the word vectors.
 
@@ -237,8 +243,7 @@ def load_layers(model: Any, path: Path, digest: str) -> None:
     if not path.is_file() or sha256(path) != digest:
         state = "is another file than expected" if path.is_file() else "is missing"
         raise DataError(f"the pretrained layers {path} are needed, and this {state}: install the project again")
-    words = model.get_input_embeddings().weight
-    wanted = {name: parameter.shape for name, parameter in model.named_parameters() if parameter is not words}
+    wanted = {name: parameter.shape for name, parameter in trained_layers(model)}
     found = load_file(path)
     if {name: tensor.shape for name, tensor in found.items()} != wanted:
         raise DataError(f"{path.name} was trained in another shape; use the default shape, or pretrained=False")

@@ -155,7 +155,7 @@ def on_top(model: nn.Module, top_layers: int) -> Any:
 @torch.inference_mode()
 def cache(
     model: nn.Module, texts: Any, top_layers: int, folder: Path, pad_id: int = 0, limit_gib: float = 8.0,
-    batch_size: int = 128,
+    batch_size: int = 128, weights: str = "",
 ) -> Cached:  # fmt: skip
     """What the layers below the top ones give for each text, as a float16 file that is read in place.
 
@@ -169,6 +169,7 @@ def cache(
         pad_id: Of the tokenizer.
         limit_gib: Largest file that may be written.
         batch_size: Texts at once.
+        weights: `digest` of the layers below, where it is known already.
 
     Raises:
         ValueError: The file would be larger than the limit.
@@ -184,7 +185,7 @@ def cache(
             "with fewer texts, or without a cache"
         )
     lower = split(encoder, top_layers)[0].eval()
-    key = [texts.digest, _digest(lower), pooling if pooled else ""]
+    key = [texts.digest, weights or digest(model, top_layers), pooling if pooled else ""]
     path = folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.npy"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -210,6 +211,8 @@ def _fill(found: Cached, lower: Any, texts: Any, pooling: str, pad_id: int, batc
             found.vectors[found.starts[p] : found.starts[p + 1]] = values[row, : found.n_kept[p]]
 
 
-def _digest(module: nn.Module) -> list[list[Any]]:
-    """Tells weights apart; quick, and no protection against anybody who means harm."""
-    return [[name, list(p.shape), str(torch.hash_tensor(p.detach()).item())] for name, p in module.named_parameters()]
+def digest(model: nn.Module, top_layers: int) -> str:
+    """Tells the weights below the top layers apart; quick, and no protection against anybody who means harm."""
+    lower = split(model.encoder, top_layers)[0]
+    parts = [[name, list(p.shape), str(torch.hash_tensor(p.detach()).item())] for name, p in lower.named_parameters()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -181,17 +181,19 @@ def chords(axes: Axes, pairs: pd.DataFrame, names: Sequence[str], title: str) ->
     angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
     places = dict(zip(names, np.column_stack([np.cos(angles), np.sin(angles)]), strict=True))
     most = max(pairs["phi"].abs().max(), 1e-9)
-    for row in pairs.itertuples():
-        curve = MplPath([places[row.a], (0, 0), places[row.b]], [MplPath.MOVETO, MplPath.CURVE3, MplPath.CURVE3])
-        look = {"edgecolor": BLUE} if row.phi > 0 else {"edgecolor": ORANGE, "linestyle": "--"}
-        axes.add_patch(PathPatch(curve, facecolor="none", linewidth=4 * abs(row.phi) / most, alpha=0.7, **look))
+    for one, other, phi in zip(pairs["a"], pairs["b"], pairs["phi"], strict=True):
+        ends = places[one], places[other]
+        # Drawn towards the centre: neighbours get a short bow, opposites nearly a straight line.
+        curve = MplPath([ends[0], 0.2 * sum(ends), ends[1]], [MplPath.MOVETO, MplPath.CURVE3, MplPath.CURVE3])
+        look = {"edgecolor": BLUE} if phi > 0 else {"edgecolor": ORANGE, "linestyle": "--"}
+        axes.add_patch(PathPatch(curve, facecolor="none", linewidth=4 * abs(phi) / most, alpha=0.7, **look))
     linked = {*pairs["a"], *pairs["b"]}
     for (name, (x, y)), angle in zip(places.items(), np.degrees(angles), strict=True):
         axes.text(1.04 * x, 1.04 * y, display_name(name), color="black" if name in linked else GREY, fontsize=7,
                   ha="right" if x < 0 else "left", va="center", rotation=angle + 180 * (x < 0),
                   rotation_mode="anchor")  # fmt: skip
     axes.plot(*np.array(list(places.values())).T, ".", color=GREY, markersize=4)
-    axes.set(title=title, aspect="equal", xlim=(-1.95, 1.95), ylim=(-1.95, 1.95))
+    axes.set(title=title, aspect="equal", xlim=(-1.9, 1.9), ylim=(-2, 2))
     axes.axis("off")
 
 
@@ -208,7 +210,7 @@ def tree(axes: Axes, matrix: pd.DataFrame, groups: Mapping[str, str], title: str
     joined = linkage(distances, "average", optimal_ordering=True)
     drawn = dendrogram(joined, ax=axes, orientation="left", color_threshold=0, above_threshold_color=GREY)
     leaves = matrix.index[drawn["leaves"]]
-    colours = dict(zip(dict.fromkeys(groups.values()), (BLUE, RED, PURPLE, GREY), strict=False))
+    colours = dict(zip(dict.fromkeys(groups.values()), (BLUE, RED, GREEN, GREY), strict=False))
     axes.set_yticklabels([display_name(name) for name in leaves], fontsize=7)
     for label, name in zip(axes.get_yticklabels(), leaves, strict=True):
         label.set_color(colours[groups[name]])

@@ -7,6 +7,7 @@ number of the step alone, so a run can stop anywhere and go on. Lesson 10 derive
 
 from __future__ import annotations
 
+import json
 import lzma
 import math
 import random
@@ -26,8 +27,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from viralbert_utils.data import DataError, read_table, sha256, write_whole
-from viralbert_utils.embedded import Recipe, embedded_folder
+from viralbert_utils.embedded import LAYERS, Recipe, embedded_folder, trained_layers
 from viralbert_utils.encoders import load_encoder
+from viralbert_utils.evaluation import Estimate, bootstrap
 from viralbert_utils.training import cosine_with_warmup
 
 ROWS_PER_CHECKPOINT = 10
@@ -281,7 +283,7 @@ def pretrain(
 
 
 @torch.inference_mode()
-def masked_accuracy(model: Objective, sequences: np.ndarray, mask_id: int, batch_size: int = 64) -> dict[str, Any]:
+def masked_accuracy(model: Objective, sequences: np.ndarray, mask_id: int, batch_size: int = 64) -> pd.DataFrame:
     """How often the hidden token is found in text that was not trained on, beside two answers without a network.
 
     Args:
@@ -291,11 +293,12 @@ def masked_accuracy(model: Objective, sequences: np.ndarray, mask_id: int, batch
         batch_size: Sequences at once.
 
     Returns:
-        0/1 for each token asked for, in the same order: `model`; `bigram`, the most frequent follower of the token
-        before (which is itself hidden here and there); `unigram`, the most frequent token.
+        A row for each token asked for: `sequence`, its row in `sequences`; and whether an answer is right: `model`;
+        `bigram`, the most frequent follower of the token before (which is itself hidden here and there); `unigram`,
+        the most frequent token.
     """
     bigrams = Bigrams(model.corpus.sequences, len(model.candidates))
-    found: dict[str, list[np.ndarray]] = {"model": [], "bigram": [], "unigram": []}
+    found = []
     device = model.encoder.device
     for start in range(0, len(sequences), batch_size):
         batch = sequences[start : start + batch_size].astype(np.int64)
@@ -308,18 +311,61 @@ def masked_accuracy(model: Objective, sequences: np.ndarray, mask_id: int, batch
         best = model.ids[model.logits(hidden[torch.from_numpy(chosen).to(device)]).argmax(1).cpu().numpy()]
         previous = np.roll(batch, 1, axis=1)[chosen]
         wanted = batch[chosen]
-        found["model"].append(best == wanted)
-        found["bigram"].append(bigrams.most_frequent(previous) == wanted)
-        found["unigram"].append(wanted == bigrams.unigram)
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+        right = {"model": best, "bigram": bigrams.most_frequent(previous), "unigram": bigrams.unigram}
+        rows = pd.DataFrame({name: answer == wanted for name, answer in right.items()})
+        found.append(rows.assign(sequence=start + np.nonzero(chosen)[0]))
+    return pd.concat(found, ignore_index=True)
+
+
+def accuracies(right: pd.DataFrame, n_resamples: int = 1000, seed: int = 0) -> dict[str, Estimate]:
+    """Share of right answers of each kind, with its interval.
+
+    Args:
+        right: As `masked_accuracy` returns it. Whole sequences are resampled: their tokens resemble each other.
+        n_resamples: See `evaluation.bootstrap`.
+        seed: See `evaluation.bootstrap`.
+    """
+    sequences = right.groupby("sequence")
+    hits, asked = sequences.sum(), sequences.size().to_numpy()
+    return {str(name): bootstrap(_share, hits[name].to_numpy(), asked, n_resamples=n_resamples, seed=seed)
+            for name in hits}  # fmt: skip
+
+
+def _share(hits: np.ndarray, asked: np.ndarray) -> float:
+    return float(hits.sum() / asked.sum())
 
 
 def save_layers(encoder: Any, path: Path) -> str:
-    """Write everything but the word vectors as float16 safetensors; returns the file's sha256."""
-    embeddings = encoder.get_input_embeddings().weight
-    kept = {name: p.detach().half().cpu().contiguous() for name, p in encoder.named_parameters() if p is not embeddings}
+    """Write what was trained (no word vectors, no pooler) as float16 safetensors; returns the file's sha256."""
+    kept = {name: p.detach().half().cpu().contiguous() for name, p in trained_layers(encoder)}
     write_whole(path, save(kept))
     return sha256(path)
+
+
+def recorded(folder: Path = LAYERS.parent) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """What `run` wrote about the layers that come with the project.
+
+    Args:
+        folder: Of another run.
+
+    Returns:
+        The history (see `pretrain`), and the results: `masked_accuracy` on held-out text (`model`, `bigram`, `unigram`,
+        each with `value`, `low`, `high`), `plan` (see `Plan`, and `length`) and `sources` (each with `name`, `tokens`,
+        `weight`). What was added by hand may be missing: a source's `licence`; `hardware`; `downstream`, a list of
+        measures with and without pretraining (`what`, and with intervals `untrained`, `pretrained`, `gain`).
+
+    Raises:
+        DataError: A file is missing, or a part of the results.
+    """
+    history, results = folder / "history.csv", folder / "results.json"
+    for path in (history, results):
+        if not path.is_file():
+            raise DataError(f"{path} is missing: install the project again, or give the output folder of a pretraining")
+    found = json.loads(results.read_text(encoding="utf-8"))
+    missing = {"masked_accuracy", "plan", "sources"} - set(found)
+    if missing:
+        raise DataError(f"{results} lacks {', '.join(sorted(missing))}; `viralbert pretrain` writes them")
+    return pd.read_csv(history), found
 
 
 @dataclass(frozen=True)
@@ -365,7 +411,8 @@ def run(
 
     Args:
         sources: Of the texts; the share `held_out` of each is kept for the accuracy.
-        folder: Gets `layers.safetensors` and `history.csv`; the checkpoint there lets a stopped run go on.
+        folder: Gets `layers.safetensors`, `history.csv` and `results.json` (see `recorded`); the checkpoint there
+            lets a stopped run go on.
         plan: How to train.
         length: Tokens in a sequence.
         held_out: Share of each source's texts.
@@ -388,9 +435,15 @@ def run(
     )
     save_layers(encoder, folder / "layers.safetensors")
     write_whole(folder / "history.csv", history.to_csv(index=False))
-    right = masked_accuracy(model, np.concatenate(kept), tokenizer.mask_token_id)
-    found = {name: float(hits.mean()) for name, hits in right.items()}
-    return found | {"seconds": history["seconds"].iloc[-1], "tokens_per_s": history["tokens_per_s"].median()}
+    found = accuracies(masked_accuracy(model, np.concatenate(kept), tokenizer.mask_token_id))
+    results = {
+        "masked_accuracy": {name: asdict(estimate) for name, estimate in found.items()},
+        "plan": asdict(plan) | {"length": length},
+        "sources": [{"name": Path(name).name, "tokens": packed[name].size, "weight": weights[name]} for name in packed],
+    }
+    write_whole(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    speed = {"seconds": history["seconds"].iloc[-1], "tokens_per_s": history["tokens_per_s"].median()}
+    return {name: estimate.value for name, estimate in found.items()} | speed
 
 
 def _learnt(model: nn.Module) -> dict[str, Tensor]:

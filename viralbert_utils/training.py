@@ -415,9 +415,11 @@ def _cached(
     model: nn.Module, tasks: Mapping[str, Task], top_layers: int, folder: Path, pad_id: int, limit_gib: float
 ) -> dict[str, Task]:
     found = {}
+    weights = frozen.digest(model, top_layers)
     for name, task in tasks.items():
         train, validation = (
-            frozen.cache(model, part, top_layers, folder, pad_id, limit_gib) for part in (task.train, task.validation)
+            frozen.cache(model, part, top_layers, folder, pad_id, limit_gib, weights=weights)
+            for part in (task.train, task.validation)
         )
         found[name] = replace(task, train=train, validation=validation)
     return found

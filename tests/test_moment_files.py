@@ -1,0 +1,118 @@
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from viralbert_utils import moment_files
+from viralbert_utils.data import DataError
+from viralbert_utils.moments import EmotionPeak, Found, Moment, Rejected
+from viralbert_utils.subtitles import Cue, read_subtitles
+
+LATER = Moment(1, 10.2, 27.24, 0.75, 2.1, "Кот сказал: «Дай, 5; #рублей = всё\\».",
+               [EmotionPeak("joy", 0.3, 0.8, 12.5)], ["its lines score 0.75"])  # fmt: skip
+EARLIER = Moment(2, 2.0, 6.0, 0.5, 1.0, "Слово " * 40, [], [])
+FOUND = Found([LATER, EARLIER], "2 moments", [Rejected(30, 50, 0.4, "weaker")])
+CUES = [Cue(1, 3, "рано раз два"), Cue(3, 5.98, "целиком"), Cue(5.98, 9, "тихо"), Cue(20, 40, "а б в г д е ж з и к")]
+
+
+def test_json_holds_everything(tmp_path):
+    moment_files.write_json(FOUND, tmp_path / "m.json")
+    content = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
+    assert [m["rank"] for m in content["moments"]] == [1, 2]
+    assert content["moments"][0]["emotions"] == [
+        {"name": "joy", "mean": 0.3, "peak": 0.8, "peak_s": 12.5, "russian": "радость"}]  # fmt: skip
+    assert content["rejected"] == [{"start": 30, "end": 50, "score": 0.4, "reason": "weaker"}]
+    assert content["note"] == "2 moments" and content["version"] == 1
+
+
+def test_losslesscut_reads_start_end_label_in_order(tmp_path):
+    moment_files.write_losslesscut(FOUND.moments, tmp_path / "m.csv")
+    rows = list(csv.reader((tmp_path / "m.csv").open(encoding="utf-8", newline="")))
+    assert [row[:2] for row in rows] == [["2.000", "6.000"], ["10.200", "27.240"]]
+    assert rows[1][2] == f"1. 0.75 {LATER.text}"
+    assert rows[0][2].endswith("…") and len(rows[0][2]) < 80
+
+
+def test_subtitles_of_a_clip_start_at_zero_and_hold_its_words_only(tmp_path):
+    assert moment_files.clip_cues(CUES, EARLIER) == [Cue(0, 1, "раз два"), Cue(1, 3.98, "целиком")]
+    assert moment_files.clip_cues(CUES, LATER) == [Cue(9.8, 17.04, "а б в г")]
+    paths = moment_files.write_clip_subtitles(CUES, FOUND.moments, tmp_path)
+    assert [path.name for path in paths] == ["01.srt", "02.srt"]
+    assert read_subtitles(paths[1]).cues == [Cue(0, 1, "раз два"), Cue(1, 3.98, "целиком")]
+
+
+def test_chapters_escape_what_ffmpeg_reads(tmp_path):
+    moment_files.write_chapters(FOUND.moments, tmp_path / "m.txt")
+    text = (tmp_path / "m.txt").read_text(encoding="utf-8")
+    assert text.startswith(";FFMETADATA1\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=2000\nEND=6000\n")
+    assert "title=1. 0.75 Кот сказал: «Дай, 5\\; \\#рублей \\= всё\\\\».\n" in text
+
+
+def frames(timecode: str) -> int:
+    h, m, s, f = map(int, timecode.split(":"))
+    return ((h * 60 + m) * 60 + s) * 25 + f
+
+
+def test_edl_keeps_lengths_and_puts_clips_one_after_another(tmp_path):
+    late = Moment(3, 3600.5, 3661.0, 0.4, 0, "Поздно.", [], [])
+    moment_files.write_edl([*FOUND.moments, late], tmp_path / "m.edl")
+    lines = (tmp_path / "m.edl").read_text(encoding="utf-8").splitlines()
+    assert lines[:2] == ["TITLE: Moments", "FCM: NON-DROP FRAME"]
+    events = [re.fullmatch(r"(\d{3})  AX       B     C        (\S+) (\S+) (\S+) (\S+)", line) for line in lines[2::2]]
+    times = [tuple(map(frames, event.groups()[1:])) for event in events]
+    assert [time[:2] for time in times] == [(50, 150), (255, 681), (90012, 91525)]
+    assert [time[2:] for time in times] == [(0, 100), (100, 526), (526, 2039)]
+    assert events[2][2] == "01:00:00:12"
+    for fps in (29.97, 0):
+        with pytest.raises(DataError, match="whole frame rates"):
+            moment_files.write_edl(FOUND.moments, tmp_path / "n.edl", fps)
+    assert not (tmp_path / "n.edl").exists()
+
+
+def test_otio_round_trip(tmp_path):
+    otio = pytest.importorskip("opentimelineio")
+    moment_files.write_otio(FOUND.moments, tmp_path / "m.otio", "video.mp4", 24000 / 1001)
+    clips = list(otio.adapters.read_from_file(str(tmp_path / "m.otio")).find_clips())
+    assert [clip.media_reference.target_url for clip in clips] == ["video.mp4"] * 2
+    starts = [clip.source_range.start_time.to_seconds() for clip in clips]
+    assert starts == pytest.approx([2.0, 10.2], abs=0.03)
+    assert clips[1].source_range.duration.to_seconds() == pytest.approx(17.04, abs=0.05)
+
+
+def test_missing_tools_are_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "opentimelineio", None)
+    with pytest.raises(DataError, match="pip install opentimelineio"):
+        moment_files.write_otio(FOUND.moments, tmp_path / "m.otio", "video.mp4")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DataError, match="no ffmpeg on the PATH"):
+        moment_files.cut(tmp_path / "video.mp4", FOUND.moments, tmp_path)
+
+
+def test_cut_command_seeks_before_the_input_and_encodes_anew(tmp_path):
+    command = moment_files.cut_command(tmp_path / "a b; rm.mp4", LATER, tmp_path / "01.mp4")
+    assert command[0] == "ffmpeg" and "copy" not in command
+    assert command.index("-ss") < command.index("-to") < command.index("-i")
+    assert command[command.index("-ss") + 1] == "10.200" and command[command.index("-to") + 1] == "27.240"
+    assert command[command.index("-i") + 1] == f"file:{tmp_path}/a b; rm.mp4"
+
+
+def test_cut_with_ffmpeg(tmp_path):
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None:
+        pytest.skip("ffmpeg is not installed")
+    video = tmp_path / "видео 1.mp4"
+    source = ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=25:duration=8"]
+    subprocess.run([ffmpeg, "-v", "error", *source, "-g", "250", str(video)], check=True)
+    (path,) = moment_files.cut(video, [EARLIER], tmp_path / "clips")
+    decoded = subprocess.run([ffmpeg, "-i", str(path), "-f", "null", "-"], capture_output=True, text=True, check=True)
+    assert re.findall(r"frame=\s*(\d+)", decoded.stderr)[-1] == "100"
+    assert [p.name for p in path.parent.iterdir()] == ["02.mp4"]
+    with pytest.raises(DataError, match=r"moment 1 ends at 27\.24 s"):
+        moment_files.cut(video, [LATER], tmp_path / "clips")
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(DataError, match="no video that ffmpeg can read"):
+        moment_files.cut(tmp_path / "text.mp4", [EARLIER], tmp_path / "clips")

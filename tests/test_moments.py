@@ -1,0 +1,424 @@
+import asyncio
+import dataclasses
+import itertools
+import json
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from viralbert_utils import moments
+from viralbert_utils.data import DataError
+from viralbert_utils.emotions import EMOTIONS
+from viralbert_utils.moments import Limits, Scores, Unit, Weights
+from viralbert_utils.subtitles import Cue
+
+STEADY = "Мы красим забор дальше."
+JOKE = "Кот открыл дверь и попросил зарплату!"
+
+
+def keywords(texts: list[str]) -> Scores:
+    """A scorer that knows two words."""
+    emotions = np.full((len(texts), len(EMOTIONS)), 0.02)
+    emotions[:, EMOTIONS.index("amusement")] = [0.8 if "кот" in text.lower() else 0.1 for text in texts]
+    emotions[:, EMOTIONS.index("neutral")] = 0.9
+    return Scores(np.array([0.9 if "зарплат" in text else 0.1 for text in texts]), emotions)
+
+
+def talk(lines: list[str], seconds: float = 4.0, gap: float = 0.2, start: float = 0.0) -> list[Cue]:
+    times = [round(start + k * (seconds + gap), 3) for k in range(len(lines))]
+    return [Cue(t, round(t + seconds, 3), line) for t, line in zip(times, lines, strict=True)]
+
+
+def evenly(n: int, seconds: float = 3.0, gap: float = 0.0) -> list[Unit]:
+    return [
+        Unit(k * (seconds + gap), k * (seconds + gap) + seconds, f"слово{k} дело{k}.", True, True) for k in range(n)
+    ]
+
+
+def random_scores(n: int, seed: int = 0) -> Scores:
+    rng = np.random.default_rng(seed)
+    return Scores(rng.random(n), rng.random((n, len(EMOTIONS))))
+
+
+# Units ----------------------------------------------------------------------------------------------------------------
+
+
+def test_sentences_get_their_times_by_characters():
+    cues = [Cue(0, 4, "Раз два. Три чет"), Cue(4, 8, "ыре пять шесть. Да")]
+    units = moments.split_units([cues[0], dataclasses.replace(cues[1], text="пять шесть. Да!")])
+    assert [unit.text for unit in units] == ["Раз два.", "Три чет пять шесть.", "Да!"]
+    assert [(unit.start, unit.end) for unit in units] == [(0, 2), (2.25, 6.933), (7.2, 8)]
+    assert all(unit.begins and unit.ends for unit in units)
+
+
+def test_abbreviations_do_not_end_a_sentence():
+    (unit,) = moments.split_units([Cue(0, 4, "В г. Твери живёт А. С. Петров, т. е. наш сосед.")])
+    assert unit.ends
+
+
+def test_notes_are_silence_and_a_long_silence_breaks_a_sentence():
+    cues = [Cue(0, 2, "Он сказал"), Cue(2, 5, "- [смех]"), Cue(5, 7, "[шёпотом] мне всё."), Cue(7, 8, "(аплодисменты)"),
+            Cue(8, 9, "♪ ла-ла ♪"), Cue(9, 10, "Конец (почти).")]  # fmt: skip
+    units = moments.split_units(cues)
+    assert [unit.text for unit in units] == ["Он сказал", "мне всё.", "Конец (почти)."]
+    assert [(unit.begins, unit.ends) for unit in units] == [(True, False), (False, True), (True, True)]
+    assert moments.split_units(cues[1:2]) == []
+
+
+def test_without_punctuation_pauses_cut():
+    cues = [Cue(0, 2, "ну вот мы приехали"), Cue(2.5, 4, "и сразу дождь"), Cue(4.8, 6, "а потом град")]
+    units = moments.split_units(cues)
+    assert [unit.text for unit in units] == ["ну вот мы приехали и сразу дождь", "а потом град"]
+    assert all(unit.begins and unit.ends for unit in units)
+    assert [unit.text for unit in moments.split_units([Cue(0, 9, "ну вот")])] == ["ну вот"]
+
+
+def test_one_stop_in_a_hundred_words_is_no_punctuation():
+    long = " ".join(["слово"] * 50)
+    units = moments.split_units([Cue(0, 10, long), Cue(11, 21, f"{long}.")])
+    assert [unit.start for unit in units if unit.begins] == [0, 11]
+    assert [unit.end for unit in units if unit.ends] == [10, 21]
+
+
+def test_a_video_begins_a_sentence_but_need_not_end_one():
+    units = moments.split_units([Cue(0, 4, "Раз два. Три")])
+    assert [(unit.begins, unit.ends) for unit in units] == [(True, True), (True, False)]
+
+
+def test_overlapping_cues_end_where_the_next_starts_and_equal_starts_are_joined():
+    units = moments.split_units([Cue(2, 5, "Нет."), Cue(2, 4, "Да."), Cue(0, 9, "Вывеска.")])
+    assert [(unit.start, unit.end, unit.text) for unit in units] == [
+        (0, 2, "Вывеска."), (2, 3.125, "Да."), (3.5, 5, "Нет.")]  # fmt: skip
+
+
+def test_long_pieces_are_cut_at_a_pause_a_comma_or_a_cue_edge():
+    uneven = ["раз два три четыре", "раз два три четыре", "раз два три четыре пять шесть"]
+    units = moments.split_units(talk(uneven, seconds=5, gap=0.1))
+    assert [unit.text.split()[0] for unit in units] == ["раз", "раз"]
+    assert [len(unit.text.split()) for unit in units] == [8, 6]
+    assert [(unit.begins, unit.ends) for unit in units] == [(True, False), (False, True)]
+    comma = moments.split_units([Cue(0, 16, "Сначала мы долго искали ключ от сарая, потом мы долго искали сам сарай.")])
+    assert [unit.text[-1] for unit in comma] == [",", "."]
+
+
+def test_a_single_cue_of_153_seconds_is_cut_to_the_caps():
+    text = " ".join(f"слово{k}" for k in range(400))
+    units = moments.split_units([Cue(10, 163, text)])
+    assert " ".join(unit.text for unit in units) == text
+    assert max(unit.end - unit.start for unit in units) <= 12
+    assert max(len(unit.text.split()) for unit in units) <= 30
+    found = moments.choose(units, random_scores(len(units)))
+    assert found.moments
+    assert all(15 <= m.end - m.start <= 60 for m in found.moments)
+    (word,) = moments.split_units([Cue(10, 163, "Ааа")])
+    assert word.end - word.start == 12
+
+
+@pytest.mark.parametrize("times", [(-1, 2), (3, 2), (0, float("nan")), (0, float("inf"))])
+def test_impossible_times_are_refused(times):
+    with pytest.raises(DataError, match=r"cue 'Да\.': expected 0 <= start <= end in seconds"):
+        moments.split_units([Cue(*times, "Да.")])
+
+
+TEXTS = st.lists(st.sampled_from(["да", "нет,", "кот.", "что?", "[смех]", "и", "зарплата!", "ёж", "- Ну", "«Вот»."]),
+                 min_size=1, max_size=40).map(" ".join)  # fmt: skip
+STARTS = st.integers(0, 400) | st.floats(0, 400)
+CUES = st.lists(st.builds(lambda start, length, text: Cue(start, start + length, text), STARTS,
+                          st.sampled_from([0, 0.5, 3, 9, 60, 153]), TEXTS), max_size=25)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(CUES, st.randoms(use_true_random=False), st.sampled_from([Limits(), Limits(max_overlap=0.4, n=9), Limits(5, 8)]))
+def test_whatever_comes_in_the_promises_hold(cues, random, limits):
+    units = moments.split_units(cues)
+    said = sum(len(re.findall(r"\w+", re.sub(r"\[[^]]*\]", " ", cue.text))) for cue in cues)
+    assert sum(len(re.findall(r"\w+", unit.text)) for unit in units) == said
+    assert all(unit.start <= unit.end <= unit.start + 12 + 1e-6 and len(unit.text.split()) <= 30 for unit in units)
+    assert all(a.end <= b.start for a, b in itertools.pairwise(units))
+    found = moments.find_moments(cues, keywords, limits)
+    for moment in found.moments:
+        assert limits.min_s - 1e-6 <= moment.end - moment.start <= limits.max_s + 1e-6
+        assert moment.start >= 0 and moment.end <= max(cue.end for cue in cues) + 1e-3
+        assert 0 <= moment.score <= 1
+    for a, b in itertools.combinations(found.moments, 2):
+        shared = min(a.end, b.end) - max(a.start, b.start)
+        padding = 2 * (moments.MAX_LEAD_S + moments.MAX_TAIL_S) if limits.max_overlap else 0
+        assert shared <= limits.max_overlap * min(a.end - a.start, b.end - b.start) + padding + 1e-6
+    assert found.note.startswith("no moments") is (not found.moments)
+    shuffled = list(cues)
+    random.shuffle(shuffled)
+    assert moments.find_moments(shuffled, keywords, limits) == found
+
+
+# Windows and their strength -------------------------------------------------------------------------------------------
+
+
+def test_windows_are_all_runs_of_the_right_length():
+    rng = np.random.default_rng(1)
+    ends = np.cumsum(rng.choice([0.4, 2.5, 6, 11], 120) + (gaps := rng.choice([0, 0.3, 3, 5], 120))).round(3)
+    starts = np.r_[gaps[0], ends[:-1] + gaps[1:]]
+    first, last = moments._windows(starts, ends, Limits())
+    expected = [
+        (i, j) for i in range(120) for j in range(i, 120)
+        if 15 - 1e-6 <= ends[j] - starts[i] <= 60 + 1e-6
+        and all(starts[k + 1] - ends[k] <= 4 + 1e-6 for k in range(i, j))
+    ]  # fmt: skip
+    assert list(zip(first.tolist(), last.tolist(), strict=True)) == expected
+    assert len(expected) > 100
+
+
+def test_terms_are_what_they_say():
+    units, scores = evenly(40, seconds=2.9, gap=0.3), random_scores(40)
+    first, last = moments._windows(*moments._times(units)[:2], Limits())
+    terms = moments._terms(units, scores, first, last, Weights())
+    z = (scores.viral - scores.viral.mean()) / scores.viral.std()
+    aroused = scores.emotions[:, [EMOTIONS.index(name) for name in moments.AROUSED]].max(axis=1)
+    lengths = [units[j].end - units[i].start for i, j in zip(first, last, strict=True)]
+    plain = {
+        "body": [2.9 * z[i : j + 1].sum() / length**0.3 for i, j, length in zip(first, last, lengths, strict=True)],
+        "peak": [z[i : j + 1].max() for i, j in zip(first, last, strict=True)],
+        "hook": [z[i] for i in first],
+        "emotion": [aroused[i : j + 1].mean() for i, j in zip(first, last, strict=True)],
+    }
+    for name, values in plain.items():
+        expected = getattr(Weights, name) * (np.array(values) - np.mean(values)) / np.std(values)
+        assert terms[name] == pytest.approx(expected), name
+    best = int(np.argmax(terms["length"]))
+    assert abs(lengths[best] - moments.MEDIAN_S) < 3.2
+    assert terms["length"][best] > terms["length"][0]
+
+
+def test_scores_without_information_give_lengths_of_human_cuts():
+    human = np.random.default_rng(0).lognormal(np.log(moments.MEDIAN_S), moments.SIGMA, 9000)
+    human = human[(human >= 15) & (human <= 60)]
+
+    def distance(weights: Weights) -> float:
+        found = [
+            moments.choose(evenly(200, 2.7, 0.3), random_scores(200, s), weights=weights).moments for s in range(40)
+        ]
+        lengths = [m.end - m.start for few in found for m in few]
+        return float(np.abs(np.quantile(lengths, levels) - np.quantile(human, levels)).mean())
+
+    levels = [0.1, 0.25, 0.5, 0.75, 0.9]
+    assert distance(Weights()) < 2.5
+    assert distance(Weights(power=1)) > 5
+    assert distance(Weights(power=0, length=0)) > 5
+
+
+CASES = {
+    "mid_start": lambda u: dataclasses.replace(u, begins=False),
+    "back_reference": lambda u: dataclasses.replace(u, text="Поэтому " + u.text),
+    "boilerplate": lambda u: dataclasses.replace(u, text="Подписывайтесь! " + u.text),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_penalties_weaken_and_are_named(name):
+    units = evenly(6)
+    scores, limits = random_scores(6), Limits(18, 18)
+    (clean,) = moments.choose(units, scores, limits).moments
+    (worse,) = moments.choose([CASES[name](units[0]), *units[1:]], scores, limits).moments
+    assert worse.strength == pytest.approx(clean.strength - getattr(Weights, name))
+    assert f"against it: {moments._PENALTIES[name]}" in worse.reasons
+    assert not any("against it" in reason for reason in clean.reasons)
+    (off,) = moments.choose([CASES[name](units[0]), *units[1:]], scores, limits, Weights(**{name: 0})).moments
+    assert off.strength == pytest.approx(clean.strength)
+
+
+def test_an_answer_wants_its_question_and_an_end_its_sentence():
+    units = [Unit(1.5, 2.5, "Почему?", True, True), *evenly(7)[1:]]
+    units[-1] = dataclasses.replace(units[-1], ends=False)
+    (moment,) = moments.choose(units, random_scores(7), Limits(18, 18)).moments
+    assert {r for r in moment.reasons if "against" in r} == {
+        "against it: ends in mid-sentence", "against it: the question before it is left out"}  # fmt: skip
+
+
+@pytest.mark.parametrize("word", ["Это", "«Он", "поэтому", "И", "Которые", "то есть", "Её"])
+def test_back_references(word):
+    assert moments._BACK_REFERENCE.match(f"{word} было давно.")
+
+
+@pytest.mark.parametrize(
+    "text", ["Егоза пришла.", "Этаж горел.", "Навсегда.", "Аист летел.", "Вотчина князя.", "Иней."]
+)
+def test_words_that_only_begin_like_one(text):
+    assert not moments._BACK_REFERENCE.match(text)
+
+
+# The choice -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_strong_stretch_is_found_on_its_sentences():
+    hot = ["Однажды случилось вот что.", "Наш сосед не получил зарплату.", "А его кот получил зарплату!",
+           "Кот сказал, что зарплата теперь его.", "Сосед просил зарплату у кота."]  # fmt: skip
+    steady = [f"{STEADY[:-1]} номер {k}." for k in range(40)]
+    asked: list[list[str]] = []
+    found = moments.find_moments(
+        talk(steady[:20] + hot + steady[20:]), lambda texts: asked.append(texts) or keywords(texts)
+    )
+    assert [len(texts) for texts in asked] == [45]
+    best = found.moments[0]
+    assert "Кот сказал" in best.text and best.start < 21 * 4.2 + 0.2 and best.end > 24 * 4.2
+    assert best.score == pytest.approx(
+        np.mean([0.9 if "зарплат" in s else 0.1 for s in re.split(r"(?<=[.!])\s", best.text)])
+    )
+    assert "it begins and ends on a sentence" in best.reasons
+    assert [m.rank for m in found.moments] == list(range(1, len(found.moments) + 1))
+    strengths = [m.strength for m in found.moments]
+    assert strengths == sorted(strengths, reverse=True)
+
+
+def test_the_first_of_ten_are_the_best_of_fewer():
+    units, scores = evenly(400), random_scores(400)
+    ten = moments.choose(units, scores, Limits(n=10)).moments
+    assert moments.choose(units, scores, Limits(n=4)).moments == ten[:4]
+    assert len(moments.choose(units, scores).moments) == 10  # 20 minutes, one in two
+    assert len(moments.choose(evenly(40), random_scores(40)).moments) <= 4
+    assert len(moments.choose(evenly(2000), random_scores(2000)).moments) == 12
+
+
+def test_greedy_takes_the_strongest_window_of_all():
+    units, scores = evenly(60), random_scores(60)
+    first, last = moments._windows(*moments._times(units)[:2], Limits())
+    strengths = np.sum(list(moments._terms(units, scores, first, last, Weights()).values()), axis=0)
+    found = moments.choose(units, scores)
+    assert found.moments[0].strength == pytest.approx(strengths.max())
+    text = " ".join(unit.text for unit in units[first[strengths.argmax()] : last[strengths.argmax()] + 1])
+    assert found.moments[0].text == text
+
+
+def test_overlap_can_be_allowed():
+    found = moments.choose(evenly(100), random_scores(100), Limits(max_overlap=0.8, n=8)).moments
+    shares = [(min(a.end, b.end) - max(a.start, b.start)) / min(a.end - a.start, b.end - b.start)
+              for a, b in itertools.combinations(found, 2)]  # fmt: skip
+    assert 0.5 < max(shares) <= 0.8 + 1e-6
+
+
+def test_a_joke_told_twice_comes_once():
+    joke = [f"{JOKE[:-1]} номер {word}!" for word in ("один", "два", "три", "четыре", "пять", "шесть")]
+    fill = [f"{STEADY[:-1]} доска {k}, гвоздь {k}." for k in range(30)]
+    cues = talk(fill[:10] + joke + fill[10:20] + joke + fill[20:])
+    found = moments.find_moments(cues, keywords)
+    assert sum("зарплату номер три" in m.text for m in found.moments) == 1
+    assert any(r.reason == "repeats moment 1, which is stronger" for r in found.rejected)
+
+
+def test_rejected_windows_say_why():
+    found = moments.choose(evenly(400), random_scores(400), Limits(n=3, min_score=0.4))
+    reasons = [r.reason for r in found.rejected]
+    assert sum(r == "weaker than the 3 moments that were wanted" for r in reasons) == moments.N_NEXT
+    assert "scores below min_score = 0.4" in reasons
+    assert any(r.startswith("overlaps moment") for r in reasons)
+    for other in (r for r in found.rejected if r.reason.startswith("overlaps moment 1")):
+        assert min(found.moments[0].end, other.end) > max(found.moments[0].start, other.start)
+    assert all(m.score >= 0.4 for m in found.moments)
+
+
+def test_empty_results_explain_themselves():
+    assert moments.find_moments([], keywords).note.startswith("no moments: none of 0 cues holds speech")
+    assert "notes like" in moments.find_moments([Cue(0, 2, "[музыка]")], keywords).note
+    lone = moments.find_moments([Cue(5, 5.5, "Стоп!"), Cue(69.5, 72, "Дальше тишина.")], keywords)
+    assert lone.moments == []
+    assert lone.note == (
+        "no moments: no run of sentences lasts 15-60 s (the longest without a pause over 4 s lasts 2.5 s)"
+    )
+    low = moments.choose(evenly(20), Scores(np.full(20, 0.2), np.zeros((20, 28))), Limits(min_score=0.5))
+    assert low.moments == [] and re.fullmatch(
+        r"no moments: the best of \d+ windows scores 0.20, below min_score", low.note
+    )
+    assert moments.choose([], Scores(np.zeros(0), np.zeros((0, 28)))).moments == []
+
+
+def test_equal_scores_still_give_moments_without_warnings():
+    with np.errstate(all="raise"):
+        found = moments.choose(evenly(100), Scores(np.full(100, 0.3), np.zeros((100, 28))))
+    assert len(found.moments) == 4
+
+
+def test_padding_takes_half_of_the_silence_at_most_and_never_breaks_the_limit():
+    def best(gap: float, limits: Limits) -> moments.Moment:
+        units = evenly(15, seconds=4, gap=gap)
+        viral = np.array([0.1] * 5 + [0.9] * 5 + [0.1] * 5)
+        return moments.choose(units, Scores(viral, np.zeros((15, 28))), limits, Weights(length=0)).moments[0]
+
+    tight = best(0.2, Limits(20, 21))
+    assert (tight.start, tight.end) == (5 * 4.2 - 0.1, 10 * 4.2 - 0.2 + 0.1)
+    wide = best(2.0, Limits(20, 29))
+    assert (wide.start, wide.end) == (5 * 6 - 0.35, 10 * 6 - 2 + 0.45)
+    full = best(2.0, Limits(20, 28.5))
+    assert (full.start, full.end) == (5 * 6 - 0.35, 10 * 6 - 2 + 0.15)
+
+
+def test_calibration_changes_the_score_and_not_the_order():
+    units, scores = evenly(200), random_scores(200)
+    plain = moments.choose(units, scores).moments
+    halved = moments.choose(units, scores, calibrate=lambda p: p / 2).moments
+    assert [m.start for m in halved] == [m.start for m in plain]
+    assert [m.score for m in halved] == pytest.approx([m.score / 2 for m in plain])
+    with pytest.raises(DataError, match="the calibration must hold probabilities"):
+        moments.choose(units, scores, calibrate=lambda p: p + 1)
+    with pytest.raises(DataError, match="the calibration must have the shape"):
+        moments.choose(units, scores, calibrate=lambda p: p[:3])
+
+
+def test_scores_that_do_not_fit_are_refused():
+    units = evenly(10)
+    with pytest.raises(DataError, match=r"the scorer's viral must have the shape \(10,\), found \(9,\)"):
+        moments.choose(units, random_scores(9))
+    with pytest.raises(DataError, match=r"the scorer's emotions must have the shape \(10, 2\), found \(10, 28\)"):
+        moments.choose(units, dataclasses.replace(random_scores(10), names=("joy", "fear")))
+    for bad in (np.nan, 1.5, -0.1):
+        scores = random_scores(10)
+        scores.viral[3] = bad
+        with pytest.raises(DataError, match="the scorer's viral must hold probabilities"):
+            moments.choose(units, scores)
+    with pytest.raises(DataError, match="expected 0 < min_s <= max_s"):
+        Limits(min_s=30, max_s=20)
+
+
+def test_emotions_with_their_peaks():
+    units, emotions = evenly(6), np.zeros((6, len(EMOTIONS)))
+    emotions[:, EMOTIONS.index("neutral")] = 0.9
+    emotions[4, EMOTIONS.index("joy")] = 0.8
+    emotions[2:, EMOTIONS.index("fear")] = 0.45
+    scores = Scores(np.full(6, 0.5), emotions)
+    (moment,) = moments.choose(units, scores, Limits(18, 18)).moments
+    assert moment.emotions == [moments.EmotionPeak("joy", pytest.approx(0.8 / 6), 0.8, 13.5)]
+    assert "joy · радость reaches 0.80 at 13.5 s" in moment.reasons
+    assert json.loads(json.dumps(dataclasses.asdict(moment)))["emotions"][0]["peak_s"] == 13.5
+    thresholds = np.where(np.array(EMOTIONS) == "fear", 0.4, 0.9)
+    (moment,) = moments.choose(units, dataclasses.replace(scores, thresholds=thresholds), Limits(18, 18)).moments
+    assert [peak.name for peak in moment.emotions] == ["fear"]
+    (moment,) = moments.choose(units, dataclasses.replace(scores, thresholds=0.4), Limits(18, 18)).moments
+    assert [peak.name for peak in moment.emotions] == ["fear", "joy"]  # 0.30 and 0.13 on average
+
+
+# Around it ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_call_of_viralbert_v2():
+    cues = [{"text": line, "start": k * 4.0, "end": k * 4.0 + 3.9} for k, line in enumerate([STEADY] * 8 + [JOKE] * 6)]
+    found = asyncio.run(moments.find_viral_moments_from_subtitles(cues, keywords, limits=Limits(n=1)))
+    (moment,) = found
+    assert {"start", "end", "score", "emotions"} < set(moment)
+    assert moment["emotions"] == ["amusement"]
+    assert "зарплату" in moment["text"] and 15 <= moment["end"] - moment["start"] <= 60
+
+
+def test_two_hours_take_less_than_a_second():
+    units, scores = evenly(2400, seconds=2.8, gap=0.2), random_scores(2400)
+    begun = time.process_time()  # not the clock on the wall: the machine may have other work
+    found = moments.choose(units, scores)
+    assert time.process_time() - begun < 1
+    assert len(found.moments) == 12
+
+
+def test_no_model_library_is_needed():
+    code = "import sys, viralbert_utils.moments; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
