@@ -14,8 +14,8 @@ from viralbert_utils.training import Encoded, Settings, Stage, Task, fit, fit_st
 SIZES = {"vocab_size": 60, "max_position_embeddings": 40}
 LAYERS = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 HEADS = {
-    "virality": models.Head(("viral",), (8, 4), (0.3, 0.2)),
-    "emotions": models.Head(("a", "b", "c"), (8,), (0.3,)),
+    "virality": models.Head(("viral",), (32, 16), (0.1, 0.1)),
+    "emotions": models.Head(("a", "b", "c"), (32,), (0.1,)),
 }
 QUICK = Settings(epochs=2, batch_size=16, learning_rate=3e-3, head_factor=3, warmup=0.1, surgery="pcgrad")
 STAGES = (
@@ -57,7 +57,7 @@ def make_tasks(n_virality: int = 40, n_emotions: int = 120) -> dict[str, Task]:
 
     bce = losses.binary_cross_entropy()
     return {
-        "virality": Task(make_texts(n_virality, 1, 0), make_texts(30, 1, 1), bce, auc),
+        "virality": Task(make_texts(n_virality, 1, 0), make_texts(120, 1, 1), bce, auc),
         "emotions": Task(make_texts(n_emotions, 3, 2), make_texts(60, 3, 3), bce, auc),
     }
 

@@ -32,7 +32,7 @@ def test_a_value_that_was_not_recorded_stops_the_report():
     with pytest.raises(CourseError, match=r"01, cell 3: the prose names 'f2', which was not recorded; recorded: f1"):
         site.fill_in("{glue:text}`f2`", RECORDS, "01, cell 3")
     with pytest.raises(CourseError, match="is not of the form"):
-        site.fill_in("{glue:text}`n-a`", RECORDS, "here")
+        site.fill_in("{glue:text}`n a`", RECORDS, "here")
     with pytest.raises(CourseError, match="'n' cannot be shown as 'zz'"):
         site.fill_in("{glue:text}`n:zz`", RECORDS, "here")
     with pytest.raises(CourseError, match=r"'m\.f1\.median'"):

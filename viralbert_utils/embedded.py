@@ -192,7 +192,7 @@ def look_at_neighbours(model: Any, seed: int, offsets: tuple[int, ...] = (-1, 1,
     A masked model first has to find out that the words next to a gap matter, and from random weights that alone takes
     most of a small budget (lesson 10). Positions are written as points on circles of many speeds (Vaswani et al. 2017),
     in a subspace as wide as a head; turning the circles by `d` steps takes position `t` to `t + d`, so a head whose
-    queries are turned and whose keys are not looks `d` tokens away. All of it goes on learning.
+    queries are turned and whose keys are not leans to what stands `d` tokens away. All of it goes on learning.
 
     Args:
         model: A BERT whose heads are of even size; changed in place.
