@@ -214,5 +214,5 @@ def test_rare_classes_cannot_show_that_they_avoid_each_other(emotion_pairs):
 
 
 def test_labels_form_the_groups_of_goemotions(emotion_pairs):
-    assert emotion_pairs["groups"]["labels"]["gap"] > 0
-    assert emotion_pairs["groups"]["labels"]["p"] < 0.1
+    assert emotion_pairs["groups.labels"]["gap"] > 0
+    assert emotion_pairs["groups.labels"]["p"] < 0.1
