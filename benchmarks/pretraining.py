@@ -176,13 +176,13 @@ def load_tasks(source: str) -> dict[str, tuple[dict, dict]]:
 def downstream(source: str, n_seeds: int, target: Path | None) -> None:
     """Pretrained against untrained layers: frozen under a linear head, and fine-tuned with the same budget."""
     tasks = load_tasks(source)
-    folders = {"random": str(embedded_folder(Recipe(pretrained=False))), "pretrained": str(embedded_folder())}
+    folders = {"untrained": str(embedded_folder(Recipe(pretrained=False))), "pretrained": str(embedded_folder())}
     results = []
     rows, hot = tasks["emotions"]
     outputs = {}
     for name, folder in folders.items():
         tokenizer, encoder = encoders.load_encoder(folder)
-        if name == "random":
+        if name == "untrained":
             words = encoders.load_encoder(str(embedded_folder(Recipe(n_layers=0, pretrained=False))))[1]
             outputs["word vectors"] = frozen(tokenizer, words, rows)
         outputs[name] = frozen(tokenizer, encoder, rows)
@@ -216,9 +216,9 @@ def compare(what: str, runs: dict[str, list], hot: dict[str, np.ndarray], result
     ):
         over_runs = evaluation.mean_over_runs(metric)
         own = {name: evaluation.bootstrap(over_runs, hot["test"], values) for name, values in found.items()}
-        gain = evaluation.bootstrap(evaluation.gain(over_runs), hot["test"], found["random"], found["pretrained"])
+        gain = evaluation.bootstrap(evaluation.gain(over_runs), hot["test"], found["untrained"], found["pretrained"])
         line = ", ".join(f"{name} {value}" for name, value in own.items())
-        print(f"{what}, {measure}: {line}; gain over random {gain}", flush=True)
+        print(f"{what}, {measure}: {line}; gain over untrained {gain}", flush=True)
         if "word vectors" in found:
             both = found["word vectors"], found["pretrained"]
             print("  over word vectors:", evaluation.bootstrap(evaluation.gain(over_runs), hot["test"], *both))
