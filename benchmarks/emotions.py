@@ -68,7 +68,9 @@ def train(
     loss = losses.binary_cross_entropy(losses.positive_weights(hot["train"], "power"))
 
     def figures(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-        return {"roc_auc": evaluation.mean_roc_auc(labels.numpy(), logits.numpy())}
+        truth, p = labels.numpy().astype(int), logits.sigmoid().numpy()
+        decided = thresholds.cross_fit(truth, p, thresholds.shrunk)
+        return {"roc_auc": evaluation.mean_roc_auc(truth, p), "macro_f1": evaluation.macro_f1(truth, decided)}
 
     start = time.perf_counter()
     pad_id = tokenizer.pad_token_id
