@@ -216,3 +216,74 @@ def test_rare_classes_cannot_show_that_they_avoid_each_other(emotion_pairs):
 def test_labels_form_the_groups_of_goemotions(emotion_pairs):
     assert emotion_pairs["groups.labels"]["gap"] > 0
     assert emotion_pairs["groups.labels"]["p"] < 0.1
+
+
+@pytest.fixture(scope="module")
+def viral_moments(smoke):
+    return smoke["06_viral_moments"].records
+
+
+def test_calibrated_virality_beats_the_rate_for_all(viral_moments):
+    """A random model has a ROC AUC of 0.5; who says yes to everyone has the F1 of the second figure."""
+    assert viral_moments["brier"]["calibrated"] < viral_moments["brier"]["the_rate_for_all"] - 0.01
+    assert viral_moments["roc_auc"]["low"] > 0.5
+    assert viral_moments["f1"]["tuned"] > viral_moments["f1"]["all_viral"]
+    assert viral_moments["saved.difference"] < 1e-5
+    assert "position 1: expected a text" in viral_moments["refusal"]
+
+
+def test_a_damaged_file_comes_back(viral_moments):
+    assert viral_moments["damaged"]["repairs"] >= 5
+    assert viral_moments["damaged"]["same"] > 0.98
+
+
+def test_lines_of_gold_moments_score_higher(viral_moments):
+    assert viral_moments["units.model"]["low"] > 0.55
+    assert viral_moments["units.model"]["value"] > viral_moments["units.words"]["value"]
+
+
+def test_lengths_are_those_of_people_and_kept(viral_moments):
+    lengths = viral_moments["lengths"]
+    assert lengths["mean"] < 22 < 33 < lengths["sum"]
+    assert abs(lengths["weights"] - lengths["cuts"]) < 5
+    assert viral_moments["kept_lengths"] is True
+
+
+def test_moments_beat_chance(viral_moments):
+    """The row "shuffled", one of those that `chance` is the best of, is a random model; "no model" a constant one."""
+    assert viral_moments["moments.map"]["value"] > 1.5 * viral_moments["chance.map"]
+    assert viral_moments["moments.recall"]["value"] > 1.5 * viral_moments["chance.recall"]
+    assert viral_moments["ablation.no_model"]["value"] < -0.1
+    assert viral_moments["moments.edges"]["value"] > 0.8
+    assert viral_moments["sure"]["chance"] >= 3
+    assert viral_moments["exercise.iou"] == pytest.approx(0.6)
+    assert viral_moments["exercise.power"] == pytest.approx(0.585, abs=1e-3)
+
+
+def test_the_verdict_names_as_many_metrics_as_are_sure(viral_moments):
+    for rivals, n_sure in viral_moments["sure"].items():
+        verdict = viral_moments["verdict"][rivals]
+        assert verdict.startswith("in all 6 metrics") == (n_sure == 6)
+        assert verdict.startswith("in nothing") == (n_sure == 0)
+
+
+def test_every_gold_moment_is_accounted_for(viral_moments):
+    kinds = sum(value for name, value in viral_moments.items() if name.startswith("kinds."))
+    assert kinds == viral_moments["n_gold"] == 25
+    assert viral_moments["kinds.found"] > 8
+
+
+def test_files_and_the_call_of_version_2(viral_moments):
+    assert viral_moments["written"]["files"] >= 5
+    assert 0 <= viral_moments["written"]["clip_starts"] < 0.5
+    assert viral_moments["v2.same_place"] > 0.8
+
+
+def test_committed_report_of_the_moments():
+    """The sample run: better than every row that knows nothing, the model's own scores dealt out at random included."""
+    metrics = json.loads((ROOT / "reports" / "metrics.json").read_text(encoding="utf-8"))
+    records = metrics["06_viral_moments"]
+    assert records["moments.ap50"]["low"] > records["chance.ap50"]
+    assert records["moments.map"]["low"] > records["chance.map"]
+    assert records["sure"]["chance"] >= 4
+    assert records["sure"]["shuffled"] >= 3

@@ -32,6 +32,7 @@ REASONS = {
     "natasha": "carries the word vectors of the embedded encoder",
     "nbformat": "reads recorded values from executed notebooks",
     "numpy": "arrays",
+    "opentimelineio": "moments as a timeline for video editors",
     "pandas": "tables",
     "pandas-stubs": "types of pandas",
     "papermill": "runs notebooks headlessly with parameters",

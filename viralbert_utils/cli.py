@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import itertools
+import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from viralbert_utils.course import CourseError, Run, device, run
-from viralbert_utils.data import ROOT, DataError
+from viralbert_utils.data import FORMATS, ROOT, DataError, read_table
+
+if TYPE_CHECKING:
+    from viralbert_utils.moments import Moment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,6 +61,26 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--steps", type=int, default=7000)
     command.add_argument("--bf16", action="store_true", help="bfloat16: faster where the processor has it")
     command.set_defaults(function=_pretrain)
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument("--model", default=str(ROOT / "runs/sample/viralbert"), metavar="FOLDER",
+                       help="as lesson 06 leaves it; default: that of the sample run")  # fmt: skip
+    model.add_argument("--bf16", action="store_true", help="bfloat16: faster where the processor has it")
+    command = commands.add_parser("predict", parents=[model], help="virality and emotions of texts, as JSON lines")
+    command.add_argument("texts", nargs="*", metavar="TEXT")
+    command.add_argument("--file", default="", help="a text a line; or a CSV, Parquet or JSONL table with a column "
+                         "text; - reads lines from the standard input")  # fmt: skip
+    command.set_defaults(function=_predict)
+    command = commands.add_parser("moments", parents=[model], help="where in a video are the moments: from subtitles")
+    command.add_argument("files", nargs="+", metavar="FILE", type=Path,
+                         help="subtitle files, or folders of them (there: all but .json)")  # fmt: skip
+    command.add_argument("-o", "--output", required=True, type=Path, help="gets a folder for each file")
+    command.add_argument("--min", type=float, default=15, metavar="S", help="least length of a moment in seconds")
+    command.add_argument("--max", type=float, default=60, metavar="S", help="greatest length in seconds")
+    command.add_argument("--count", type=int, help="how many at most; without it the video's length decides")
+    command.add_argument("--fps", type=float, default=25, help="frames a second of the video, for the edit list")
+    command.add_argument("--otio", action="store_true", help="an OpenTimelineIO timeline, too")
+    command.add_argument("--video", type=Path, help="cut the moments out of it with ffmpeg (one subtitle file only)")
+    command.set_defaults(function=_moments)
     command = commands.add_parser("check-env", help="what is installed, what is missing, which device")
     command.set_defaults(function=_check_environment)
     command = commands.add_parser("translate", help="English texts to Russian with a Marian model, resumable")
@@ -105,6 +133,110 @@ def _pretrain(options: argparse.Namespace) -> None:
     sources = [pretraining.Source.parse(text) for text in options.source]
     found = pretraining.run(sources, Path(options.output), plan)
     print(", ".join(f"{name} {value:.4g}" for name, value in found.items()))
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from viralbert_utils.predictor import ViralBERT
+
+    if bool(options.texts) == bool(options.file):
+        raise DataError("expected texts or --file, found both or neither: viralbert predict 'Кот сам открыл дверь.'")
+    # The answer lags behind by a window of texts; tee keeps them meanwhile.
+    texts, shown = itertools.tee(options.texts or _lines(options.file))
+    model = ViralBERT.load(options.model, bf16=options.bf16)
+    try:
+        for text, found in zip(shown, model.predict_iter(texts), strict=True):
+            line = json.dumps({"text": text} | found.as_dict(), ensure_ascii=False)
+            print(line.encode("utf-8", "replace").decode("utf-8"))  # half a surrogate pair cannot be printed
+        sys.stdout.flush()
+    except BrokenPipeError:  # "| head" has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _lines(file: str) -> Iterator[str]:
+    """The texts of a file, line by line where it can be."""
+    path = Path(file).expanduser()
+    if file != "-" and path.suffix in FORMATS:
+        table = read_table(path)
+        if "text" not in table:
+            raise DataError(f"{file}: no column 'text'; found {', '.join(map(str, table.columns))}")
+        yield from table["text"]
+        return
+    number = 0
+    try:
+        with nullcontext(sys.stdin) if file == "-" else path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):  # noqa: B007
+                yield line.rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} could not be read after line {number}, expected text in UTF-8: {error}") from None
+
+
+def _moments(options: argparse.Namespace) -> int:
+    from viralbert_utils import moment_files
+    from viralbert_utils.moments import Limits, find_moments
+    from viralbert_utils.predictor import ViralBERT
+    from viralbert_utils.subtitles import read_subtitles
+
+    limits = Limits(options.min, options.max, n=options.count)
+    paths = list(dict.fromkeys(itertools.chain.from_iterable(map(_subtitle_files, options.files))))
+    if options.video and len(paths) != 1:
+        raise DataError(f"--video belongs to one subtitle file, found {len(paths)}; call once for each video")
+    model = ViralBERT.load(options.model, bf16=options.bf16)
+    n_failed = 0
+    for path, name in zip(paths, _own_names(paths), strict=True):
+        folder = options.output / name
+        try:
+            read = read_subtitles(path)
+            found = find_moments(read.cues, model.scores, limits)
+            video = str(options.video or "")
+            moment_files.write_all(found, read.cues, folder, options.fps, video, options.otio)
+            if options.video:
+                moment_files.cut(options.video, found.moments, folder / "clips")
+        except (DataError, OSError) as error:
+            n_failed += 1
+            print(f"viralbert: {'' if str(path) in str(error) else f'{path}: '}{error}", file=sys.stderr)
+            continue
+        print(f"{path} -> {folder}: {found.note}")
+        for repair in read.repairs:
+            print(f"  repaired: {repair}")
+        print(*_moment_rows(found.moments), sep="\n")
+    if n_failed:
+        print(f"viralbert: {n_failed} of {len(paths)} files failed, the others are written", file=sys.stderr)
+    return 1 if n_failed else 0
+
+
+def _subtitle_files(path: Path) -> list[Path]:
+    """The file, or those of a folder, without .json: most files of that kind hold anything but subtitles."""
+    from viralbert_utils.subtitles import SUFFIXES
+
+    if not path.is_dir():
+        return [path]
+    suffixes = set(SUFFIXES) - {".json"}
+    # A folder without any stays in the list, to be named like a file that cannot be read.
+    return sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes) or [path]
+
+
+def _own_names(paths: Sequence[Path]) -> list[str]:
+    """A folder name for each file: its stem, with a number where that is taken (upper and lower case may be one)."""
+    names: list[str] = []
+    for path in paths:
+        options = itertools.chain([path.stem], (f"{path.stem}-{number}" for number in itertools.count(2)))
+        taken = {name.lower() for name in names}
+        names.append(next(name for name in options if name.lower() not in taken))
+    return names
+
+
+def _moment_rows(moments: Sequence[Moment]) -> Iterator[str]:
+    """Rank, start, end, score and reasons, as wide as the terminal."""
+    width = max(shutil.get_terminal_size((120, 24)).columns - 36, 20)
+    if moments:
+        yield f"{'rank':>6}  {'start':>9}  {'end':>9}  score  why"
+    for m in moments:
+        tenths = (round(10 * time) for time in (m.start, m.end))
+        times = (f"{t // 36000}:{t // 600 % 60:02d}:{t // 10 % 60:02d}.{t % 10}" for t in tenths)
+        # The first reason repeats the score, the second and third quote lines: what is short goes first.
+        why = textwrap.shorten("; ".join([*m.reasons[3:], *m.reasons[1:2]]), width, placeholder=" …")
+        yield "  ".join([f"{m.rank:>6}", *(f"{time:>9}" for time in times), f"{m.score:5.2f}", why])
 
 
 def _check_environment(options: argparse.Namespace) -> int:

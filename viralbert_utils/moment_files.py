@@ -26,6 +26,36 @@ from viralbert_utils.subtitles import Cue, write_subtitles
 MIN_CUE_S = 0.05  # what is left of a cue at the edge of a clip is dropped below this
 
 
+def write_all(found: Found, cues: Sequence[Cue], folder: Path, fps: float = 25, video: str = "",
+              otio: bool = False) -> None:  # fmt: skip
+    """Every file of a video's moments: `moments.json`, `.csv`, `.edl`, `chapters.txt`, `clips/<rank>.srt`.
+
+    Clips that an earlier call left in the folder go: it may have found more.
+
+    Args:
+        found: To write.
+        cues: Of the whole video, for the clips' subtitles.
+        folder: Made if missing.
+        fps: Frames a second of the video.
+        video: Its path or URL, for `moments.otio`.
+        otio: Whether to write that; at a frame rate that an EDL cannot hold it takes the EDL's place.
+
+    Raises:
+        DataError: As `write_edl` and `write_otio`; the other files are written then.
+    """
+    clips = folder / "clips"
+    for old in (*clips.glob("[0-9][0-9].srt"), *clips.glob("[0-9][0-9].mp4")):
+        old.unlink()
+    write_json(found, folder / "moments.json")
+    write_losslesscut(found.moments, folder / "moments.csv")
+    write_chapters(found.moments, folder / "chapters.txt")
+    write_clip_subtitles(cues, found.moments, clips)
+    if otio:
+        write_otio(found.moments, folder / "moments.otio", video, fps)
+    if not otio or fps == int(fps):
+        write_edl(found.moments, folder / "moments.edl", fps)
+
+
 def write_json(found: Found, path: Path) -> None:
     """Everything that `moments.choose` found, times in seconds, with the Russian names of the emotions beside."""
     content: dict[str, Any] = {"format": "viralbert-moments", "version": 1, **asdict(found)}
@@ -76,7 +106,7 @@ def write_chapters(moments: Sequence[Moment], path: Path) -> None:
     write_whole(path, ";FFMETADATA1\n" + "".join(blocks))
 
 
-def write_edl(moments: Sequence[Moment], path: Path, fps: int = 25, title: str = "Moments") -> None:
+def write_edl(moments: Sequence[Moment], path: Path, fps: float = 25, title: str = "Moments") -> None:
     """CMX 3600 edit decision list: the moments in the order of the video, one after another.
 
     Raises:
