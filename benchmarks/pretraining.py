@@ -121,10 +121,23 @@ def _fit_head(features: dict[str, Tensor], labels: dict[str, np.ndarray], penalt
         return {name: (x[name] @ weights + bias).sigmoid().numpy() for name in x if name != "train"}
 
 
-def frozen(tokenizer: object, encoder: object, rows: dict, pooling: str = "mean") -> dict[str, np.ndarray]:
-    """Probabilities of the 28 emotions by a linear head over an encoder that stays as it is."""
+@torch.inference_mode()
+def layer_means(encoder: object, rows: list[list[int]]) -> Tensor:
+    """Means over the tokens after the word vectors and after each layer, side by side `(n_texts, layers x size)`."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    parts = []
+    for start in range(0, len(rows), 256):
+        ids, mask = encoders.pad([rows[i] for i in order[start : start + 256]], 0)
+        layers = encoder(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+        parts.append(encoders.pool(torch.cat(layers, -1), mask, "mean"))
+    return torch.cat(parts)[torch.argsort(torch.tensor(order))]
+
+
+def frozen(tokenizer: object, encoder: object, rows: dict, all_layers: bool = False) -> dict[str, np.ndarray]:
+    """Probabilities of the 28 emotions by a linear head over an encoder that stays as it is: its last layer or all."""
     encoded = {n: encoders.encode(tokenizer, list(table["text"]), task.MAX_LENGTH) for n, table in rows.items()}
-    features = {n: models.text_vectors(encoder, part, 0, pooling) for n, part in encoded.items()}
+    read = layer_means if all_layers else (lambda own, part: models.text_vectors(own, part, 0, "mean"))
+    features = {n: read(encoder, part) for n, part in encoded.items()}
     return linear_head(features, {n: emotions.multi_hot(table["labels"]) for n, table in rows.items()})
 
 
@@ -183,18 +196,17 @@ def load_tasks(source: str) -> dict[str, tuple[dict, dict]]:
 
 def downstream(source: str, n_seeds: int, target: Path | None) -> None:
     """Pretrained against untrained layers: frozen under a linear head, and fine-tuned with the same budget."""
-    tasks = load_tasks(source)
     folders = {"untrained": str(embedded_folder(Recipe(pretrained=False))), "pretrained": str(embedded_folder())}
-    results = []
-    rows, hot = tasks["emotions"]
-    outputs = {}
-    for name, folder in folders.items():
-        tokenizer, encoder = encoders.load_encoder(folder)
-        if name == "untrained":
-            words = encoders.load_encoder(str(embedded_folder(Recipe(n_layers=0, pretrained=False))))[1]
-            outputs["word vectors"] = frozen(tokenizer, words, rows)
-        outputs[name] = frozen(tokenizer, encoder, rows)
-    compare("emotions, frozen", {name: [found] for name, found in outputs.items()}, hot, results)
+    results: list[dict] = []
+    rows = task.load_rows(source)
+    hot = {name: emotions.multi_hot(table["labels"]) for name, table in rows.items()}
+    words = encoders.load_encoder(str(embedded_folder(Recipe(n_layers=0, pretrained=False))))
+    for what, all_layers in (("last layer", False), ("all layers", True)):
+        outputs = {"word vectors": [frozen(*words, rows)]}
+        for name, folder in folders.items():
+            outputs[name] = [frozen(*encoders.load_encoder(folder), rows, all_layers)]
+        compare(f"emotions, frozen, {what}", outputs, hot, results)
+    tasks = load_tasks(source) if n_seeds else {}
     for name, (rows, hot) in tasks.items():
         runs: dict[str, list] = {}
         curves: dict[tuple[str, int], pd.DataFrame] = {}
