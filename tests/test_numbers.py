@@ -287,3 +287,27 @@ def test_committed_report_of_the_moments():
     assert records["moments.map"]["low"] > records["chance.map"]
     assert records["sure"]["chance"] >= 4
     assert records["sure"]["shuffled"] >= 3
+
+
+@pytest.fixture(scope="module")
+def pretraining_lesson(smoke):
+    return smoke["10_pretrain_the_encoder"].records
+
+
+def test_masks_follow_the_rule_and_heads_start_at_neighbours(pretraining_lesson):
+    fate = pretraining_lesson["fate"]
+    assert fate["mask"] == pytest.approx(0.8, abs=0.03)
+    assert fate["stays"] == pytest.approx(0.1, abs=0.03)
+    assert pretraining_lesson["attention.back"] > 2 * pretraining_lesson["attention.by_chance"]
+    assert pretraining_lesson["loss.unigram"] < pretraining_lesson["loss.uniform"] - 0.5
+
+
+def test_shipped_layers_know_more_than_counts(pretraining_lesson):
+    """The record of the real run: far above who knows nothing and above who knows the token before."""
+    found = {name: pretraining_lesson[f"recorded.{name}"] for name in ("model", "bigram", "unigram")}
+    assert found["model"]["low"] > found["bigram"]["high"] > found["unigram"]["high"]
+    assert found["model"]["value"] > 2 * found["unigram"]["value"]
+    apart = {when: pretraining_lesson["senses.within"][when] - pretraining_lesson["senses.across"][when]
+             for when in ("before", "after")}  # fmt: skip
+    assert apart["after"] > 3 * apart["before"]
+    assert pretraining_lesson["exercise.read"]["tokens"] == pretraining_lesson["recorded.steps"] * 64 * 64
