@@ -97,13 +97,13 @@ def linear_head(
 
     Of the penalties, the one with the best mean ROC AUC on the tuning rows.
     """
-    found = [_fit_head(features, labels, penalty) for penalty in penalties]
+    mean, spread = features["train"].mean(0), features["train"].std(0) + 1e-6
+    standard = {name: (part - mean) / spread for name, part in features.items()}
+    found = [_fit_head(standard, labels, penalty) for penalty in penalties]
     return max(found, key=lambda own: evaluation.mean_roc_auc(labels["tune"], own["tune"]))
 
 
-def _fit_head(features: dict[str, Tensor], labels: dict[str, np.ndarray], penalty: float) -> dict[str, np.ndarray]:
-    mean, spread = features["train"].mean(0), features["train"].std(0) + 1e-6
-    x = {name: (part - mean) / spread for name, part in features.items()}
+def _fit_head(x: dict[str, Tensor], labels: dict[str, np.ndarray], penalty: float) -> dict[str, np.ndarray]:
     y = torch.from_numpy(labels["train"]).float()
     weights = torch.zeros(x["train"].shape[1], y.shape[1], requires_grad=True)
     bias = torch.logit(y.mean(0), eps=1e-4).requires_grad_()
@@ -121,23 +121,23 @@ def _fit_head(features: dict[str, Tensor], labels: dict[str, np.ndarray], penalt
         return {name: (x[name] @ weights + bias).sigmoid().numpy() for name in x if name != "train"}
 
 
-@torch.inference_mode()
-def layer_means(encoder: object, rows: list[list[int]]) -> Tensor:
-    """Means over the tokens after the word vectors and after each layer, side by side `(n_texts, layers x size)`."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    parts = []
-    for start in range(0, len(rows), 256):
-        ids, mask = encoders.pad([rows[i] for i in order[start : start + 256]], 0)
-        layers = encoder(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
-        parts.append(encoders.pool(torch.cat(layers, -1), mask, "mean"))
-    return torch.cat(parts)[torch.argsort(torch.tensor(order))]
+class AllLayers(nn.Module):
+    """An encoder that gives its word vectors and each layer's output side by side in the place of the last layer."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        """Wrap an encoder of transformers."""
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, **inputs: Tensor) -> tuple[Tensor]:
+        """`(n_texts, n_tokens, (layers + 1) x size)`, as the first of a tuple."""
+        return (torch.cat(self.encoder(**inputs, output_hidden_states=True).hidden_states, -1),)
 
 
-def frozen(tokenizer: object, encoder: object, rows: dict, all_layers: bool = False) -> dict[str, np.ndarray]:
-    """Probabilities of the 28 emotions by a linear head over an encoder that stays as it is: its last layer or all."""
+def frozen(tokenizer: object, encoder: nn.Module, rows: dict) -> dict[str, np.ndarray]:
+    """Probabilities of the 28 emotions by a linear head over the mean vectors of an encoder that stays as it is."""
     encoded = {n: encoders.encode(tokenizer, list(table["text"]), task.MAX_LENGTH) for n, table in rows.items()}
-    read = layer_means if all_layers else (lambda own, part: models.text_vectors(own, part, 0, "mean"))
-    features = {n: read(encoder, part) for n, part in encoded.items()}
+    features = {n: models.text_vectors(encoder, part, 0) for n, part in encoded.items()}
     return linear_head(features, {n: emotions.multi_hot(table["labels"]) for n, table in rows.items()})
 
 
@@ -201,10 +201,12 @@ def downstream(source: str, n_seeds: int, target: Path | None) -> None:
     rows = task.load_rows(source)
     hot = {name: emotions.multi_hot(table["labels"]) for name, table in rows.items()}
     words = encoders.load_encoder(str(embedded_folder(Recipe(n_layers=0, pretrained=False))))
-    for what, all_layers in (("last layer", False), ("all layers", True)):
-        outputs = {"word vectors": [frozen(*words, rows)]}
+    by_words = frozen(*words, rows)
+    for what, wrap in (("last layer", lambda own: own), ("all layers", AllLayers)):
+        outputs = {"word vectors": [by_words]}
         for name, folder in folders.items():
-            outputs[name] = [frozen(*encoders.load_encoder(folder), rows, all_layers)]
+            tokenizer, encoder = encoders.load_encoder(folder)
+            outputs[name] = [frozen(tokenizer, wrap(encoder), rows)]
         compare(f"emotions, frozen, {what}", outputs, hot, results)
     tasks = load_tasks(source) if n_seeds else {}
     for name, (rows, hot) in tasks.items():
