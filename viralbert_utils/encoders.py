@@ -61,11 +61,12 @@ def load_tokenizer(name: str = "embedded") -> Any:
 def _load(kind: Any, name: str, **options: Any) -> Any:
     folder = Path(name).expanduser()
     if name == "embedded":
-        folder = embedded_folder()
+        with quiet():
+            folder = embedded_folder()
     elif folder.is_dir() and not (folder / "config.json").is_file():
         raise DataError(f"encoder folder {name!r} has no config.json: expected a model saved by transformers")
     try:
-        with _quiet():
+        with quiet():
             return kind.from_pretrained(str(folder) if folder.is_dir() else name, **options)
     except Exception as error:  # network, missing or broken files: a family of errors, two remedies
         problem = f"{type(error).__name__}: {error}"
@@ -82,8 +83,8 @@ def _load(kind: Any, name: str, **options: Any) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars and no report of missing weights while loading: what matters of it is an error here."""
+def quiet() -> Iterator[None]:
+    """No bars and no report of missing weights as a model is read or written: what matters of it is an error here."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

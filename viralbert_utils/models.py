@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from viralbert_utils.data import DataError
 from viralbert_utils.emotions import EMOTIONS
-from viralbert_utils.encoders import load_encoder, pad, pool, pooled_size
+from viralbert_utils.encoders import load_encoder, pad, pool, pooled_size, quiet
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,8 @@ def save_classifier(
     else:
         what = {"kind": "pooled", "names": list(names or [])}
     try:
-        model.encoder.save_pretrained(scratch / "encoder")
+        with quiet():
+            model.encoder.save_pretrained(scratch / "encoder")
         tokenizer.save_pretrained(scratch / "encoder")
         save_file({name: part.contiguous() for name, part in model.head_state().items()}, scratch / "head.safetensors")
         settings = what | {
