@@ -9,18 +9,21 @@ DATA    ?=
 ENCODER ?=
 ONLY    ?=
 SET     ?=
+MODEL   ?= runs/$(PROFILE)/viralbert
+PORT    ?= 8000
 
 BIN  := .venv/bin
 ARGS := --profile $(PROFILE) $(if $(DATA),--data '$(DATA)') $(if $(ENCODER),--encoder '$(ENCODER)') \
         $(if $(ONLY),--only $(ONLY)) $(foreach pair,$(SET),--set $(pair))
 
-.PHONY: reports test lab check-env lint clean clean-all lock help
+.PHONY: reports test lab serve check-env lint clean clean-all lock help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make reports     execute the notebooks and write the report; PROFILE= DATA= ENCODER= ONLY=03 SET=\"03.epochs=2\""
 	@echo "make test        lint, types, unit tests, and every notebook on the smoke profile: all that CI runs"
 	@echo "make lab         JupyterLab on the notebooks"
+	@echo "make serve       the predictor over HTTP, with a page to try it: MODEL=<folder> PORT=8000"
 	@echo "make check-env   what is installed, what is missing, which device"
 	@echo "make lock        resolve requirements.lock and environment.yml anew from pyproject.toml (maintainers)"
 	@echo "make clean       remove runs/ and the built site; 'make clean-all' removes .venv too"
@@ -49,6 +52,9 @@ test: lint
 
 lab: .venv/.installed
 	$(BIN)/jupyter lab notebooks
+
+serve: .venv/.installed
+	@$(BIN)/viralbert serve --model '$(MODEL)' --port $(PORT)
 
 check-env: .venv/.installed
 	@$(BIN)/viralbert check-env

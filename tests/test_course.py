@@ -282,7 +282,7 @@ def test_a_syntax_error_and_a_bad_declaration_are_named(tiny_course):
 
 def test_command_reports_errors_in_one_line(capsys, monkeypatch, tiny_course):
     task = tiny_course([PARAMETERS, "1"])
-    monkeypatch.setattr(cli, "Run", lambda *args: Run(*args, root=task.root))
+    monkeypatch.setattr(course, "Run", lambda *args: Run(*args, root=task.root))
     assert cli.main(["run", "--set", "01.epoch=1"]) == 1
     assert capsys.readouterr().err.startswith("viralbert: 01_lesson has no parameter 'epoch'")
     assert cli.main(["run"]) == 0

@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import itertools
 import json
+import logging
 import os
 import re
 import shutil
@@ -13,14 +14,15 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from viralbert_utils.course import CourseError, Run, device, run
 from viralbert_utils.data import FORMATS, ROOT, DataError, read_table
 
 if TYPE_CHECKING:
-    from viralbert_utils.moments import Moment
+    from viralbert_utils.course import Run
+    from viralbert_utils.moments import Limits, Moment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.function(options) or 0)
-    except (CourseError, DataError) as error:
+    except DataError as error:
         print(f"viralbert: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -80,7 +82,40 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--fps", type=float, default=25, help="frames a second of the video, for the edit list")
     command.add_argument("--otio", action="store_true", help="an OpenTimelineIO timeline, too")
     command.add_argument("--video", type=Path, help="cut the moments out of it with ffmpeg (one subtitle file only)")
+    command.add_argument("--engine", choices=("local", "ray"), help="for archives: one folder with all folders in it, "
+                         "on several processes or on Ray; goes on where it was stopped")  # fmt: skip
+    command.add_argument("--workers", type=int, metavar="N", help="of the engine; as many as processors if not given")
     command.set_defaults(function=_moments)
+    command = commands.add_parser("serve", help="the predictor and the moments over HTTP, and a page to try them")
+    command.add_argument("--model", default=str(ROOT / "runs/sample/viralbert"), metavar="FOLDER",
+                         help="as lesson 06 leaves it, or as `viralbert export` does")  # fmt: skip
+    command.add_argument("--host", default="127.0.0.1", help="0.0.0.0: for everybody; set VIRALBERT_API_KEY then")
+    command.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    command.add_argument("--limit", action="append", default=[], dest="limits", metavar="requests=256",
+                         help="one of admission.ServiceLimits; can be repeated")  # fmt: skip
+    command.set_defaults(function=_serve)
+    command = commands.add_parser("export", help="a trained model as ONNX, to serve it without torch")
+    command.add_argument("model", metavar="FOLDER", help="as lessons 02, 03 and 06 leave it")
+    command.add_argument("-o", "--output", required=True, help="a new folder, or an export to replace")
+    command.add_argument("--int8", action="store_true", help="a quarter of the size, two to three times as fast")
+    command.set_defaults(function=_export)
+    command = commands.add_parser("train", help="train, evaluate and save a classifier, resumable; also under torchrun")
+    command.add_argument("--profile", help="trainings of profiles/train/<name>.yaml, a folder each: replicate")
+    command.add_argument("--output", required=True, type=Path, help="gets model/, metrics.json and history.csv")
+    command.add_argument("--encoder", help="embedded, a hub name or a folder")
+    command.add_argument("--dataset", help="cedr, combo (CEDR and GoEmotions), emotions (default) or multitask")
+    command.add_argument("--data", help="sample (default), hub or a folder laid out as <set>/<split>.csv")
+    command.add_argument("--epochs", type=int)
+    command.add_argument("--lr", type=float, dest="learning_rate", help="highest rate of the encoder")
+    command.add_argument("--scheduler", dest="schedule", choices=("cosine", "linear", "constant"))
+    command.add_argument("--batch-size", type=int)
+    command.add_argument("--max-length", type=int, help="tokens kept of a text")
+    command.add_argument("--max-rows", type=int, help="only the first rows of each table")
+    command.add_argument("--seed", type=int)
+    command.add_argument("--evaluate", type=lambda text: tuple(text.split(",")), metavar="dev,test")
+    command.add_argument("--export-onnx", action="store_true", default=None, help="the model as ONNX, too")
+    command.add_argument("--note", help="goes into metrics.json")
+    command.set_defaults(function=_train)
     command = commands.add_parser("check-env", help="what is installed, what is missing, which device")
     command.set_defaults(function=_check_environment)
     command = commands.add_parser("translate", help="English texts to Russian with a Marian model, resumable")
@@ -94,13 +129,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _task(options: argparse.Namespace) -> Run:
+    from viralbert_utils.course import Run
+
     only = [number for value in options.only for number in value.split(",")]
     return Run(options.profile, options.data, options.encoder, only, options.settings)
 
 
 def _run(options: argparse.Namespace) -> None:
-    task = _task(options)
-    outcome = run(task)
+    from viralbert_utils import course
+
+    outcome = course.run(_task(options))
     for names, what in ((outcome.executed, "executed"), (outcome.skipped, "up to date")):
         if names:
             print(f"{what}: {', '.join(names)}")
@@ -172,12 +210,13 @@ def _lines(file: str) -> Iterator[str]:
 
 
 def _moments(options: argparse.Namespace) -> int:
-    from viralbert_utils import moment_files
-    from viralbert_utils.moments import Limits, find_moments
+    from viralbert_utils import archives, moment_files
+    from viralbert_utils.moments import Limits
     from viralbert_utils.predictor import ViralBERT
-    from viralbert_utils.subtitles import read_subtitles
 
     limits = Limits(options.min, options.max, n=options.count)
+    if options.engine:
+        return _archive(options, limits)
     paths = list(dict.fromkeys(itertools.chain.from_iterable(map(_subtitle_files, options.files))))
     if options.video and len(paths) != 1:
         raise DataError(f"--video belongs to one subtitle file, found {len(paths)}; call once for each video")
@@ -186,10 +225,8 @@ def _moments(options: argparse.Namespace) -> int:
     for path, name in zip(paths, _own_names(paths), strict=True):
         folder = options.output / name
         try:
-            read = read_subtitles(path)
-            found = find_moments(read.cues, model.scores, limits)
             video = str(options.video or "")
-            moment_files.write_all(found, read.cues, folder, options.fps, video, options.otio)
+            found, read = archives.process(path, folder, model.scores, limits, options.fps, options.otio, video)
             if options.video:
                 moment_files.cut(options.video, found.moments, folder / "clips")
         except (DataError, OSError) as error:
@@ -203,6 +240,32 @@ def _moments(options: argparse.Namespace) -> int:
     if n_failed:
         print(f"viralbert: {n_failed} of {len(paths)} files failed, the others are written", file=sys.stderr)
     return 1 if n_failed else 0
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from viralbert_utils.admission import ServiceLimits
+    from viralbert_utils.service import serve
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    serve(options.model, options.host, options.port, ServiceLimits.parse(options.limits),
+          os.environ.get("VIRALBERT_API_KEY", ""), lambda url: print(f"serving on {url}", flush=True))  # fmt: skip
+
+
+def _archive(options: argparse.Namespace, limits: Limits) -> int:
+    from viralbert_utils import archives
+
+    if len(options.files) != 1 or not options.files[0].is_dir() or options.video:
+        raise DataError("--engine works through one folder and cuts no video; call without it for files")
+    model = (options.model, options.bf16)
+    job = archives.Job(options.files[0], options.output, partial(archives.load_scorer, *model),
+                       archives.model_digest(*model), limits, options.fps, options.otio)  # fmt: skip
+    outcome = archives.run(job, options.engine, options.workers, show_progress=sys.stderr.isatty())
+    print(f"{outcome.n_done} files done, {outcome.n_before} were complete before -> {options.output}")
+    for file, error in outcome.failures.items():
+        print(f"viralbert: {file}: {error}", file=sys.stderr)
+    if outcome.failures:
+        print(f"viralbert: {len(outcome.failures)} files failed; the next run tries them again", file=sys.stderr)
+    return 1 if outcome.failures else 0
 
 
 def _subtitle_files(path: Path) -> list[Path]:
@@ -239,7 +302,34 @@ def _moment_rows(moments: Sequence[Moment]) -> Iterator[str]:
         yield "  ".join([f"{m.rank:>6}", *(f"{time:>9}" for time in times), f"{m.score:5.2f}", why])
 
 
+def _export(options: argparse.Namespace) -> None:
+    from viralbert_utils.export import export
+
+    found = export(options.model, options.output, options.int8)
+    size = sum(path.stat().st_size for path in Path(options.output).iterdir()) / 1e6
+    off = found.about["difference"]
+    print(f"{options.output}: {size:.0f} MB; probabilities differ from torch's by {off:.1g} at most")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from viralbert_utils import distributed, train
+
+    names = train.Recipe.__dataclass_fields__
+    given = {name: value for name, value in vars(options).items() if name in names and value is not None}
+    recipes = train.profile(options.profile, given) if options.profile else {"": train.Recipe(**given)}
+    with distributed.process_group():
+        for name, recipe in recipes.items():
+            found = train.run(recipe, options.output / name, show_progress=sys.stderr.isatty())
+            for task, splits in found.get("figures", {}).items():
+                for split, systems in splits.items():
+                    scores = ", ".join(f"{s} {e['macro-F1']['value']:.3f} [{e['macro-F1']['low']:.3f}, "
+                                       f"{e['macro-F1']['high']:.3f}]" for s, e in systems.items())  # fmt: skip
+                    print(f"{options.output / name}: {task}, macro-F1 on {split}: {scores}")
+
+
 def _check_environment(options: argparse.Namespace) -> int:
+    from viralbert_utils.course import device
+
     pins = re.findall(r"^([\w.-]+)==([^\s;]+)(?: ; (.*))?$", (ROOT / "requirements.lock").read_text(), re.M)
     wrong = 0
     for name, wanted, marker in pins:

@@ -26,7 +26,7 @@ import nbformat
 import yaml
 
 from viralbert_utils import data as data_sets
-from viralbert_utils.data import ROOT, sha256, write_whole
+from viralbert_utils.data import ROOT, DataError, sha256, write_whole
 
 NOTEBOOKS = ROOT / "notebooks"
 MODULE = Path(__file__).parent
@@ -44,7 +44,7 @@ VERSIONS_SHOWN = (
 )
 
 
-class CourseError(RuntimeError):
+class CourseError(DataError):
     """A run that cannot go on; the message names the notebook, the cell and what to do."""
 
 

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from viralbert_utils import distributed
+
 Weighting = Callable[[Tensor], Tensor]
 # Names in torchjd; those that need more than torchjd's own dependencies say so when they are asked for.
 SURGERIES = {
@@ -85,13 +87,16 @@ class TaskGradients:
         tasks: Their names.
         name: See `weighting`. `none` adds the gradients up where they arise, at no cost.
         measure: Keep them apart for `none` as well, so that their angle is known.
+        private: Parameters of one task only; their gradients stay as they are, and are added up over the processes.
     """
 
     def __init__(
-        self, shared: Iterable[nn.Parameter], tasks: Sequence[str], name: str = "pcgrad", measure: bool = False
-    ) -> None:
+        self, shared: Iterable[nn.Parameter], tasks: Sequence[str], name: str = "pcgrad", measure: bool = False,
+        private: Iterable[nn.Parameter] = (),
+    ) -> None:  # fmt: skip
         """See the class."""
         self.shared = [parameter for parameter in shared if parameter.requires_grad]
+        self.private = [parameter for parameter in private if parameter.requires_grad]
         self.weigh = weighting(name)
         self.apart = len(tasks) > 1 and bool(self.shared) and (measure or name != "none")
         self.kept: dict[str, list[Tensor | None]] = {task: [None] * len(self.shared) for task in tasks}
@@ -117,9 +122,13 @@ class TaskGradients:
         Returns:
             The cosine between the gradients of the first two tasks; nan if only one has any, or none was kept.
         """
+        plain = self.private if self.apart else [*self.shared, *self.private]
+        gradients = distributed.summed(plain, [parameter.grad for parameter in plain])
+        for parameter, gradient in zip(plain, gradients, strict=True):
+            parameter.grad = gradient
         if not self.apart:
             return math.nan
-        found = [self.kept[task] for task in self.used]
+        found = [distributed.summed(self.shared, self.kept[task]) for task in self.used]
         cosine = math.nan
         if len(found) > 1:
             gramian = self._gramian(found)
@@ -127,7 +136,8 @@ class TaskGradients:
             cosine = float(gramian[0, 1] / (gramian[0, 0] * gramian[1, 1]).sqrt().clamp(min=1e-30))
         else:
             weights = torch.ones(1)
-        factors = weights.tolist()
+        # Of three tasks and more the order of projections is random: one process draws it for all.
+        factors = distributed.from_first(weights.tolist())
         for position, parameter in enumerate(self.shared):
             parameter.grad = _weighted_sum([gradients[position] for gradients in found], factors)
         self.kept = {task: [None] * len(self.shared) for task in self.kept}

@@ -24,13 +24,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from viralbert_utils import frozen
+from viralbert_utils import distributed, frozen
 from viralbert_utils.encoders import pad
 from viralbert_utils.losses import Loss
 from viralbert_utils.models import predict_logits
 from viralbert_utils.surgery import TaskGradients
 
 SAMPLINGS = ("proportional", "sqrt", "equal")
+# Factor of the learning rate over what is left after the warm-up, 0 .. 1.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda share: 0.5 * (1 + math.cos(math.pi * share)), "linear": lambda share: 1 - share,
+    "constant": lambda share: 1.0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ class Settings:
         embedding_factor: The same for word vectors that train: a word that is met three times needs large steps.
         weight_decay: Of matrices; biases and normalisation layers have none.
         warmup: Share of the updates in which the rate rises from zero; 1 or more: their number.
+        schedule: What it does after that: `cosine` and `linear` go down to zero, `constant` stays.
         accumulate: Steps whose gradients are averaged for one update.
         clip_norm: Gradients of a larger norm are shortened to it; 0 = never.
         patience: Stop after so many epochs without a better figure; 0 = never.
@@ -115,6 +121,7 @@ class Settings:
     embedding_factor: float = 1.0
     weight_decay: float = 0.01
     warmup: float = 0.1
+    schedule: str = "cosine"
     accumulate: int = 1
     clip_norm: float = 1.0
     patience: int = 0
@@ -208,12 +215,12 @@ def make_optimisers(model: nn.Module, settings: Settings) -> list[torch.optim.Op
     return optimisers
 
 
-def cosine_with_warmup(step: int, n_steps: int, warmup: float) -> float:
-    """Factor of the learning rate for update `step` (from 0): linear rise, then half a cosine down to zero."""
+def cosine_with_warmup(step: int, n_steps: int, warmup: float, schedule: str = "cosine") -> float:
+    """Factor of the learning rate for update `step` (from 0): linear rise, then half a cosine (or other) to zero."""
     n_warm = max(1, round(warmup if warmup >= 1 else warmup * n_steps))
     if step < n_warm:
         return (step + 1) / n_warm
-    return 0.5 * (1 + math.cos(math.pi * (step - n_warm) / max(1, n_steps - n_warm)))
+    return SCHEDULES[schedule]((step - n_warm) / max(1, n_steps - n_warm))
 
 
 def fit(
@@ -226,6 +233,9 @@ def fit(
     log: list[dict[str, float]] | None = None,
 ) -> pd.DataFrame:
     """Train, and leave the model with the weights of its best epoch.
+
+    Several processes (`distributed.process_group`) train as one would, each on its part of every batch; `loss` must
+    then be a mean in which all texts count alike, which cross-entropy with weights of classes is not.
 
     Args:
         model: Takes `(inputs, attention_mask)`, and the name of the task if there are several; gives logits. Moved to
@@ -258,6 +268,8 @@ def _fit(
 ) -> tuple[pd.DataFrame, dict[str, Tensor]]:  # fmt: skip
     """See `fit`; the weights after the last epoch besides."""
     tasks = {"": given} if isinstance(given, Task) else dict(given)
+    if settings.schedule not in SCHEDULES:
+        raise ValueError(f"schedule {settings.schedule!r} is not known; use {', '.join(SCHEDULES)}")
     for name, task in tasks.items():
         if not len(task.train) or not len(task.validation) or settings.epochs < 1:
             n_texts = f"{len(task.train)} training and {len(task.validation)} validation texts"
@@ -267,13 +279,15 @@ def _fit(
             )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
-    torch.manual_seed(settings.seed)
+    distributed.same_weights(model)
+    torch.manual_seed(settings.seed + distributed.rank())
     optimisers = make_optimisers(model, settings)
     lengths = {name: task.train.lengths for name, task in tasks.items()}
     n_updates = math.ceil(len(mixed_batches(lengths, settings, 0)) / settings.accumulate)
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: cosine_with_warmup(step, n_updates * settings.epochs, settings.warmup)
+            optimiser,
+            lambda step: cosine_with_warmup(step, n_updates * settings.epochs, settings.warmup, settings.schedule),
         )
         for optimiser in optimisers
     ]
@@ -284,8 +298,11 @@ def _fit(
     task_digest = _task_digest(model, tasks)
     if checkpoint is not None and checkpoint.is_file():
         history, best = _resume(checkpoint, model, state, settings, task_digest)
-    shared = [parameter for name, parameter in model.named_parameters() if not name.startswith("heads.")]
-    gradients = TaskGradients(shared, list(tasks), settings.surgery, measure=log is not None)
+    heads, shared = (
+        [parameter for name, parameter in model.named_parameters() if name.startswith("heads.") == private]
+        for private in (True, False)
+    )
+    gradients = TaskGradients(shared, list(tasks), settings.surgery, log is not None, heads)
     rows = log if log is not None else []
     for epoch in range(len(history), settings.epochs):
         if settings.patience and _epochs_since_best(history, settings.metric) >= settings.patience:
@@ -293,18 +310,19 @@ def _fit(
         plan = mixed_batches(lengths, settings, epoch)
         rate = float(schedules[0].get_last_lr()[0])
         name = f"epoch {epoch + 1}/{settings.epochs}"
-        steps = tqdm(plan, desc=name, unit="batch", disable=not show_progress, leave=False)
+        steps = tqdm(plan, desc=name, unit="batch", disable=not show_progress or distributed.rank() > 0, leave=False)
         n_before = len(rows)
         losses = _train_epoch(model, tasks, steps, settings, pad_id, optimisers, schedules, gradients, rows, device)
         figures: dict[str, float] = {"epoch": epoch + 1, "train_loss": 0.0, "loss": 0.0}
         for name, task in tasks.items():
-            logits = predict_logits(model, task.validation, pad_id, **_which(name))
+            part = distributed.Part(task.validation)
+            logits = part.whole(predict_logits(model, part, pad_id, **_which(name)))
             own = {"train_loss": losses[name], "loss": float(task.loss(logits, task.validation.labels))}
-            for part in ("train_loss", "loss"):
-                figures[part] += task.weight * own[part]
+            for figure in ("train_loss", "loss"):
+                figures[figure] += task.weight * own[figure]
             own |= task.metrics(logits, task.validation.labels) if task.metrics else {}
-            figures |= {f"{name}.{part}" if name else part: value for part, value in own.items()
-                        if name or part not in figures}  # fmt: skip
+            figures |= {f"{name}.{figure}" if name else figure: value for figure, value in own.items()
+                        if name or figure not in figures}  # fmt: skip
         cosines = [row["cosine"] for row in rows[n_before:] if not math.isnan(row["cosine"])]
         if cosines:
             figures["cosine"] = sum(cosines) / len(cosines)
@@ -384,8 +402,10 @@ def fit_stages(
     final: dict[str, Tensor] = {}
     # The lower layers do their work before `fit` moves what trains.
     model.to("cuda" if torch.cuda.is_available() else "cpu")
+    distributed.same_weights(model)
     start = _copy(dict(model.state_dict()))
-    with nullcontext(cache_folder) if cache_folder else TemporaryDirectory() as scratch:
+    with nullcontext(cache_folder) if cache_folder else TemporaryDirectory() as own_scratch:
+        scratch = distributed.from_first(own_scratch)
         for number, stage in enumerate(stages, 1):
             frozen.freeze(model, stage.top_layers)
             moved |= set(_trainable_state(model))
@@ -417,10 +437,11 @@ def _cached(
     found = {}
     weights = frozen.digest(model, top_layers)
     for name, task in tasks.items():
-        train, validation = (
-            frozen.cache(model, part, top_layers, folder, pad_id, limit_gib, weights=weights)
-            for part in (task.train, task.validation)
-        )
+        with distributed.first_alone():
+            train, validation = (
+                frozen.cache(model, part, top_layers, folder, pad_id, limit_gib, weights=weights)
+                for part in (task.train, task.validation)
+            )
         found[name] = replace(task, train=train, validation=validation)
     return found
 
@@ -445,17 +466,24 @@ def _train_epoch(
         in_group = min(settings.accumulate, len(plan) - group_start)
         for name, positions in batch:
             task = tasks[name]
-            inputs, mask = (part.to(device) for part in task.train.batch(positions, pad_id))
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bf16):
-                value = task.loss(model(inputs, mask, **_which(name)), task.train.labels[positions].to(device))
-            if not torch.isfinite(value):
-                raise FloatingPointError(f"the loss is {value.item()} at step {step}; lower the learning rate")
+            own = distributed.part(positions)
+            value = torch.zeros((), device=device)
+            if own:
+                inputs, mask = (part.to(device) for part in task.train.batch(own, pad_id))
+                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bf16):
+                    value = task.loss(model(inputs, mask, **_which(name)), task.train.labels[own].to(device))
+                # The sum over the processes is then the mean over the texts, also where their parts differ in size.
+                value = value * (len(own) / len(positions))
+            loss = float(distributed.total(value.detach()))
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss} at step {step}; lower the learning rate")
             # A backward pass over the task's own texts: no graph is kept, nothing is computed twice.
             with gradients.of(name):
-                (task.weight * value / in_group).backward()
-            totals[name] += float(value.detach()) * len(positions)
+                if own:
+                    (task.weight * value / in_group).backward()
+            totals[name] += loss * len(positions)
             seen[name] += len(positions)
-            row[f"{name}.loss"] = float(value.detach())
+            row[f"{name}.loss"] = loss
         if step % settings.accumulate == 0 or step == len(plan):
             log.append({"update": len(log) + 1, "cosine": gradients.combine()} | row)
             row = {}
@@ -500,14 +528,16 @@ def _save_checkpoint(
     path: Path, model: nn.Module, parts: list[Any], settings: Settings, task: str,
     history: list[dict[str, float]], best: dict[str, Tensor],
 ) -> None:  # fmt: skip
+    random_states = [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])]
+    every = distributed.gathered(random_states)
+    if distributed.rank():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     state = {
         "model": _trainable_state(model), "parts": [part.state_dict() for part in parts],
-        "settings": asdict(settings), "task": task, "history": history, "best": best, "random": torch.get_rng_state(),
+        "settings": asdict(settings), "task": task, "history": history, "best": best, "random": every,
     }  # fmt: skip
-    if torch.cuda.is_available():
-        state["random_cuda"] = torch.cuda.get_rng_state()
     torch.save(state, temporary)
     temporary.replace(path)
 
@@ -528,9 +558,11 @@ def _resume(
     model.load_state_dict(state["model"], strict=False)
     for part, saved in zip(parts, state["parts"], strict=True):
         part.load_state_dict(saved)
-    torch.set_rng_state(state["random"])
-    if "random_cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["random_cuda"])
+    # Another number of processes, or another device, may go on with it.
+    random_states = state["random"][distributed.rank() % len(state["random"])]
+    torch.set_rng_state(random_states[0])
+    if len(random_states) > 1 and torch.cuda.is_available():
+        torch.cuda.set_rng_state(random_states[1])
     return state["history"], state["best"]
 
 

@@ -1,0 +1,204 @@
+"""Archives: both engines write the same bytes, a stopped run goes on, and what fails is listed."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from viralbert_utils import archives
+from viralbert_utils.archives import Job, Outcome, run
+from viralbert_utils.data import DataError
+from viralbert_utils.emotions import EMOTIONS
+from viralbert_utils.moments import Limits, Scores
+from viralbert_utils.subtitles import Cue, write_subtitles
+
+FILES = ["a/talk.srt", "b/talk.srt", "b/talk.vtt", "talk.srt"]
+
+
+def score(texts: list[str]) -> Scores:
+    digests = [hashlib.sha256(text.encode()).digest() for text in texts]
+    return Scores(np.array([digest[0] / 256 for digest in digests]), np.full((len(texts), len(EMOTIONS)), 0.02))
+
+
+def load():
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+    return score
+
+
+def load_slow():
+    return lambda texts: time.sleep(0.4) or score(texts)
+
+
+def load_deadly():
+    return lambda texts: os._exit(1)
+
+
+def load_nothing():
+    raise DataError("no such model")
+
+
+def load_never():
+    raise AssertionError("nothing is to do, and yet the model is loaded")
+
+
+def write(path: Path, about: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cues = [Cue(4.0 * k, 4.0 * k + 3.8, f"Слово{k} и {path.parent.name} {path.suffix} {about}.") for k in range(30)]
+    write_subtitles(cues, path)
+
+
+@pytest.fixture
+def archive(tmp_path) -> Path:
+    for file in FILES:
+        write(tmp_path / "archive" / file)
+    write(tmp_path / "archive" / ".trash" / "old.srt")
+    (tmp_path / "archive" / "b" / "other.json").write_text("{}")
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+def job(archive, tmp_path) -> Job:
+    return Job(archive, tmp_path / "out", load, "hash")
+
+
+@pytest.fixture
+def in_process(monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(archives, "_with_processes", lambda job, files, n: map(archives.Worker(job).answer, files))
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_both_engines_write_the_same_bytes_and_list_failures(job, archive, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # Ray's workers import `load` from here
+    (archive / "b" / "broken.srt").write_text("")
+    here, there = replace(job, output=tmp_path / "local"), replace(job, output=tmp_path / "ray")
+    outcomes = [run(here, "local", 2), run(there, "ray", 2)]
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0].n_done == 4
+    assert list(outcomes[0].failures) == ["b/broken.srt"]
+    assert "broken.srt" in outcomes[0].failures["b/broken.srt"]
+    assert written(tmp_path / "local") == written(tmp_path / "ray")
+    complete = {str(path.parent.relative_to(tmp_path / "ray")) for path in (tmp_path / "ray").rglob("record.json")}
+    assert complete == set(FILES), "equal stems have folders of their own, hidden and .json files none"
+
+
+def test_a_killed_run_goes_on(job, archive, tmp_path, monkeypatch):
+    for number in range(8):
+        write(archive / f"{number}.srt")
+    code = f"""
+import pathlib, test_archives as t
+from viralbert_utils import archives
+archives.run(archives.Job(pathlib.Path({str(archive)!r}), pathlib.Path({str(job.output)!r}), t.load_slow, "hash"))
+"""
+    paths = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
+    killed = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": paths})
+    deadline = time.monotonic() + 60
+    while (n_recorded := len(list(job.output.rglob("record.json")))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert 2 <= n_recorded < 12
+    time.sleep(1)  # the workers end with their parent: nothing more is written
+    n_before = len(list(job.output.rglob("record.json")))
+    assert n_before < 12
+    assert run(job, "local", 2) == Outcome(n_done=12 - n_before, n_before=n_before)
+    whole = replace(job, output=tmp_path / "whole")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert {archives.Worker(whole).answer(file)[1] for file in whole.files()} == {""}
+    assert written(job.output) == written(whole.output)
+
+
+def test_nothing_to_do_loads_nothing(in_process, job):
+    assert run(job) == Outcome(n_done=4)
+    assert run(replace(job, load=load_never)) == Outcome(n_before=4)
+
+
+def test_what_decides_on_the_result_is_done_again(in_process, job, archive):
+    run(job)
+    write(archive / "b" / "talk.vtt", "другое")
+    assert run(job) == Outcome(n_done=1, n_before=3)
+    for other in (replace(job, limits=Limits(n=1)), replace(job, scorer="another"), replace(job, fps=24)):
+        assert run(other) == Outcome(n_done=4)
+    (job.output / "talk.srt" / "record.json").write_text("{")
+    assert run(other) == Outcome(n_done=1, n_before=3)
+
+
+def test_a_file_that_fails_anew_is_no_longer_complete(in_process, job, archive):
+    run(job)
+    good = (archive / "talk.srt").read_bytes()
+    (archive / "talk.srt").write_text("")
+    assert list(run(job).failures) == ["talk.srt"]
+    (archive / "talk.srt").write_bytes(good)
+    assert run(job) == Outcome(n_done=1, n_before=3)
+
+
+def test_any_error_of_a_file_is_listed(in_process, job):
+    outcome = run(replace(job, load=lambda: lambda texts: 1 / 0))
+    assert outcome.failures == dict.fromkeys(FILES, "ZeroDivisionError: division by zero")
+
+
+def test_the_output_may_lie_within_the_archive(in_process, job, archive):
+    inside = replace(job, output=archive / "moments")
+    assert run(inside) == Outcome(n_done=4)
+    assert run(inside) == Outcome(n_before=4)
+
+
+def test_a_scorer_that_cannot_be_loaded_stops_the_run(in_process, job):
+    with pytest.raises(DataError, match="no such model"):
+        run(replace(job, load=load_nothing))
+
+
+def test_a_worker_that_dies_is_an_error_and_no_endless_wait(job):
+    with pytest.raises(DataError, match="a worker was ended from outside"):
+        run(replace(job, load=load_deadly), n_workers=1)
+
+
+def test_bad_calls_are_named(job, tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="engine 'spark' is not known; use local, ray"):
+        run(job, "spark")
+    with pytest.raises(DataError, match="no subtitle files in"):
+        run(replace(job, folder=tmp_path / "none"))
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "ray.data", raising=False)
+    with pytest.raises(DataError, match=r'pip install "viralbert-course\[archives\]"'):
+        run(job, "ray")
+
+
+def test_models_are_told_apart_by_their_files(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "head").write_text("1")
+    shutil.copytree(tmp_path / "m", tmp_path / "copy")
+    first = archives.model_digest(str(tmp_path / "m"))
+    assert archives.model_digest(str(tmp_path / "copy")) == first
+    assert archives.model_digest(str(tmp_path / "m"), bf16=True) != first
+    (tmp_path / "m" / "head").write_text("2")
+    assert archives.model_digest(str(tmp_path / "m")) != first
+
+
+def test_the_command_lists_failures_at_the_end(in_process, archive, tmp_path, capsys, monkeypatch):
+    from viralbert_utils.cli import main  # not above: every worker imports this file
+
+    monkeypatch.setattr(archives, "load_scorer", lambda model, bf16: score)
+    (archive / "a" / "broken.srt").write_text("")
+    command = ["moments", str(archive), "-o", str(tmp_path / "out"), "--engine", "local", "--count", "1"]
+    assert main(command) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith("4 files done, 0 were complete before")
+    assert "a/broken.srt" in said.err.splitlines()[-2]
+    assert said.err.splitlines()[-1] == "viralbert: 1 files failed; the next run tries them again"
+    (archive / "a" / "broken.srt").unlink()
+    assert main(command) == 0
+    assert capsys.readouterr().out.startswith("0 files done, 4 were complete before")
+    assert main([command[0], str(archive), *command[1:]]) == 1
+    assert "--engine works through one folder" in capsys.readouterr().err

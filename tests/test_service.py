@@ -1,0 +1,625 @@
+"""The service: answers, refusals, batches, a stop that loses nothing, the page in a browser, and the image's steps."""
+
+import asyncio
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import schemathesis
+import yaml
+from hypothesis import HealthCheck, given, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+from starlette.testclient import TestClient
+from test_environment import lock
+from test_pages import watch
+from test_predictor import make_tokenizer, thresholds
+
+from viralbert_utils import admission, cli, service
+from viralbert_utils.admission import ServiceLimits
+from viralbert_utils.batching import Batcher
+from viralbert_utils.data import ROOT, DataError
+from viralbert_utils.emotions import EMOTIONS, RUSSIAN_NAMES
+from viralbert_utils.moments import find_moments
+from viralbert_utils.predictor import Emotion, Prediction, ViralBERT
+from viralbert_utils.subtitles import Cue, write_subtitles
+from viralbert_utils.thresholds import Thresholds
+
+TEXTS = ["Кот сам открыл дверь!", "Завтра обещают дождь.", ""]
+
+
+class Known:
+    """A predictor that knows two words, is as slow as it is told to be, and fails on a third."""
+
+    emotions = Thresholds(EMOTIONS, (0.3,) * 27 + (np.inf,), "own", 10, (5,) * 28, 0.0, "0")
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.free = threading.Event()
+        self.free.set()
+
+    def predict(self, texts):
+        if isinstance(texts, str):
+            return self.predict([texts])[0]
+        self.free.wait(10)
+        if any("сломайся" in text for text in texts):
+            raise ZeroDivisionError(texts)
+        self.batches.append(len(texts))
+        return [self.one(text) for text in texts]
+
+    def one(self, text: str) -> Prediction:
+        joy = 0.8 if "кот" in text.lower() else 0.2
+        values = dict.fromkeys(EMOTIONS, 0.1 if text else 0.0) | ({"joy": joy} if text else {})
+        named = (Emotion("joy", "радость", joy),) if joy > 0.3 else ()
+        return Prediction(joy if text else 0.0, joy > 0.5, named, values)
+
+    def scores(self, texts):
+        return service._scores(self, self.predict(texts))
+
+
+@pytest.fixture
+def known(monkeypatch) -> Known:
+    model = Known()
+    monkeypatch.setattr(service.ViralBERT, "load", lambda folder: model)
+    return model
+
+
+@pytest.fixture
+def ask(known):
+    with TestClient(service.create_app("folder"), raise_server_exceptions=False) as client:
+        known.batches.clear()
+        yield client
+
+
+def cues(n: int = 40) -> list[dict]:
+    return [{"text": f"{'Кот' if k == 20 else 'Слово'} и дело {k}.", "start": 4.0 * k, "end": 4.0 * k + 3.8}
+            for k in range(n)]  # fmt: skip
+
+
+def concurrently(client: TestClient, texts: list, **options) -> list[httpx.Response]:
+    with ThreadPoolExecutor(len(texts)) as pool:
+        return list(pool.map(lambda text: client.post("/v1/predict", json={"text": text}, **options), texts))
+
+
+def until(condition, seconds: float = 5.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+# answers
+
+
+def test_one_text_and_many(ask, known):
+    (one,) = ask.post("/v1/predict", json={"text": TEXTS[0]}).json()["predictions"]
+    many = ask.post("/v1/predict", json={"text": TEXTS}).json()["predictions"]
+    assert many[0] == one
+    assert len(many) == 3
+    assert one == json.loads(json.dumps(known.one(TEXTS[0]).as_dict())) | {"emotion": one["emotion"]}
+    assert one["emotion"] == {"name": "joy", "russian": "радость", "probability": 0.8}
+    assert many[1]["emotion"]["name"] == "joy", "the most probable, even below its threshold"
+    assert many[1]["emotions"] == []
+    assert many[2]["emotion"] is None
+
+
+def test_moments_are_those_of_the_command_line(ask, known, tmp_path):
+    expected = find_moments([Cue(c["start"], c["end"], c["text"]) for c in cues()], known.scores)
+    assert expected.moments
+    found = ask.post("/v1/moments", json={"cues": cues()}).json()
+    assert [(m["start"], m["end"], m["score"]) for m in found["moments"]] == [
+        (m.start, m.end, m.score) for m in expected.moments
+    ]
+    assert found["note"] == expected.note
+    assert found["moments"][0]["emotions"][0]["russian"] == RUSSIAN_NAMES[expected.moments[0].emotions[0].name]
+    assert found["duration_s"] == 159.8
+    assert [m["rank"] for m in ask.post("/v1/moments?n=1", json={"cues": cues()}).json()["moments"]] == [1]
+    for suffix, encoding in (("srt", "utf-8"), ("srt", "cp1251"), ("vtt", "utf-8"), ("ass", "utf-8")):
+        write_subtitles([Cue(c["start"], c["end"], c["text"]) for c in cues()], tmp_path / f"a.{suffix}")
+        content = (tmp_path / f"a.{suffix}").read_text(encoding="utf-8").encode(encoding)
+        sent = ask.post("/v1/moments", files={"file": ("a.srt", content)}).json()
+        assert sent["moments"] == found["moments"]
+        assert bool(sent["repairs"]) == (encoding == "cp1251")
+
+
+def test_cues_without_speech_give_a_reason(ask):
+    found = ask.post("/v1/moments", json={"cues": [{"text": "[музыка]", "start": 0}]})
+    assert found.status_code == 200
+    assert found.json()["note"].startswith("no moments: none of 1 cues holds speech")
+
+
+def test_a_file_that_names_a_path_is_not_read(ask, tmp_path):
+    (tmp_path / "secret.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nтайна\n", encoding="utf-8")
+    for content in (str(tmp_path / "secret.srt"), "/etc/passwd"):
+        found = ask.post("/v1/moments", files={"file": ("a.srt", content.encode())})
+        assert found.status_code == 422
+        assert found.json()["detail"].startswith("the subtitle file: no cue found; it begins")
+
+
+def test_classes_health_metrics(ask):
+    classes = ask.get("/v1/emotions").json()
+    assert [c["name"] for c in classes] == list(EMOTIONS)
+    assert classes[0] == {"name": "admiration", "russian": "восхищение", "threshold": 0.3}
+    assert classes[-1]["threshold"] is None, "a threshold that nothing reaches"
+    assert ask.get("/healthz").status_code == ask.get("/readyz").status_code == 200
+    ask.post("/v1/predict", json={"text": TEXTS})
+    ask.get("/v1/nothing")
+    text = ask.get("/metrics").text
+    assert 'viralbert_requests_total{route="/v1/predict",status="200"} 1.0' in text
+    assert 'viralbert_batch_texts_bucket{le="4.0"} 1.0' in text
+    assert "process_resident_memory_bytes" in text
+    assert "nothing" not in text, "a label that a stranger invented"
+
+
+def test_the_description_has_russian_examples_and_every_refusal(ask):
+    described = ask.get("/openapi.json").json()
+    assert "Кот сам открыл дверь" in json.dumps(described, ensure_ascii=False)
+    for path in ("/v1/predict", "/v1/moments"):
+        assert {"200", "413", "422", "429", "503"} <= described["paths"][path]["post"]["responses"].keys()
+
+
+# refusals
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"text": []}, "text: List should have at least 1 item"),
+        ({"text": ["а"] * 257}, "at most 256 items after validation, not 257, found list of length 257"),
+        ({"text": "а" * 20_001}, r"text\.0: String should have at most 20000 characters, found str of length 20001"),
+        ({"text": ["а", 7]}, r"text\.1: Input should be a valid string, found int"),
+        ({"text": None}, "found NoneType"),
+        ({"txt": "а"}, "text: Field required"),
+        ({}, "text: Field required"),
+        ([], "the body: Input should be a valid dictionary"),
+    ],
+)
+def test_what_cannot_be_used_is_named(ask, body, reason):
+    found = ask.post("/v1/predict", json=body)
+    assert found.status_code == 422
+    assert re.search(reason, found.json()["detail"])
+    assert "/openapi.json" in found.json()["detail"]
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b'{"text": "\\ud83d"}', b'{"text": NaN}', b""])
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/moments"])
+def test_broken_bodies_get_422(ask, path, content):
+    found = ask.post(path, content=content, headers={"content-type": "application/json"})
+    assert found.status_code == 422
+    assert found.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "reason"),
+    [
+        ("?min_s=70", {"cues": cues()}, "expected 0 < min_s <= max_s"),
+        ("?min_s=nan", {"cues": cues()}, "min_s: Input should be a finite number"),
+        ("", {"cues": [{"text": "а", "start": -1}]}, r"cues\.0\.start: .*greater than or equal to 0, found int"),
+        ("", {"cues": [{"start": 0}]}, r"cues\.0\.text: Field required"),
+        ("", {"cues": [{"text": "  ", "start": 0}]}, "no cue found"),
+        ("?min_s=1&max_s=600", {"cues": [{"text": f"Раз {k}.", "start": k / 40, "end": k / 40 + 0.02}
+                                         for k in range(3000)]}, "3,000 sentences give .* lower max_s"),
+    ],
+)  # fmt: skip
+def test_moments_that_cannot_be_found_are_refused(ask, query, body, reason):
+    found = ask.post(f"/v1/moments{query}", json=body)
+    assert found.status_code == 422
+    assert re.search(reason, found.json()["detail"])
+
+
+def test_a_form_without_a_file_is_refused(ask):
+    found = ask.post("/v1/moments", files={"other": ("a.srt", b"a")})
+    assert (found.status_code, "in the field 'file'" in found.json()["detail"]) == (422, True)
+
+
+def test_too_many_bytes_are_refused_before_they_are_read(known):
+    with TestClient(service.create_app("folder", ServiceLimits(bytes=1000))) as client:
+        known.batches.clear()
+        whole = client.post("/v1/predict", json={"text": "а" * 1000})
+        pieces = client.post("/v1/predict", content=iter([b'{"text": "', *[b"a" * 100] * 20, b'"}']))
+        assert whole.status_code == pieces.status_code == 413
+        assert "at most 1,000 bytes, found" in whole.json()["detail"]
+        assert client.post("/v1/predict", json={"text": "а" * 100}).status_code == 200
+    assert known.batches == [1]
+
+
+def test_too_many_requests_get_429_and_the_rest_their_answers(known):
+    with TestClient(service.create_app("folder", ServiceLimits(requests=4))) as client:
+        known.free.clear()
+        threading.Timer(0.5, known.free.set).start()
+        found = concurrently(client, [f"текст {k}" for k in range(12)])
+    statuses = [response.status_code for response in found]
+    assert statuses.count(200) == 4
+    assert statuses.count(429) == 8
+    refused = next(response for response in found if response.status_code == 429)
+    assert refused.headers["retry-after"] == "1"
+    assert "4 requests wait already" in refused.json()["detail"]
+
+
+def test_a_request_that_takes_too_long_gets_503_and_is_not_computed(known):
+    app = service.create_app("folder", ServiceLimits(timeout_s=0.3, batch=1, wait_s=0))
+    with TestClient(app) as client:
+        known.free.clear()
+        found = concurrently(client, ["а", "б", "в"])
+        assert {response.status_code for response in found} == {503}
+        assert "not finished within 0.3 s" in found[0].json()["detail"]
+        assert found[0].headers["retry-after"]
+        known.batches.clear()
+        known.free.set()
+        assert client.post("/v1/predict", json={"text": "а"}).status_code == 200
+        assert app.state.gate.in_hand == 0
+    assert len(known.batches) == 2, "the one that was begun, and the new one"
+
+
+def test_the_key(known, monkeypatch):
+    with TestClient(service.create_app("folder", api_key="ключ")) as client:
+        for key in (None, "", "клюк", "ключ "):
+            headers = {} if key is None else {"X-API-Key": key.encode()}
+            found = client.post("/v1/predict", json={"text": "а"}, headers=headers)
+            assert found.status_code == 401
+            assert "X-API-Key" in found.json()["detail"]
+        assert client.get("/v1/emotions").status_code == 401
+        assert client.get("/healthz").status_code == client.get("/").status_code == 200
+        assert client.get("/v1/emotions", headers={"X-API-Key": "ключ".encode()}).status_code == 200
+        assert "APIKeyHeader" in client.get("/openapi.json").text
+
+
+def test_an_error_inside_is_500_and_its_text_stays_out_of_the_log(ask, caplog):
+    caplog.set_level(logging.DEBUG)
+    found = ask.post("/v1/predict", json={"text": "сломайся, тайный текст"})
+    assert (found.status_code, "ZeroDivisionError" in found.json()["detail"]) == (500, True)
+    ask.post("/v1/predict", json={"text": ["тайный текст", 7]})
+    ask.post("/v1/moments", files={"file": ("тайный текст.srt", "тайный текст".encode())})
+    assert "ZeroDivisionError" in caplog.text
+    assert "test_service.py" in caplog.text, "where it was raised"
+    assert "POST /v1/moments 422" in caplog.text
+    assert "тайн" not in caplog.text
+
+
+@pytest.mark.parametrize("setting", ["batches=3", "batch=viele", "batch", "batch=0", "timeout_s=nan", "requests=-1"])
+def test_limits_that_are_none_are_refused(setting):
+    with pytest.raises(DataError, match="expected"):
+        ServiceLimits.parse([setting])
+    assert ServiceLimits.parse(["batch=3", "wait_s=0"]) == ServiceLimits(batch=3, wait_s=0.0)
+
+
+# batches
+
+
+def test_waiting_requests_are_computed_together_and_each_gets_its_own(ask, known):
+    known.free.clear()
+    threading.Timer(0.3, known.free.set).start()
+    texts = [["кот"] * (k % 3 + 1) + [f"текст {k}"] for k in range(20)]
+    for asked, response in zip(texts, concurrently(ask, texts), strict=True):
+        found = [one["viral_score"] for one in response.json()["predictions"]]
+        assert found == [0.8] * (len(asked) - 1) + [0.2]
+    assert sum(known.batches) == sum(map(len, texts))
+    assert max(known.batches) > 20
+    assert len(known.batches) < 6
+
+
+def test_one_text_that_fails_takes_nobody_along(ask, known):
+    known.free.clear()
+    threading.Timer(0.3, known.free.set).start()
+    texts = [f"текст {k}" for k in range(16)]
+    texts[5] = texts[11] = "сломайся"
+    statuses = [response.status_code for response in concurrently(ask, texts)]
+    assert statuses == [500 if text == "сломайся" else 200 for text in texts]
+
+
+def test_a_long_request_lets_others_in_between():
+    done = []
+
+    async def work() -> None:
+        batcher = Batcher(lambda texts: done.append(texts) or texts, 10, 0.0)
+        async with batcher.working():
+            long = asyncio.create_task(batcher.answers([str(k) for k in range(100)]))
+            await asyncio.sleep(0)
+            assert await batcher.answers(["кратко"]) == ["кратко"]
+            assert not long.done()
+            assert await long == [str(k) for k in range(100)]
+
+    with ThreadPoolExecutor(1) as pool:  # the browser of the page tests leaves a running loop in this thread
+        pool.submit(asyncio.run, work()).result()
+    assert max(map(len, done)) <= 11
+
+
+# a server that listens
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Starts the service on a free port, in a thread of this process; returns its URL and the server."""
+    made: list[service._Server] = []
+    monkeypatch.setattr(admission, "LINGER_S", 0.05)
+    monkeypatch.setattr(service, "_Server", lambda config, kind=service._Server: made.append(kind(config)) or made[-1])
+    threads = []
+
+    def start(**options) -> tuple[str, service._Server]:
+        urls: list[str] = []
+        options |= {"port": 0, "started": urls.append}
+        threads.append(threading.Thread(target=service.serve, args=("folder",), kwargs=options))
+        threads[-1].start()
+        until(lambda: urls and made and made[-1].started)
+        return urls[0], made[-1]
+
+    yield start
+    for server, thread in zip(made, threads, strict=True):
+        server.handle_exit(signal.SIGTERM, None)
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_stopped_under_load_every_accepted_request_has_an_answer(known, serve, monkeypatch):
+    """And what comes after the signal is refused with a reason, until the port closes."""
+    url, server = serve()
+    monkeypatch.setattr(admission, "LINGER_S", 0.5)
+    known.free.clear()
+    with ThreadPoolExecutor(20) as pool, httpx.Client(base_url=url, limits=httpx.Limits(max_connections=30)) as client:
+        accepted = [pool.submit(client.post, "/v1/predict", json={"text": f"кот {k}"}) for k in range(20)]
+        until(lambda: server.config.app.state.gate.in_hand == 20)
+        server.handle_exit(signal.SIGTERM, None)
+        for path in ("/v1/predict", "/v1/emotions", "/readyz"):
+            refused = client.request("POST" if "predict" in path else "GET", path, json={"text": "а"})
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+            assert refused.headers["connection"] == "close"
+            assert "being stopped" in refused.json()["detail"]
+        assert client.get("/healthz").status_code == 200
+        assert not any(future.done() for future in accepted)
+        time.sleep(admission.LINGER_S)
+        known.free.set()
+        assert {future.result(10).json()["predictions"][0]["viral_score"] for future in accepted} == {0.8}
+        until(lambda: not server.servers[0].is_serving())
+        with pytest.raises(httpx.ConnectError):
+            client.get("/healthz")
+
+
+def test_a_port_that_is_taken(known, serve):
+    url, _ = serve()
+    with pytest.raises(DataError, match="cannot be opened"):
+        service.serve("folder", port=int(url.rsplit(":", 1)[1]))
+
+
+def test_requests_made_from_the_description_never_break_it(known, serve):
+    """More of them: benchmarks/service.py."""
+    url, _ = serve()
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    seen: Counter[int] = Counter()
+    for operation in (result.ok() for result in schema.get_all_operations()):
+
+        @given(operation.as_strategy())
+        @settings(
+            max_examples=50, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+        )
+        def cases(case):
+            response = case.call()
+            seen[response.status_code] += 1
+            # "Valid" text without a cue in it is refused: no schema can say that.
+            case.validate_response(response, excluded_checks=[positive_data_acceptance])
+
+        cases()
+    assert seen.total() > 100
+    assert seen[200] > 20
+    assert {status for status in seen if status >= 500} == set()
+
+
+# the page
+
+
+@pytest.fixture(params=[(1280, "light"), (390, "dark")], ids=["desk", "phone"])
+def page(request, known, serve, browser):
+    width, scheme = request.param
+    url, _ = serve()
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    opened = context.new_page()
+    opened.requests, opened.messages = watch(opened)
+    opened.goto(url)
+    yield opened
+    assert [asked for asked in opened.requests if not asked.startswith((url, "data:"))] == []
+    assert opened.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    context.close()
+
+
+def test_the_page_shows_emotions_and_moments(page, tmp_path):
+    page.get_by_label("Russian text").fill(TEXTS[0])
+    page.keyboard.press("Control+Enter")
+    bars = page.locator("#text-result .bars li")
+    bars.first.wait_for()
+    assert bars.all_inner_texts()[0].split("\n") == ["viral", "80 %"]
+    assert bars.all_inner_texts()[1].split("\n") == ["joy · радость", "80 %"]
+    assert bars.count() == 29
+    boxes = [page.locator(f"#text-result .bars li >> nth=1 >> .{name}").bounding_box() for name in ("fill", "track")]
+    assert boxes[0]["width"] == pytest.approx(0.8 * boxes[1]["width"], rel=0.02)
+    write_subtitles([Cue(c["start"], c["end"], c["text"]) for c in cues()], tmp_path / "a.srt")
+    page.get_by_label("Subtitle file").set_input_files(tmp_path / "a.srt")
+    page.locator(".moments li").first.wait_for()
+    assert page.locator(".moments li").count() == page.locator(".timeline div").count() >= 1
+    assert "joy · радость" in page.locator(".moments li").first.inner_text()
+    page.locator(".timeline div").first.click()
+    assert page.evaluate("document.activeElement.id") == "moment-1"
+    assert page.messages == []
+
+
+def test_the_page_says_what_is_wrong(page, tmp_path):
+    page.evaluate("document.getElementById('text').value = '<img src=x onerror=alert(1)> ' + 'а'.repeat(30000)")
+    page.get_by_role("button", name="Show emotions").click()
+    problem = page.get_by_role("alert")
+    problem.wait_for()
+    assert "at most 20000 characters" in problem.inner_text()
+    (tmp_path / "<b>.srt").write_text("<i>ничего</i>", encoding="utf-8")
+    page.get_by_label("Subtitle file").set_input_files(tmp_path / "<b>.srt")
+    page.locator("#file-result .problem").wait_for()
+    assert "no cue found" in page.locator("#file-result").inner_text()
+
+
+def test_the_page_can_be_used_by_keyboard_and_read_aloud(page):
+    names = page.evaluate("[...document.querySelectorAll('input, textarea')].map(i => i.labels.length)")
+    assert len(names) == 5
+    assert all(names)
+    page.get_by_label("Russian text").focus()
+    order = []
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        order.append(page.evaluate("document.activeElement.textContent || document.activeElement.id"))
+    assert order[0] == "Show emotions"
+    assert order[-3:] == ["min-s", "max-s", "Find moments"]
+    pairs = page.evaluate(CONTRASTS)
+    assert len(pairs) > 10
+    assert [pair for pair in pairs if pair[0] < 4.5] == []
+
+
+# Contrast (WCAG) of every piece of text with the colour behind it, the smallest first.
+CONTRASTS = """() => {
+  const rgb = (c) => c.match(/[\\d.]+/g).map(Number);
+  const light = (c) => rgb(c).slice(0, 3).map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (e) => { while (rgb(getComputedStyle(e).backgroundColor)[3] === 0) e = e.parentElement; return e; };
+  return [...document.querySelectorAll('body *')].filter((e) => e.checkVisibility() &&
+      [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim())).map((e) => {
+    const [a, b] = [getComputedStyle(e).color, getComputedStyle(behind(e)).backgroundColor].map(light);
+    return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.textContent.slice(0, 40)];
+  }).sort((x, y) => x[0] - y[0]);
+}"""
+
+
+# a process of its own, and the image
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
+    """A small model that knows nothing, as ONNX."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    from viralbert_utils.export import export
+    from viralbert_utils.models import Head, MultiTaskClassifier
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    encoder = BertModel(BertConfig(vocab_size=300, max_position_embeddings=32, **sizes), add_pooling_layer=False)
+    heads = {"virality": Head(("viral",)), "emotions": Head(EMOTIONS)}
+    model = MultiTaskClassifier(encoder, heads, "mean", train_embeddings=False).eval()
+    root = tmp_path_factory.mktemp("model")
+    ViralBERT(model, make_tokenizer(), {"max_length": 24}, thresholds(["viral"], 0.5), thresholds(EMOTIONS, 0.5)).save(
+        root / "torch"
+    )
+    export(root / "torch", root / "onnx", texts=TEXTS)
+    return root / "onnx"
+
+
+def test_in_a_process_of_its_own(exported):
+    expected = ViralBERT.load(exported).predict(TEXTS[0])
+    with service.running(exported, ["texts=2"]) as running:
+        found = httpx.post(f"{running.url}/v1/predict", json={"text": TEXTS[0]}, timeout=10).json()["predictions"][0]
+        assert found["viral_score"] == pytest.approx(expected.viral_score, abs=1e-6)
+        assert httpx.post(f"{running.url}/v1/predict", json={"text": TEXTS}).status_code == 422, "the limit counts"
+        maps = Path(f"/proc/{running.process.pid}/maps")
+        if maps.exists():
+            assert "onnxruntime" in maps.read_text()
+            assert not re.search(r"libtorch|sklearn", maps.read_text())
+    assert running.process.returncode == 0
+
+
+def test_a_service_that_cannot_start_says_why(tmp_path):
+    with pytest.raises(DataError, match=r"did not start: .*no complete predictor"), service.running(tmp_path):
+        pass
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Of the Dockerfile: `[("FROM", "python:..."), ...]`."""
+    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(encoding="utf-8"), flags=re.M)
+    lines = re.sub(r"\\\n\s*", "", text).split("\n")
+    return [(name, rest) for name, _, rest in (line.partition(" ") for line in lines if line)]
+
+
+def packages() -> set[str]:
+    """What the image installs by name."""
+    (install,) = (rest for name, rest in instructions() if name == "RUN" and "--constraint" in rest)
+    assert install.startswith("pip install --no-cache-dir --constraint requirements.lock ")
+    return set(install.split()[5:])
+
+
+def test_the_image_is_small_closed_and_pinned():
+    found = instructions()
+    names = [name for name, _ in found]
+    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", found[0][1])
+    assert found[0][0] == "FROM"
+    (user,) = (rest for name, rest in found if name == "USER")
+    assert re.fullmatch(r"[1-9]\d{3,}", user), "a number, so that an orchestrator can see that it isn't root"
+    assert "RUN" not in names[names.index("USER") :]
+    health = next(rest for name, rest in found if name == "HEALTHCHECK")
+    assert "/readyz" in json.loads(health.partition("CMD ")[2])[2]
+    command = json.loads(found[-1][1])
+    assert found[-1][0] == "CMD"
+    options = cli._parser().parse_args(command[1:])
+    assert (command[0], options.model, options.host, options.port) == ("viralbert", "/model", "0.0.0.0", 8000)
+    assert ("EXPOSE", "8000") in found
+    assert not {"ADD", "VOLUME"} & set(names)
+    pinned = lock.read_lock()
+    assert packages() <= pinned.keys()
+    assert not packages() & {"torch", "transformers", "jupyterlab"}
+
+
+def test_the_image_copies_what_is_there_and_not_ignored():
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    sources = [source for name, rest in instructions() if name == "COPY" for source in rest.split()[:-1]]
+    assert set(sources) == kept
+    assert all((ROOT / source).exists() for source in sources)
+
+
+def test_compose_serves_this_machine_alone_and_waits_for_a_stop():
+    (found,) = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"].values()
+    assert found["ports"] == ["127.0.0.1:8000:8000"]
+    assert found["volumes"][0].endswith(":/model:ro")
+    assert found["read_only"] is True
+    assert int(found["stop_grace_period"][:-1]) > ServiceLimits().timeout_s + admission.LINGER_S
+
+
+@pytest.mark.skipif("VIRALBERT_IMAGE" not in os.environ, reason="minutes and a network: VIRALBERT_IMAGE=1 runs it")
+def test_the_steps_of_the_image_in_a_clean_environment(exported, tmp_path):
+    """What the Dockerfile does, without Docker: its files alone, its packages alone, its command, its health check."""
+    app, bin_ = tmp_path / "app", tmp_path / "venv" / "bin"
+    app.mkdir()
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    ignored = shutil.ignore_patterns("__pycache__", "pretrained")
+    environment = {"PATH": f"{bin_}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    for name, rest in instructions():
+        if name == "COPY":
+            *sources, target = rest.split()
+            for source in sources:
+                if (ROOT / source).is_dir():
+                    shutil.copytree(ROOT / source, app / target, ignore=ignored)
+                else:
+                    shutil.copy(ROOT / source, app)
+        elif name == "RUN":
+            subprocess.run(rest.partition(" && useradd")[0], shell=True, check=True, cwd=app, env=environment)
+    shutil.rmtree(app / "viralbert_utils")
+    command = [*json.loads(instructions()[-1][1]), "--port", "0", "--host", "127.0.0.1", "--model", str(exported)]
+    with subprocess.Popen(command, cwd=app, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        url = process.stdout.readline().split()[-1]
+        found = httpx.post(f"{url}/v1/predict", json={"text": TEXTS[0]}).json()
+        moments = httpx.post(f"{url}/v1/moments", json={"cues": cues()}, timeout=20)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        health = next(rest for name, rest in instructions() if name == "HEALTHCHECK").partition("CMD ")[2]
+        check = [part.replace("http://127.0.0.1:8000", url) for part in json.loads(health)]
+        healthy = subprocess.run(check, env=environment, check=False).returncode
+        process.send_signal(signal.SIGTERM)
+    assert found["predictions"][0]["viral_score"] == pytest.approx(
+        ViralBERT.load(exported).predict(TEXTS[0]).viral_score
+    )
+    assert moments.status_code == 200
+    assert (healthy, process.returncode) == (0, 0)
+    size = sum(path.stat().st_size for path in (tmp_path / "venv").rglob("*") if path.is_file())
+    print(f"{size / 1e6:.0f} MB installed, {re.search(r'VmHWM:.*', status)[0]}")

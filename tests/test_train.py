@@ -1,0 +1,121 @@
+"""`viralbert train` on a few rows of the sample with a tiny encoder."""
+
+import json
+import random
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from viralbert_utils import train, training
+from viralbert_utils.cli import main
+from viralbert_utils.data import DataError
+from viralbert_utils.emotions import CEDR_CLASSES, EMOTIONS
+from viralbert_utils.encoders import load_tokenizer
+from viralbert_utils.models import load_classifier
+from viralbert_utils.predictor import ViralBERT
+from viralbert_utils.thresholds import Thresholds
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("encoder")
+    tokenizer = load_tokenizer("embedded")
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12}
+    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, **sizes)).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def recipe(encoder) -> train.Recipe:
+    return train.Recipe(encoder, "cedr", epochs=1, learning_rate=1e-3, max_length=24, max_rows=300, batch_size=64)
+
+
+def test_the_command_leaves_model_figures_and_what_was_used(encoder, tmp_path, capsys):
+    command = ["train", "--output", str(tmp_path / "out"), "--encoder", encoder, "--dataset", "multitask", "--epochs",
+               "2", "--lr", "0.001", "--scheduler", "linear", "--batch-size", "64", "--max-length", "24", "--max-rows",
+               "400", "--evaluate", "test", "--note", "проба"]  # fmt: skip
+    assert main(command) == 0
+    assert "virality, macro-F1 on test: model 0." in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model", "metrics.json", "history.csv"}
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert found["recipe"]["note"] == "проба"
+    assert {file["set"] for file in found["files"]} == {"emotions", "virality"}
+    assert all(len(file["sha256"]) == 64 for file in found["files"])
+    assert list(found["figures"]["emotions"]) == ["test"]
+    figure = found["figures"]["virality"]["test"]["TF-IDF"]["macro-F1"]
+    assert 0 < figure["low"] <= figure["value"] <= figure["high"]
+    rates = pd.read_csv(tmp_path / "out" / "history.csv")["learning_rate"]
+    assert len(rates) == 2
+    model = ViralBERT.load(tmp_path / "out" / "model")
+    assert tuple(model.predict("Кот открыл дверь.").probabilities) == EMOTIONS
+
+
+def test_a_finished_training_is_not_repeated_and_not_mixed_up(recipe, tmp_path, monkeypatch):
+    first = train.run(recipe, tmp_path)
+    assert list(first["figures"]["cedr"]) == ["dev", "test"]
+    assert load_classifier(tmp_path / "model")[2]["names"] == list(CEDR_CLASSES)
+    assert Thresholds.load(tmp_path / "model" / "thresholds" / "cedr.json").names == CEDR_CLASSES
+    monkeypatch.setattr(training, "fit", None)
+    assert train.run(recipe, tmp_path) == first
+    with pytest.raises(DataError, match="holds another training"):
+        train.run(replace(recipe, epochs=2), tmp_path)
+
+
+def test_a_stopped_training_goes_on(recipe, tmp_path, monkeypatch):
+    epoch = training._train_epoch
+    calls = []
+
+    def cut(*given):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return epoch(*given)
+
+    monkeypatch.setattr(training, "_train_epoch", cut)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(replace(recipe, epochs=2), tmp_path)
+    train.run(replace(recipe, epochs=2), tmp_path)
+    assert len(calls) == 3, "one epoch, the one that was cut off, and that one again"
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_combo_trains_on_both_and_is_judged_by_cedr(recipe, write_csv, tmp_path):
+    rng = random.Random(0)
+    syllables = [a + b for a in "бвгдклмнпрст" for b in "аеиоуя"]
+    texts = [" ".join("".join(rng.choices(syllables, k=3)) for _ in range(6)) for _ in range(150)]
+    write_csv("cedr", text=texts[:90], labels=[f"[{k % 3}]" for k in range(90)], source=["x"] * 90)
+    write_csv("emotions", text=[*texts[90:], *texts[:60]], labels=["[26]"] * 60 + ["[17]"] * 60)
+    cedr, files = train.read(replace(recipe, data=str(tmp_path), max_rows=0))
+    both, more = train.read(replace(recipe, data=str(tmp_path), max_rows=0, dataset="combo"))
+    assert [len(files), len(more)] == [1, 2]
+    for split in ("validation", "test"):
+        assert both["cedr"][split][0] == cedr["cedr"][split][0]
+    assert set(both["cedr"]["train"][0]) > set(cedr["cedr"]["train"][0])
+    judged = {text for split in ("validation", "test") for text in both["cedr"][split][0]}
+    assert not judged & set(both["cedr"]["train"][0])
+
+
+def test_the_profile_names_three_trainings_with_exchangeable_encoders():
+    found = train.profile("replicate", {"encoder": "embedded", "data": "sample"})
+    assert [recipe.dataset for recipe in found.values()] == ["cedr", "combo", "combo"]
+    assert {recipe.encoder for recipe in found.values()} == {"embedded"}
+    assert len({recipe.encoder for recipe in train.profile("replicate", {}).values()}) == 2
+    with pytest.raises(DataError, match=r"no profile 'x' of trainings; there are: replicate"):
+        train.profile("x", {})
+
+
+def test_schedules():
+    assert [training.cosine_with_warmup(step, 10, 2, "constant") for step in range(4)] == [0.5, 1, 1, 1]
+    assert training.cosine_with_warmup(6, 10, 2, "linear") == pytest.approx(0.5)
+
+
+def test_bad_recipes_are_named(recipe, capsys, tmp_path):
+    with pytest.raises(DataError, match="dataset 'imdb' is not known; use cedr, combo, emotions, multitask"):
+        train.Recipe(dataset="imdb")
+    assert main(["train", "--output", str(tmp_path), "--evaluate", "train"]) == 1
+    assert "cannot evaluate train" in capsys.readouterr().err

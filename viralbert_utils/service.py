@@ -1,0 +1,371 @@
+"""The predictor and the moments over HTTP, and a page to try them.
+
+Lesson 09 starts it and asks it; `viralbert serve` and the Dockerfile run it. The event loop only reads and writes:
+whatever computes runs in the batcher's thread. `admission` says which requests come in.
+"""
+# No `from __future__ import annotations`: FastAPI reads annotations that name classes made inside a function.
+
+import logging
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import numpy as np
+import uvicorn
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.security import APIKeyHeader
+from prometheus_client import CONTENT_TYPE_LATEST, Histogram
+from prometheus_client import generate_latest as exposition
+from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+from viralbert_utils import moments
+from viralbert_utils.admission import DEFAULTS, STATUSES, Gate, Refusal, ServiceLimits
+from viralbert_utils.batching import Batcher
+from viralbert_utils.data import DataError
+from viralbert_utils.emotions import RUSSIAN_NAMES
+from viralbert_utils.predictor import Emotion, Prediction, ViralBERT
+from viralbert_utils.subtitles import Subtitles, read_subtitles
+
+MAX_WINDOWS = 1_000_000  # candidates for moments in one request; a video of two hours has some 30,000
+STATIC = Path(__file__).parent / "static"
+PAGE = {"/": "service.html", "/service.css": "service.css", "/service.js": "service.js"}
+_REFUSAL = {"type": "object", "required": ["detail"], "properties": {"detail": {"type": "string"}}}
+_CUES = {"cues": [{"text": "Кот сам открыл дверь.", "start": 0.5, "end": 3.2},
+                  {"text": "И попросил зарплату!", "start": 3.4}]}  # fmt: skip
+_log = logging.getLogger("viralbert.service")
+
+
+@dataclass(frozen=True)
+class Answer(Prediction):
+    """A prediction and, as `emotion`, the colouring in a word: the most probable emotion; none for an empty text."""
+
+    emotion: Emotion | None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Predictions in the order of the texts."""
+
+    predictions: list[Answer]
+
+
+@dataclass(frozen=True)
+class EmotionClass:
+    """A class of the model, and the probability from which a text counts as expressing it (null: never)."""
+
+    name: str
+    russian: str
+    threshold: float | None
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service in a process of its own; `url` without a slash at its end."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+
+def create_app(model: Path | str, limits: ServiceLimits = DEFAULTS, api_key: str = "") -> FastAPI:
+    """The service as an ASGI application.
+
+    Args:
+        model: Folder of a predictor, or of its ONNX export, which is served without torch.
+        limits: What it takes on.
+        api_key: If given, requests below `/v1/` must carry it in the header `X-API-Key`.
+
+    Raises:
+        DataError: As `ViralBERT.load`: before any port is open.
+    """
+    bert = ViralBERT.load(model)
+    bert.predict("Разогрев.")  # the first call is slower than the rest
+    gate = Gate(limits, api_key)
+    sizes = Histogram("viralbert_batch_texts", "Texts computed together", buckets=[2**k for k in range(10)],
+                      registry=gate.registry)  # fmt: skip
+    batcher = Batcher(bert.predict, limits.batch, limits.wait_s, sizes.observe)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with batcher.working():
+            yield
+
+    app = FastAPI(title="ViralBERT", version="1", summary="Virality and emotions of Russian texts, moments of a video.",
+                  description="A score is a judgement by the annotation guide, never a forecast of views.",
+                  lifespan=lifespan, docs_url=None, redoc_url=None)  # fmt: skip
+    app.state.gate = gate
+    app.add_middleware(gate.around)
+
+    @app.exception_handler(RequestValidationError)
+    @app.exception_handler(ValidationError)
+    async def invalid(request: Request, error: Exception) -> Response:
+        return Refusal(422, _readable(error.errors())).response  # type: ignore[attr-defined]
+
+    @app.exception_handler(DataError)
+    async def unusable(request: Request, error: Exception) -> Response:
+        return Refusal(422, str(error)).response
+
+    Text = Annotated[str, Field(max_length=limits.chars)]
+    Texts = Annotated[list[Text], Field(min_length=1, max_length=limits.texts)]
+
+    class Question(BaseModel, extra="forbid"):
+        """One text, or a list of them."""
+
+        text: Annotated[Texts, BeforeValidator(_as_list, json_schema_input_type=Text | Texts)] = Field(
+            examples=["Кот сам открыл дверь!", ["Кот сам открыл дверь!", "Завтра обещают дождь."]]
+        )
+
+    class CueIn(BaseModel, extra="forbid"):
+        """What is said, and when, in seconds; without an end it is guessed from the next start and the text."""
+
+        text: Text
+        start: Annotated[FiniteFloat, Field(ge=0, le=1e6)]
+        end: Annotated[FiniteFloat, Field(ge=0, le=1e6)] | None = None
+
+    class Cues(BaseModel, extra="forbid"):
+        """Subtitles as a list."""
+
+        cues: Annotated[list[CueIn], Field(min_length=1, max_length=limits.cues)]
+
+    refusals: dict[int | str, dict[str, Any]] = {
+        status: {"description": why, "content": {"application/json": {"schema": _REFUSAL}}}
+        for status, why in STATUSES.items()
+        if api_key or status != 401
+    }
+    options: dict[str, Any] = {"responses": refusals}
+    if api_key:  # for the description only: the gate has looked at the key before
+        options["dependencies"] = [Depends(APIKeyHeader(name="X-API-Key", auto_error=False))]
+
+    @app.post("/v1/predict", **options)
+    async def predict(question: Question) -> Answers:
+        """Virality and the emotional colouring of one text or many."""
+        return Answers([_answer(found) for found in await batcher.answers(question.text)])
+
+    files = {"type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}
+    body = {"required": True, "content": {
+        "application/json": {"schema": _inlined(Cues.model_json_schema()), "example": _CUES},
+        "multipart/form-data": {"schema": files}}}  # fmt: skip
+
+    @app.post("/v1/moments", openapi_extra={"requestBody": body}, **options)
+    async def find(
+        request: Request,
+        min_s: Annotated[FiniteFloat, Query(gt=0, le=600)] = 15,
+        max_s: Annotated[FiniteFloat, Query(gt=0, le=600)] = 60,
+        n: Annotated[int | None, Query(ge=1, le=100)] = None,
+    ) -> JSONResponse:
+        """Where in a video the moments are: from a subtitle file (SubRip, WebVTT, ASS, JSON), or from cues.
+
+        The answer is what `viralbert moments` writes as `moments.json`, with `duration_s` and `repairs`.
+        """
+        wanted = moments.Limits(min_s, max_s, n=n)
+        if request.headers.get("content-type", "").startswith("multipart/form-data"):
+            read = await batcher.run(_read_file, await _sent_file(request))
+        else:
+            cues = Cues.model_validate_json(await request.body()).cues
+            read = await batcher.run(read_subtitles, [cue.model_dump(exclude_none=True) for cue in cues])
+        if len(read.cues) > limits.cues:
+            raise Refusal(422, f"expected at most {limits.cues} cues, found {len(read.cues)}; send the video in parts")
+        units = await batcher.run(_units, read, wanted)
+        if units:
+            scores = _scores(bert, await batcher.answers([unit.text for unit in units]))
+            found = await batcher.run(moments.choose, units, scores, wanted)
+        else:  # says why
+            found = moments.find_moments(read.cues, bert.scores)
+        duration = max(cue.end for cue in read.cues)
+        return JSONResponse(_named(found) | {"duration_s": duration, "repairs": read.repairs})
+
+    @app.get("/v1/emotions", **options)
+    async def classes() -> list[EmotionClass]:
+        """The emotions, their Russian names and their thresholds."""
+        pairs = zip(bert.emotions.names, bert.emotions.values, strict=True)
+        return [EmotionClass(name, RUSSIAN_NAMES.get(name, name), v if v <= 1 else None) for name, v in pairs]
+
+    @app.get("/healthz")
+    async def health() -> dict[str, str]:
+        """Whether the process lives."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", responses={503: refusals[503]})
+    async def ready() -> dict[str, str]:
+        """Whether it takes requests."""
+        gate.check_open()
+        return {"status": "ok"}
+
+    @app.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        """Counters and times for Prometheus."""
+        return Response(exposition(gate.registry), media_type=CONTENT_TYPE_LATEST)
+
+    for path, name in PAGE.items():
+        app.add_api_route(path, _page(name), include_in_schema=False)
+    return app
+
+
+def serve(model: Path | str, host: str = "127.0.0.1", port: int = 8000, limits: ServiceLimits = DEFAULTS,
+          api_key: str = "", started: Callable[[str], object] = lambda url: None) -> None:  # fmt: skip
+    """Serve until SIGTERM or SIGINT; then refuse what is new, answer what was accepted, and return.
+
+    Args:
+        model: As `create_app`.
+        host: `127.0.0.1` is this machine alone; `0.0.0.0` everybody who reaches it: give a key then.
+        port: 0 takes a free one.
+        limits: As `create_app`.
+        api_key: As `create_app`.
+        started: Is called with the URL as soon as the port is open.
+
+    Raises:
+        DataError: As `ViralBERT.load`, or the port is taken.
+    """
+    app = create_app(model, limits, api_key)
+    if not api_key and host not in ("127.0.0.1", "localhost", "::1"):
+        _log.warning("open to everybody who reaches %s: set VIRALBERT_API_KEY", host)
+    config = uvicorn.Config(app, host, port, log_config=None, access_log=False, server_header=False,
+                            timeout_graceful_shutdown=int(limits.timeout_s) + 1,
+                            limit_concurrency=limits.requests + 1000)  # fmt: skip
+    try:
+        listening = config.bind_socket()
+    except SystemExit:
+        raise DataError(f"port {port} of {host} cannot be opened: taken? give another, or 0 for a free one") from None
+    listening.listen(config.backlog)  # whoever hears the URL may come at once
+    started(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}")
+    _Server(config).run([listening])
+
+
+@contextmanager
+def running(model: Path | str, limits: Sequence[str] = ()) -> Iterator[Running]:
+    """A service of its own process on a free port of this machine, e.g. for a notebook; stopped at the end.
+
+    Args:
+        model: As `create_app`.
+        limits: E.g. `["requests=8"]`.
+
+    Raises:
+        DataError: It does not start; with its message.
+    """
+    flags = [part for limit in limits for part in ("--limit", limit)]
+    command = [sys.executable, "-m", "viralbert_utils.cli", "serve", "--model", str(model), "--port", "0", *flags]
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        try:
+            assert process.stdout is not None
+            found = re.search(r"http://\S+", process.stdout.readline())
+            if found is None:
+                process.wait()
+                log.seek(0)
+                raise DataError(f"the service did not start: {log.read()[-2000:].strip()}")
+            yield Running(found[0], process)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+            process.stdout.close()  # type: ignore[union-attr]
+
+
+class _Server(uvicorn.Server):
+    """The first signal closes the gate; the port closes when what was accepted is answered."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.config.app.state.gate.stopped_at is not None:  # type: ignore[union-attr]
+            super().handle_exit(sig, frame)  # who asks twice does not want to wait
+        self.config.app.state.gate.stop()  # type: ignore[union-attr]
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self.config.app.state.gate.is_done()  # type: ignore[union-attr]
+
+
+def _readable(errors: Sequence[Any]) -> str:
+    """What was expected, where, and of what kind the thing was that came; never the thing itself."""
+    lines = []
+    for error in errors[:3]:
+        value = error.get("input")
+        size = f" of length {len(value)}" if isinstance(value, str | list) else ""
+        where = ".".join(str(part) for part in error["loc"] if part != "body") or "the body"
+        lines.append(f"{where}: {error['msg']}, found {type(value).__name__}{size}")
+    more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
+    return f"{'; '.join(lines)}{more}. The page / shows how to ask, /openapi.json says what is expected"
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema without definitions of its own, which OpenAPI would look for elsewhere (one level is all there is)."""
+    definitions = schema.pop("$defs", {})
+    schema["properties"]["cues"]["items"] = definitions["CueIn"]
+    return schema
+
+
+def _page(name: str) -> Callable[[], Awaitable[Response]]:
+    async def page() -> Response:
+        return FileResponse(STATIC / name, headers={"Content-Security-Policy": "default-src 'self'; img-src data:"})
+
+    return page
+
+
+def _answer(found: Prediction) -> Answer:
+    name, probability = max(found.probabilities.items(), key=lambda pair: pair[1])
+    emotion = Emotion(name, RUSSIAN_NAMES.get(name, name), probability) if probability > 0 else None
+    return Answer(**vars(found), emotion=emotion)
+
+
+async def _sent_file(request: Request) -> bytes:
+    try:
+        async with request.form(max_files=1) as form:
+            file = form.get("file")
+            if isinstance(file, UploadFile):
+                return await file.read()
+            problem = "no such file"
+    except HTTPException as error:
+        problem = f"a damaged form ({error.detail})"
+    raise Refusal(422, f"expected a form with a subtitle file in the field 'file', found {problem}")
+
+
+def _read_file(content: bytes) -> Subtitles:
+    # The reader guesses the encoding of files; a text that comes from outside must never be taken for a path.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        path.write_bytes(content)
+        try:
+            return read_subtitles(path)
+        except DataError as error:
+            raise DataError(str(error).replace(str(path), "the subtitle file")) from None
+
+
+def _units(read: Subtitles, wanted: moments.Limits) -> list[moments.Unit]:
+    """The units of speech.
+
+    Raises:
+        DataError: Choosing among their windows would need too much memory.
+    """
+    units = moments.split_units(read.cues)
+    starts = np.array([unit.start for unit in units])
+    n_windows = int((np.searchsorted(starts, starts + wanted.max_s) - np.arange(len(units))).sum())
+    if n_windows > MAX_WINDOWS:
+        raise DataError(f"{len(units):,} sentences give {n_windows:,} windows of up to {wanted.max_s:g} s, at most "
+                        f"{MAX_WINDOWS:,} are weighed; lower max_s, or send the video in parts")  # fmt: skip
+    return units
+
+
+def _scores(bert: ViralBERT, found: Sequence[Prediction]) -> moments.Scores:
+    emotions = np.array([list(one.probabilities.values()) for one in found])
+    viral = np.array([one.viral_score for one in found])
+    return moments.Scores(viral, emotions, bert.emotions.names, np.array(bert.emotions.values))
+
+
+def _named(found: moments.Found) -> dict[str, Any]:
+    content = asdict(found)
+    for moment in content["moments"]:
+        for emotion in moment["emotions"]:
+            emotion["russian"] = RUSSIAN_NAMES.get(emotion["name"], "")
+    return content
