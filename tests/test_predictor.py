@@ -16,7 +16,7 @@ from scipy.special import expit, logit
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from viralbert_utils import predictor
+from viralbert_utils import predictor, tokens
 from viralbert_utils.calibration import Calibration
 from viralbert_utils.data import DataError
 from viralbert_utils.emotions import EMOTIONS, RUSSIAN_NAMES
@@ -70,7 +70,7 @@ def test_one_text_gives_one_answer_and_a_list_a_list(bert):
 
 def test_answers_are_the_models_own(bert):
     for text, found in zip(TEXTS, bert.predict(TEXTS), strict=True):
-        ids = predictor.encode(bert.tokenizer, [text], 24, 0.5)
+        ids = tokens.encode(bert.tokenizer, [text], 24, 0.5)
         with torch.inference_mode():
             logits = bert.model(torch.tensor(ids), torch.ones((1, len(ids[0])), dtype=torch.long))[0].numpy()
         assert [found.viral_score, *found.probabilities.values()] == pytest.approx(expit(logits), abs=1e-5)
@@ -102,7 +102,7 @@ def test_as_dict_is_json(bert):
 def test_order_and_answers_do_not_depend_on_windows_and_batches(bert, texts, window, budget):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(predictor, "WINDOW", window)
-        patch.setattr(predictor, "BATCH_TOKENS", budget)
+        patch.setattr(tokens.in_batches, "__kwdefaults__", {"n_tokens": budget})
         found = bert.predict(texts)
     alone = [bert.predict(text) for text in texts]
     for a, b in zip(found, alone, strict=True):
@@ -113,12 +113,12 @@ def test_order_and_answers_do_not_depend_on_windows_and_batches(bert, texts, win
 
 
 def test_batches_hold_every_text_once_and_keep_the_budget():
-    lengths = [*np.random.default_rng(0).integers(2, 64, 500).tolist(), predictor.BATCH_TOKENS + 1]
-    batches = predictor._batches(lengths)
+    lengths = [*np.random.default_rng(0).integers(2, 64, 500).tolist(), tokens.BATCH_TOKENS + 1]
+    batches = tokens.batches(lengths)
     assert sorted(position for batch in batches for position in batch) == list(range(501))
     assert batches[0] == [500], "a text over the budget stands alone"
-    assert all(len(b) * max(lengths[i] for i in b) <= predictor.BATCH_TOKENS for b in batches[1:])
-    assert len(batches) < 1.1 * sum(lengths) / predictor.BATCH_TOKENS + 2, "little padding"
+    assert all(len(b) * max(lengths[i] for i in b) <= tokens.BATCH_TOKENS for b in batches[1:])
+    assert len(batches) < 1.1 * sum(lengths) / tokens.BATCH_TOKENS + 2, "little padding"
 
 
 # texts that are none

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
-from scipy.stats import beta
 
 from viralbert_utils.thresholds import check
 
@@ -45,6 +43,8 @@ def temperature(labels: np.ndarray, logits: np.ndarray) -> Calibration:
     Raises:
         DataError: Shapes differ, no rows, or a logit is not finite.
     """
+    from scipy.optimize import minimize_scalar  # heavy, and applying a calibration needs it not
+
     check(labels, logits)
     # Bounded: where logits tell labels apart without error, colder is always better.
     found = minimize_scalar(lambda log_slope: _log_loss(labels, np.exp(log_slope) * logits), bounds=(-5, 5))
@@ -59,6 +59,8 @@ def platt(labels: np.ndarray, logits: np.ndarray) -> Calibration:
     positives lie apart from the rest. A class with one kind of rows only is left as it is. Arguments and errors as in
     `temperature`.
     """
+    from scipy.optimize import minimize
+
     check(labels, logits)
     n_classes = logits.shape[1]
     slope, intercept = np.ones(n_classes), np.zeros(n_classes)
@@ -142,6 +144,8 @@ def proportion_interval(successes: np.ndarray, n: np.ndarray, level: float = 0.9
         n: Of how many, same shape.
         level: Of the interval.
     """
+    from scipy.stats import beta
+
     tail = (1 - level) / 2
     low, high = (beta.ppf(q, successes + 0.5, n - successes + 0.5) for q in (tail, 1 - tail))
     low, high = np.where(successes == 0, 0.0, low), np.where(successes == n, 1.0, high)

@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 import pandas as pd
-from datasketch import MinHash, MinHashLSH
 
 from viralbert_utils.data import DataError, Dataset
 from viralbert_utils.emotions import CEDR_EMOTIONS, EMOTIONS, parse_labels
@@ -91,6 +90,8 @@ def near_duplicates(
     Returns:
         `(earlier, later)` positions in the order of the later one; the earlier is the most similar that stays.
     """
+    from datasketch import MinHash, MinHashLSH  # heavy, and reading a text needs it not
+
     pieces = [shingles(key) for key in keys]
     # Candidates are confirmed below, so hashing is tuned to miss few: a wrong candidate only costs a comparison.
     index = MinHashLSH(threshold=min(threshold, 0.99), num_perm=n_hashes, weights=(0.02, 0.98))

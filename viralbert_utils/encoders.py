@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from viralbert_utils import tokens
 from viralbert_utils.data import DataError
 from viralbert_utils.embedded import embedded_folder
+from viralbert_utils.tokens import encode as encode
 
 POOLINGS = ("cls", "mean", "max", "attention")
 _BIDIRECTIONAL = ("BertModel", "DistilBertModel", "RobertaModel", "XLMRobertaModel", "ElectraModel", "DebertaV2Model")
@@ -155,48 +157,7 @@ def _check_pooling(how: str) -> None:
         raise ValueError(f"pooling {how!r} is not known; use {', '.join(POOLINGS)}, or several joined by '+'")
 
 
-def encode(tokenizer: Any, texts: Sequence[str], max_length: int = 128, head_share: float = 1.0) -> list[list[int]]:
-    """Token ids of each text, special tokens included, no padding.
-
-    Args:
-        tokenizer: From `load_encoder`.
-        texts: Any strings; an empty one gives the special tokens alone.
-        max_length: Longer texts are cut.
-        head_share: Which part of the room goes to the beginning of a text that is too long; the rest goes to its end,
-            where reviews often have their verdict. 1 keeps the beginning only.
-
-    Returns:
-        `n_texts` lists of at most `max_length` ids.
-
-    Raises:
-        ValueError: `max_length` leaves no room beside the special tokens, or `head_share` is not in 0 .. 1.
-    """
-    n_special = tokenizer.num_special_tokens_to_add()
-    room = max_length - n_special
-    if not 0 <= head_share <= 1:
-        raise ValueError(f"head_share {head_share} is no share; expected 0 to 1")
-    if room < 1:
-        raise ValueError(f"max_length {max_length} leaves no room: {n_special} special tokens belong to every text")
-    head = round(room * head_share)
-    prefix, suffix = _special_ids(tokenizer)
-    found = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if len(texts) else []
-    cut = ([*ids[:head], *ids[len(ids) - (room - head) :]] if len(ids) > room else ids for ids in found)
-    return [[*prefix, *ids, *suffix] for ids in cut]
-
-
-def _special_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
-    probe = tokenizer("а", add_special_tokens=False)["input_ids"]
-    whole = tokenizer("а")["input_ids"]
-    start = next(i for i in range(len(whole)) if whole[i : i + len(probe)] == probe)
-    return whole[:start], whole[start + len(probe) :]
-
-
 def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Ids and attention mask of a batch, padded to its longest text: two `(n_texts, n_tokens)` tensors."""
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(rows), longest), dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-        mask[i, : len(row)] = 1
-    return ids, mask
+    ids, mask = tokens.pad(rows, pad_id)
+    return torch.from_numpy(ids), torch.from_numpy(mask)

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, rankdata
-from sklearn.metrics import cohen_kappa_score
+from scipy.special import ndtr, ndtri
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,8 @@ def mean_roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
         ValueError: No class has both.
     """
     labels, scores = labels.reshape(len(labels), -1), scores.reshape(len(scores), -1)
+    from scipy.stats import rankdata  # heavy, and a service that only decides does without
+
     positives = labels.sum(axis=0, dtype=float)
     usable = (positives > 0) & (positives < len(labels))
     if not usable.any():
@@ -207,6 +208,8 @@ def agreement(first: Sequence, second: Sequence) -> dict[str, float]:
         `texts` (how many), `same` (share with exactly the same labels), `kappa` (Cohen 1960) and `kappa_least`: for
         several labels the mean over the labels that either annotator used, and the lowest of them.
     """
+    from sklearn.metrics import cohen_kappa_score
+
     same = float(np.mean([a == b for a, b in zip(first, second, strict=True)]))
     pairs: list[tuple[Sequence, Sequence]] = [(first, second)]
     if isinstance(first[0], list):
@@ -224,8 +227,8 @@ def estimate(value: float, resampled: np.ndarray, level: float) -> Estimate:
     the correction shifts the percentiles by the share of resamples below it.
     """
     below = (np.sum(resampled < value) + 0.5 * np.sum(resampled == value)) / len(resampled)
-    shift = 2 * norm.ppf(np.clip(below, 1 / (len(resampled) + 1), 1 - 1 / (len(resampled) + 1)))
-    levels = norm.cdf(shift + norm.ppf([(1 - level) / 2, (1 + level) / 2]))
+    shift = 2 * ndtri(np.clip(below, 1 / (len(resampled) + 1), 1 - 1 / (len(resampled) + 1)))
+    levels = ndtr(shift + ndtri([(1 - level) / 2, (1 + level) / 2]))
     low, high = np.quantile(resampled, levels)
     return Estimate(float(value), float(low), float(high))
 

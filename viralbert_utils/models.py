@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -288,6 +289,15 @@ def predict_logits(
         options: Given to the model, e.g. `task="emotions"`.
     """
     return _in_batches(model, partial(model, **options), texts, pad_id, batch_size)
+
+
+@torch.inference_mode()
+def array_logits(model: nn.Module, *inputs: np.ndarray, bf16: bool = False) -> np.ndarray:
+    """Logits of one batch, arrays in and out; in bfloat16 if so wished, and float32 in any case."""
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        return model(*(torch.from_numpy(part).to(device) for part in inputs)).float().cpu().numpy()
 
 
 def text_vectors(

@@ -9,27 +9,26 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import torch
 from scipy.special import expit
 
-from viralbert_utils import moments
+from viralbert_utils import moments, tokens
 from viralbert_utils.calibration import Calibration
 from viralbert_utils.cleaning import normalise
 from viralbert_utils.data import DataError, write_whole
 from viralbert_utils.emotions import RUSSIAN_NAMES
-from viralbert_utils.encoders import encode, pad
-from viralbert_utils.models import load_classifier, save_classifier
+from viralbert_utils.onnx_model import MODEL, OnnxModel
 from viralbert_utils.thresholds import Thresholds
 
 WINDOW = 4096  # texts that are read ahead and sorted by length
-BATCH_TOKENS = 1024  # padding included; what a batch computes then stays in the cache of a processor
+_THRESHOLDS = {task: f"thresholds/{task}.json" for task in ("emotions", "virality")}
 HEAD_SHARE = 0.5  # of a text that is too long, unless the model's settings say otherwise: half is its beginning
 MAX_CHARS = 100  # a token of a long text at each end, before it is cut into tokens
 
@@ -74,7 +73,7 @@ class ViralBERT:
     Of a text with more than `max_length` tokens the beginning and the end are read.
 
     Attributes:
-        model: A `models.MultiTaskClassifier` with the tasks `virality` (one class) and `emotions`.
+        model: A `models.MultiTaskClassifier` or an `OnnxModel` with the tasks `virality` (one class) and `emotions`.
         tokenizer: Its tokenizer.
         settings: As `models.load_classifier` gives them; `max_length` and `head_share` are used.
         virality: Threshold of the class `viral`, on calibrated probabilities.
@@ -93,7 +92,7 @@ class ViralBERT:
 
     def __post_init__(self) -> None:
         """Refuse a model without the two tasks, and thresholds of other classes."""
-        tasks = {task: head.names for task, head in getattr(self.model, "tasks", {}).items()}
+        tasks = self._tasks
         if not {"virality", "emotions"} <= tasks.keys():
             raise DataError(f"expected a model with the tasks virality and emotions (lesson 03), found {list(tasks)}")
         for task, thresholds in (("virality", self.virality), ("emotions", self.emotions)):
@@ -101,36 +100,58 @@ class ViralBERT:
 
     @classmethod
     def load(cls, folder: Path | str, device: str | None = None, bf16: bool = False) -> ViralBERT:
-        """Read a folder that `save` wrote.
+        """Read a folder that `save` or `export.export` wrote; an exported one without torch.
 
         Args:
             folder: E.g. `runs/sample/viralbert`.
-            device: `cpu`, `cuda`, ...; the GPU if there is one.
-            bf16: See the class.
+            device: `cpu`, `cuda`, ...; the GPU if there is one. An exported model computes on the CPU.
+            bf16: See the class; for models that are not exported.
 
         Raises:
             DataError: Something is missing or damaged, or the thresholds are those of other classes.
         """
         path = Path(folder)
-        files = ("classifier.json", "thresholds/emotions.json", "thresholds/virality.json")
-        missing = [name for name in files if not (path / name).is_file()]
+        if (path / MODEL).is_file():
+            return cls._load_exported(path, device, bf16)
+        missing = [name for name in ("classifier.json", *_THRESHOLDS.values()) if not (path / name).is_file()]
         if missing:
             raise DataError(
                 f"{path} is no complete predictor: {', '.join(missing)} missing; lesson 06 writes one "
                 "(viralbert run --only 06 leaves runs/sample/viralbert), and so does ViralBERT.save"
             )
-        emotions, virality = (Thresholds.load(path / name) for name in files[1:])
+        import torch
+
+        from viralbert_utils.models import load_classifier
+
+        kept = {task: Thresholds.load(path / name) for task, name in _THRESHOLDS.items()}
         model, tokenizer, settings = load_classifier(path)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         line = _load_calibration(path / "calibration.json")
-        return cls(model, tokenizer, settings, virality, emotions, line, bf16)
+        return cls(model, tokenizer, settings, kept["virality"], kept["emotions"], line, bf16)
+
+    @classmethod
+    def _load_exported(cls, path: Path, device: str | None, bf16: bool) -> ViralBERT:
+        if bf16 or device not in (None, "cpu"):
+            raise DataError(f"{path} is an exported model: it computes on the CPU, not in bf16; leave both options out")
+        model = OnnxModel.load(path)
+        about = model.about
+        if about["thresholds"].keys() != _THRESHOLDS.keys():
+            raise DataError(f"{path} is a classifier without thresholds; export the folder that lesson 06 writes")
+        kept = {task: Thresholds.from_json(plain) for task, plain in about["thresholds"].items()}
+        line = _calibration(about["calibration"], path) if about["calibration"] else None
+        settings = dict(about["settings"]) | {name: about[name] for name in ("int8", "source_sha256", "versions")}
+        return cls(model, model.tokenizer, settings, kept["virality"], kept["emotions"], line)
 
     def save(self, folder: Path | str) -> None:
         """Write everything as one folder, whole; a predictor or classifier that stands there is replaced.
 
         Raises:
-            DataError: The folder holds something else.
+            DataError: The folder holds something else, or the model is an exported one.
         """
+        if isinstance(self.model, OnnxModel):
+            raise DataError("an exported model cannot be saved as one to train; copy its folder")
+        from viralbert_utils.models import save_classifier
+
         target = Path(folder)
         if target.exists() and not (target / "classifier.json").is_file() and any(target.iterdir()):
             raise DataError(f"{target} holds something that is no model; give a new or an empty folder")
@@ -140,8 +161,8 @@ class ViralBERT:
             new = Path(scratch) / "new"
             about = {name: value for name, value in self.settings.items() if name != "versions"}
             save_classifier(new, self.model, self.tokenizer, **about)
-            self.emotions.save(new / "thresholds" / "emotions.json")
-            self.virality.save(new / "thresholds" / "virality.json")
+            for task, name in _THRESHOLDS.items():
+                getattr(self, task).save(new / name)
             if self.calibration is not None:
                 plain = {name: float(value[0]) for name, value in vars(self.calibration).items()}
                 write_whole(new / "calibration.json", json.dumps({"virality": plain}, indent=1) + "\n")
@@ -204,8 +225,8 @@ class ViralBERT:
             raise DataError(f"expected a list or another iterable of texts, found {texts!r:.80}")
         checked = (self._readable(position, text) for position, text in enumerate(texts))
         while window := list(islice(checked, WINDOW)):
-            ids = encode(self.tokenizer, window, self._max_length, self.settings.get("head_share", HEAD_SHARE))
-            yield self._probabilities(ids)
+            head_share = self.settings.get("head_share", HEAD_SHARE)
+            yield self._probabilities(tokens.encode(self.tokenizer, window, self._max_length, head_share))
 
     @property
     def _max_length(self) -> int:
@@ -224,44 +245,50 @@ class ViralBERT:
         # Half a surrogate pair, from a damaged JSON escape, is no character: the tokenizer would refuse its window.
         return normalise(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
-    @torch.inference_mode()
-    def _probabilities(self, ids: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-        self.model.eval()
-        device = next(self.model.parameters()).device
-        parts = []
-        batches = _batches([len(row) for row in ids])
-        for positions in batches:
-            inputs, mask = pad([ids[i] for i in positions], self.tokenizer.pad_token_id)
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-                logits = self.model(inputs.to(device), mask.to(device))
-            parts.append(logits.float().cpu())
-        order = torch.tensor([position for positions in batches for position in positions])
-        by_task = self.model.by_task(torch.cat(parts)[torch.argsort(order)])
-        viral, emotions = (by_task[task].numpy().astype(np.float64) for task in ("virality", "emotions"))
+    def _probabilities(self, rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+        logits = tokens.in_batches(self._step, rows, self._pad_id).astype(np.float64)
+        ends = np.cumsum([len(names) for names in self._tasks.values()])
+        by_task = dict(zip(self._tasks, np.split(logits, ends[:-1], axis=1), strict=True))
+        viral, emotions = by_task["virality"], expit(by_task["emotions"])
         viral = expit(viral) if self.calibration is None else self.calibration.apply(viral)
-        spoken = np.array([len(row) > self.tokenizer.num_special_tokens_to_add() for row in ids])[:, None]
-        return np.where(spoken, viral, 0.0), np.where(spoken, expit(emotions), 0.0)
+        n_special = sum(map(len, tokens.special_ids(self.tokenizer)))
+        spoken = np.array([len(row) > n_special for row in rows])[:, None]
+        return np.where(spoken, viral, 0.0), np.where(spoken, emotions, 0.0)
 
+    @property
+    def _tasks(self) -> dict[str, tuple[str, ...]]:
+        """Task -> names of its classes, in the order of the model's outputs."""
+        return {task: getattr(head, "names", head) for task, head in getattr(self.model, "tasks", {}).items()}
 
-def _batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Positions of texts of like length, the longest first, at most `BATCH_TOKENS` a batch (or a single text)."""
-    batches: list[list[int]] = []
-    for position in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > BATCH_TOKENS:
-            batches.append([])
-        batches[-1].append(position)
-    return batches
+    @property
+    def _pad_id(self) -> int:
+        return self.model.about["pad_id"] if isinstance(self.model, OnnxModel) else self.tokenizer.pad_token_id
+
+    @property
+    def _step(self) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        """Logits of a batch: what torch and ONNX Runtime do each in their way."""
+        if isinstance(self.model, OnnxModel):
+            return self.model.step
+        from viralbert_utils.models import array_logits
+
+        return partial(array_logits, self.model, bf16=self.bf16)
 
 
 def _load_calibration(path: Path) -> Calibration | None:
     if not path.is_file():
         return None
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))["virality"]
-        line = Calibration(np.array([float(plain["slope"])]), np.array([float(plain["intercept"])]))
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        plain = repr(error)
+    return _calibration(plain, path)
+
+
+def _calibration(plain: Any, path: Path) -> Calibration:
+    try:
+        line = Calibration(*(np.array([float(plain["virality"][name])]) for name in ("slope", "intercept")))
         if line.slope[0] > 0 and np.isfinite([line.slope, line.intercept]).all():
             return line
-        reason = f"found {plain}"
-    except (ValueError, KeyError, TypeError) as error:
-        reason = repr(error)
-    raise DataError(f"{path}: expected a positive slope and an intercept, {reason}; save the predictor again")
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise DataError(f"{path}: expected a positive slope and an intercept, found {plain}; save the predictor again")

@@ -1,0 +1,112 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from viralbert_utils import cascade, hybrid
+
+CLASSES = ["Ветер", "Гром", "Снег"]
+HEROES = {"Ветер": "Лапочкин", "Гром": "Хвостов", "Снег": "Пышка"}
+
+
+def make_rows(n: int = 150, seed: int = 0) -> pd.DataFrame:
+    """Half of the titles name the hero of their project; the rest is told by length only, and not always."""
+    rng = np.random.default_rng(seed)
+    label = rng.choice(CLASSES, n)
+    words = ["новая", "серия", "смотрим", "вместе", "утром", "зима", "лето", "друзья", "дома", "песня"]
+    titles = [
+        " ".join([*rng.choice(words, 4), f"{HEROES[own]}{rng.choice(['у', 'а', 'ом'])}" if rng.random() < 0.5 else ""])
+        for own in label
+    ]
+    seconds = [100 * (1 + CLASSES.index(own)) + rng.normal(0, 40) for own in label]
+    return pd.DataFrame(
+        {"title": titles, "seconds": seconds, "channel": rng.choice(["свой", "чужой"], n), "label": label}
+    )
+
+
+def always_snow(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float]]:
+    return pd.DataFrame({"answer": "Снег", "certainty": 0.4}, rows.index), {}
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    rows = make_rows()
+    prepared = hybrid.prepare(rows, ["title"], ["seconds"], ["channel"])
+    return cascade.fit(rows, "label", prepared, always_snow, (0.97, 0.8))
+
+
+def test_patterns_forgive_case_forms_and_missing_cells():
+    rows = pd.DataFrame({"title": ["ЁЛКИН едет", None], "note": ["", "ок"], "channel": ["свой", " "]})
+    first, second = cascade.patterns(rows, ["title", "note"], ["channel"])
+    assert {"елкин", "елки…", "елкин едет", "channel=свой"} <= first
+    assert second == set()
+    # A fullwidth letter is that letter.
+    assert cascade.patterns(pd.DataFrame({"title": ["Ａlma ata"]}), ["title"]) == [{"alma", "alma ata"}]
+
+
+def test_the_shortest_of_equal_patterns_becomes_the_rule():
+    found = [{"глоб…", "глобус", "море"}] * 5 + [{"море"}] * 5
+    rules = cascade.mine(found, np.array(["a"] * 5 + ["b"] * 5))
+    assert [(rule.pattern, rule.answer, rule.n_rows, rule.n_right) for rule in rules] == [("глоб…", "a", 5, 5)]
+    assert 0.6 < rules[0].bound < 0.75
+    assert cascade.mine(found[:2], np.array(["a", "b"])) == []
+
+
+def test_rules_that_disagree_are_silent():
+    strong, weak, other = (
+        cascade.Rule(p, a, 9, 9, b) for p, a, b in (("x", "a", 0.8), ("y", "a", 0.5), ("z", "b", 0.5))
+    )
+    votes = cascade.vote([strong, weak, other], [{"x", "y"}, {"x", "z"}, {"q"}])
+    assert votes == [strong, None, None]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(6, 25), st.integers(1, 30), st.integers(0, 1000))
+def test_one_inverse_is_as_many_trainings_as_rows(n_rows, n_features, seed):
+    rng = np.random.default_rng(seed)
+    features = sparse.csr_matrix(rng.normal(size=(n_rows, n_features)))
+    hot = np.eye(2)[np.r_[0, 1, rng.integers(0, 2, n_rows - 2)]]
+    coefficients, unseen = cascade.least_squares(features, hot)
+    weights = (n_rows / (2 * hot.sum(axis=0)))[hot.argmax(axis=1)]
+
+    def primal(keep: np.ndarray) -> np.ndarray:
+        x, w = features.toarray()[keep], weights[keep, None]
+        return np.linalg.solve(x.T @ (w * x) + cascade.PENALTY * np.eye(n_features), x.T @ (w * hot[keep]))
+
+    everyone = np.ones(n_rows, dtype=bool)
+    np.testing.assert_allclose(coefficients, primal(everyone), atol=1e-7)
+    row = int(rng.integers(n_rows))
+    without = everyone.copy()
+    without[row] = False
+    np.testing.assert_allclose(unseen[row], features.toarray()[row] @ primal(without), atol=1e-7)
+
+
+def test_each_decision_tells_its_stage_and_reason(fitted):
+    test = make_rows(300, seed=1)
+    decisions = fitted.decide(test)
+    assert set(decisions["stage"]) == set(cascade.STAGES)
+    ruled = decisions[decisions["stage"] == "rules"]
+    assert ruled["reason"].str.contains("→").all()
+    assert decisions.loc[decisions["stage"] == "model", "answer"].eq("Снег").all()
+    stages = cascade.by_stage(decisions, test["label"].to_numpy())
+    assert stages["rows"].sum() == len(test)
+    assert stages["coverage"].sum() == pytest.approx(1)
+    assert stages.loc["rules", "coverage"] > 0.3
+    assert stages.loc["rules", "precision"] >= 0.95
+    assert stages.loc["one against the rest", "precision"] > stages.loc["model", "precision"] + 0.2
+    assert (stages["low"] <= stages["precision"]).all() and (stages["precision"] <= stages["high"]).all()
+
+
+def test_where_there_is_nothing_to_learn_the_model_decides():
+    rows = make_rows().assign(title="одно и то же", seconds=1.0, channel="свой")
+    prepared = hybrid.prepare(rows, ["title"])
+    decisions = cascade.fit(rows, "label", prepared, always_snow).decide(rows)
+    assert set(decisions["stage"]) == {"model"}
+
+
+def test_the_same_rows_give_the_same_decisions_in_any_order(fitted):
+    test = make_rows(60, seed=2)
+    mixed = test.sample(frac=1, random_state=3)
+    pd.testing.assert_frame_equal(fitted.decide(mixed).loc[test.index], fitted.decide(test))

@@ -1,0 +1,219 @@
+"""Export: the same answers as torch, without torch; int8 within its bound, whatever stands beside a text."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import torch
+from scipy.special import expit, softmax
+from test_predictor import TEXTS, make_tokenizer, thresholds
+from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
+
+from viralbert_utils import export, hybrid, tokens
+from viralbert_utils.calibration import Calibration
+from viralbert_utils.cli import main
+from viralbert_utils.data import DataError
+from viralbert_utils.emotions import EMOTIONS
+from viralbert_utils.models import Head, MultiTaskClassifier, PooledClassifier, save_classifier
+from viralbert_utils.onnx_model import OnnxModel
+from viralbert_utils.predictor import ViralBERT
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+MANY = [f"{text} И ещё {k} раз{'а' * (k % 7)}." for k in range(20) for text in TEXTS]
+
+
+def make_encoder(kind: str = "bert"):
+    torch.manual_seed(0)
+    if kind == "bert":
+        return BertModel(BertConfig(vocab_size=300, max_position_embeddings=64, **SIZES), add_pooling_layer=False)
+    config = XLMRobertaConfig(vocab_size=300, max_position_embeddings=64, pad_token_id=0, **SIZES)
+    return XLMRobertaModel(config, add_pooling_layer=False)
+
+
+@pytest.fixture(scope="module")
+def bert() -> ViralBERT:
+    heads = {"emotions": Head(EMOTIONS, (24,), (0.1,)), "virality": Head(("viral",))}
+    model = MultiTaskClassifier(make_encoder(), heads, "mean", train_embeddings=False).eval()
+    for head in model.heads.values():
+        torch.nn.init.normal_(head[-1].weight, std=0.5)
+    line = Calibration(np.array([0.7]), np.array([-0.2]))
+    about = {"max_length": 24, "data": "sample"}
+    return ViralBERT(model, make_tokenizer(), about, thresholds(["viral"], 0.4), thresholds(EMOTIONS, 0.5), line)
+
+
+@pytest.fixture(scope="module")
+def folders(bert, tmp_path_factory):
+    """The model as torch, ONNX and int8."""
+    root = tmp_path_factory.mktemp("export")
+    bert.save(root / "torch")
+    export.export(root / "torch", root / "float", texts=MANY)
+    with pytest.MonkeyPatch.context() as patch:
+        traced(patch, root)
+        export.export(root / "torch", root / "int8", int8=True, texts=MANY)
+    return root
+
+
+def traced(patch: pytest.MonkeyPatch, root) -> None:
+    """Tracing takes seconds: the graph that stands in the export is the same."""
+    patch.setattr(export, "_graph", lambda *_: onnx.load(root / "float" / "model.onnx"))
+
+
+def table(found) -> np.ndarray:
+    return np.array([[one.viral_score, *one.probabilities.values()] for one in found])
+
+
+# the same answers
+
+
+def test_an_export_answers_as_torch_does(bert, folders):
+    texts = [*MANY, "", "  ", "😂", "\ud83d", "о" * 5000, "я"]
+    exported = ViralBERT.load(folders / "float")
+    torch_s, onnx_s = bert.predict(texts), exported.predict(texts)
+    assert np.abs(table(torch_s) - table(onnx_s)).max() < 1e-5
+    assert [one.is_viral for one in torch_s] == [one.is_viral for one in onnx_s]
+    assert table([exported.predict(text) for text in texts]) == pytest.approx(table(onnx_s), abs=1e-5)
+    assert list(exported.predict_iter(texts[:3])) == onnx_s[:3]
+    assert exported.scores(texts).emotions == pytest.approx(bert.scores(texts).emotions, abs=1e-5)
+    assert (exported.emotions, exported.virality) == (bert.emotions, bert.virality)
+
+
+def test_int8_is_near_and_depends_on_no_neighbour(bert, folders):
+    quantised = ViralBERT.load(folders / "int8")
+    found = table(quantised.predict(MANY))
+    assert 1e-4 < np.abs(found - table(bert.predict(MANY))).max() < export.TOLERANCE[True]
+    alone = table([quantised.predict(text) for text in MANY])
+    assert np.abs(found - alone).max() < 1e-5
+    wild = table(quantised.predict([MANY[0], *["Ы" * n for n in range(1, 60)]]))[0]
+    assert wild == pytest.approx(found[0], abs=1e-5)
+
+
+def test_plain_dynamic_quantisation_does_depend_on_neighbours(bert, folders, monkeypatch):
+    """What the fixed ranges are for."""
+    traced(monkeypatch, folders)
+    monkeypatch.setattr(export, "_fixed_ranges", lambda graph, *_: graph)
+    model = export.export(folders / "torch", folders / "dynamic", int8=True, texts=MANY)
+    rows = tokens.encode(model.tokenizer, MANY, 24)
+    apart = tokens.in_batches(model.step, rows, 0, n_tokens=1)
+    together = tokens.in_batches(model.step, rows, 0)
+    assert np.abs(expit(apart) - expit(together)).max() > 1e-4
+
+
+@pytest.mark.parametrize(("kind", "pooling"), [("bert", "attention+max+mean"), ("roberta", "cls")])
+def test_a_pooled_classifier_of_any_encoder(kind, pooling, tmp_path):
+    model = PooledClassifier(make_encoder(kind), 3, pooling).eval()
+    model.centre += 0.1
+    tokenizer = make_tokenizer()
+    save_classifier(tmp_path / "torch", model, tokenizer, ["плохо", "ничего", "хорошо"], max_length=40)
+    exported = export.export(tmp_path / "torch", tmp_path / "onnx", texts=TEXTS)
+    assert exported.tasks == {"classes": ("плохо", "ничего", "хорошо")}
+    for texts in (TEXTS, TEXTS[:1], ["о" * 100, "я"]):
+        rows = tokens.encode(tokenizer, texts, 40)
+        with torch.inference_mode():
+            ids, mask = map(torch.from_numpy, tokens.pad(rows, 0))
+            assert exported.logits(texts) == pytest.approx(model(ids, mask).numpy(), abs=1e-5)
+    with pytest.raises(DataError, match="classifier without thresholds"):
+        ViralBERT.load(tmp_path / "onnx")
+
+
+def test_a_hybrid_takes_its_columns_beside_the_text(tmp_path):
+    rows = pd.DataFrame({"title": TEXTS, "length": [3.0, 9.0, 1.0, 4.0], "label": list("abab")})
+    tokenizer, preparation = make_tokenizer(), hybrid.prepare(rows, ["title"], ["length"], n_bins=2)
+    torch.manual_seed(0)
+    model = hybrid.HybridClassifier(make_encoder(), 2, preparation.columns(rows).shape[1]).eval()
+    whole = hybrid.Hybrid(model, tokenizer, preparation, ["a", "b"], 40)
+    whole.save(tmp_path / "torch")
+    exported = export.export(tmp_path / "torch", tmp_path / "onnx", texts=TEXTS)
+    found = exported.logits(preparation.text(rows), preparation.columns(rows))
+    assert softmax(found, axis=1) == pytest.approx(whole.probabilities(rows), abs=1e-5)
+    assert exported.tasks == {"classes": ("a", "b")}
+
+
+# the folder
+
+
+def test_no_torch_in_a_process_that_serves(folders):
+    code = (
+        "import sys; from viralbert_utils.predictor import ViralBERT; "
+        f"print(len(ViralBERT.load({str(folders / 'float')!r}).predict(['Кот.'])[0].probabilities)); "
+        "print(sorted({'torch', 'transformers', 'onnx', 'sklearn', 'scipy.stats', 'datasketch'} & sys.modules.keys()))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "28\n[]\n"
+
+
+def test_what_the_model_file_says(bert, folders):
+    about = {name: OnnxModel.load(folders / name).about for name in ("float", "int8")}
+    assert [about[name]["int8"] for name in about] == [False, True]
+    assert about["float"]["difference"] < 1e-5 < about["int8"]["difference"]
+    assert about["float"]["source_sha256"] == about["int8"]["source_sha256"]
+    assert about["float"]["tasks"] == {"emotions": list(EMOTIONS), "virality": ["viral"]}
+    assert about["float"]["settings"]["max_length"] == 24
+    assert set(about["float"]["versions"]) == set(export.PACKAGES)
+    assert ViralBERT.load(folders / "float").settings["source_sha256"] == about["float"]["source_sha256"]
+    graph = onnx.load(folders / "float" / "model.onnx", load_external_data=False).graph
+    dimensions = [[d.dim_value for d in value.type.tensor_type.shape.dim] for value in [*graph.input, *graph.output]]
+    assert dimensions == [[0, 0], [0, 0], [0, 29]], "batch and length are free"
+
+
+def test_int8_is_smaller(folders):
+    plain, small = (sum(f.stat().st_size for f in (folders / name).glob("model.onnx*")) for name in ("float", "int8"))
+    assert small < plain
+    kinds = {node.op_type for node in onnx.load(folders / "int8" / "model.onnx").graph.node}
+    assert "DynamicQuantizeLinear" not in kinds
+    assert {"MatMulInteger", "QuantizeLinear"} <= kinds
+
+
+def test_an_export_replaces_an_export_and_nothing_else(folders, tmp_path):
+    (tmp_path / "letters.txt").write_text("важное")
+    with pytest.raises(DataError, match="holds something that is no exported model"):
+        export.export(folders / "torch", tmp_path)
+    assert (tmp_path / "letters.txt").read_text() == "важное"
+    with pytest.raises(DataError, match="no saved classifier"):
+        export.export(tmp_path, tmp_path / "new")
+
+
+def test_an_export_that_answers_otherwise_is_not_written(folders, tmp_path, monkeypatch):
+    traced(monkeypatch, folders)
+    step = OnnxModel.step
+    monkeypatch.setattr(OnnxModel, "step", lambda self, *inputs: step(self, *inputs) + 0.001)
+    with pytest.raises(DataError, match=r"differ from torch's by up to 0.0002\d on 4 texts, more than 0.0001"):
+        export.export(folders / "torch", tmp_path / "new", texts=TEXTS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_export_is_named(folders, tmp_path):
+    with pytest.raises(DataError, match=r"no exported model: model.onnx, tokenizer.json missing"):
+        OnnxModel.load(tmp_path)
+    for name in ("model.onnx", "tokenizer.json", "model.onnx.data"):
+        content = (folders / "int8" / name).read_bytes()
+        (folders / "int8" / name).write_bytes(content[: len(content) // 2])
+        with pytest.raises(DataError, match=r"is damaged .*; export the model again"):
+            ViralBERT.load(folders / "int8")
+        (folders / "int8" / name).write_bytes(content)
+    ViralBERT.load(folders / "int8")
+
+
+def test_options_of_torch_are_refused(folders, tmp_path):
+    for options in ({"bf16": True}, {"device": "cuda"}):
+        with pytest.raises(DataError, match="exported model: it computes on the CPU, not in bf16"):
+            ViralBERT.load(folders / "float", **options)
+    exported = ViralBERT.load(folders / "float", "cpu")
+    with pytest.raises(DataError, match="cannot be saved as one to train"):
+        exported.save(tmp_path / "new")
+    with pytest.raises(DataError, match="'admiration' where 'amusement'"):
+        replace(exported, emotions=thresholds([EMOTIONS[1], EMOTIONS[0], *EMOTIONS[2:]], 0.5))
+    assert json.loads(json.dumps(exported.settings)) == exported.settings
+
+
+def test_the_command(folders, tmp_path, capsys, monkeypatch):
+    traced(monkeypatch, folders)
+    assert main(["export", str(folders / "torch"), "-o", str(tmp_path / "new"), "--int8"]) == 0
+    assert "probabilities differ from torch's by 0.0" in capsys.readouterr().out
+    assert OnnxModel.load(tmp_path / "new").about["int8"]
+    assert main(["export", str(tmp_path), "-o", str(tmp_path / "other")]) == 1
+    assert "no saved classifier" in capsys.readouterr().err

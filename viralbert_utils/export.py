@@ -1,0 +1,216 @@
+"""A trained classifier as ONNX, in float32 or int8: what a service loads without torch (`onnx_model`, lesson 09).
+
+Sources: Jacob et al. 2018 (integer arithmetic); ONNX Runtime's `quantize_dynamic`, whose ranges are measured at run
+time over a whole batch. Here they are measured once, at export: an answer doesn't depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import expit
+from torch import Tensor
+
+from viralbert_utils import tokens
+from viralbert_utils.data import DataError, load, sha256
+from viralbert_utils.models import array_logits, load_classifier
+from viralbert_utils.onnx_model import KEY, MODEL, TOKENIZER, OnnxModel
+from viralbert_utils.predictor import HEAD_SHARE
+from viralbert_utils.thresholds import Thresholds
+
+TOLERANCE = {False: 1e-4, True: 0.1}  # int8 or not: greatest difference of a probability to torch's
+N_TEXTS = 256  # that ranges are measured and the export is checked on, unless the caller gives others
+PACKAGES = ("torch", "transformers", "onnx", "onnxruntime")
+
+
+def export(source: Path | str, target: Path | str, int8: bool = False, texts: Sequence[str] | None = None) -> OnnxModel:
+    """Write a classifier or predictor as `model.onnx`, `model.onnx.data` and `tokenizer.json`; check it against torch.
+
+    Batch and length stay free. Labels, thresholds, calibration, settings, versions and checksums go into the model's
+    metadata. int8 makes the matrices of the linear layers and the word vectors four times smaller.
+
+    Args:
+        source: A folder of `models.save_classifier`, `ViralBERT.save` or `Hybrid.save`.
+        target: A new folder, an empty one, or an export to replace.
+        int8: Eight-bit weights, and eight-bit activations in the linear layers.
+        texts: Some hundred of the kind that the model will read; sentences of the course's sample without them.
+
+    Returns:
+        The export, loaded; `about["difference"]` is the greatest difference of a probability to torch's on the texts.
+
+    Raises:
+        DataError: The source is no model, its tokenizer has no Rust form, the target holds something else, or the
+            export answers otherwise than torch by more than `TOLERANCE`.
+    """
+    import onnx
+
+    path, folder = Path(source), Path(target)
+    if folder.exists() and any(folder.iterdir()) and not (folder / MODEL).is_file():
+        raise DataError(f"{folder} holds something that is no exported model; give a new or an empty folder")
+    model, tokenizer, settings = _load(path)
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise DataError(f"the tokenizer in {path} ({type(tokenizer).__name__}) has no tokenizer.json form to export")
+    thresholds = {p.stem: Thresholds.load(p).to_json() for p in sorted((path / "thresholds").glob("*.json"))}
+    if thresholds:
+        settings.setdefault("head_share", HEAD_SHARE)
+    calibration = path / "calibration.json"
+    words = tokenizer.backend_tokenizer.to_str()
+    about = {
+        "tasks": {task: list(head.names) for task, head in getattr(model, "tasks", {}).items()}
+        or {"classes": settings["names"]},
+        "settings": settings, "pad_id": tokenizer.pad_token_id, "thresholds": thresholds,
+        "calibration": json.loads(calibration.read_text(encoding="utf-8")) if calibration.is_file() else None,
+        "int8": int8, "source_sha256": _digest(path), "tokenizer_sha256": hashlib.sha256(words.encode()).hexdigest(),
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+    }  # fmt: skip
+    given = list(load("emotions").splits["all"]["text"][:N_TEXTS]) if texts is None else list(texts)
+    rows = tokens.encode(tokenizer, given, settings.get("max_length", 128), settings.get("head_share", 1.0))
+    pad_id, beside = tokenizer.pad_token_id, []
+    if n_columns := settings.get("shape", {}).get("n_columns", 0):
+        beside = [np.random.default_rng(0).normal(size=(len(rows), n_columns)).astype(np.float32)]
+    expected = expit(tokens.in_batches(partial(array_logits, model), rows, pad_id, *beside))
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+        new = Path(scratch) / "new"
+        new.mkdir()
+        (new / TOKENIZER).write_text(words, encoding="utf-8")
+        plain = Path(scratch) / "float.onnx"
+        onnx.save(_graph(model, n_columns), plain)  # what stands in a file stands in memory no more
+        del model
+        graph = _fixed_ranges(_quantised(plain, Path(scratch)), rows, pad_id, beside) if int8 else onnx.load(plain)
+        _write(graph, new, about)
+        found = expit(tokens.in_batches(OnnxModel.load(new).step, rows, pad_id, *beside))
+        about["difference"] = float(np.abs(found - expected).max())
+        if not about["difference"] <= TOLERANCE[int8]:
+            raise DataError(
+                f"{path}: the export's probabilities differ from torch's by up to {about['difference']:.2g} on "
+                f"{len(rows)} texts, more than {TOLERANCE[int8]}; {'export without int8' if int8 else 'report it'}"
+            )
+        _write(graph, new, about)
+        if folder.exists():
+            shutil.move(folder, Path(scratch) / "old")
+        new.rename(folder)
+    return OnnxModel.load(folder)
+
+
+class _Flat(torch.nn.Module):
+    """A hybrid whose inputs stand side by side."""
+
+    def __init__(self, hybrid: torch.nn.Module) -> None:
+        super().__init__()
+        self.hybrid = hybrid
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, columns: Tensor | None = None) -> Tensor:
+        return self.hybrid((input_ids, attention_mask[:, :0].float() if columns is None else columns), attention_mask)
+
+
+def _load(path: Path) -> tuple[Any, Any, dict[str, Any]]:
+    settings = path / "classifier.json"
+    if settings.is_file() and '"kind": "hybrid"' in settings.read_text(encoding="utf-8"):
+        from viralbert_utils.hybrid import Hybrid
+
+        found = Hybrid.load(path)
+        return _Flat(found.model).eval(), found.tokenizer, json.loads(settings.read_text(encoding="utf-8"))
+    return load_classifier(path)
+
+
+def _graph(model: Any, n_columns: int = 0) -> Any:
+    """The model as an ONNX graph whose batch and length are free."""
+    ids = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 0]])
+    inputs = {"input_ids": ids, "attention_mask": (ids > 0).long()}
+    free: dict[str, Any] = dict.fromkeys(inputs, dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC))
+    if n_columns:
+        inputs["columns"], free["columns"] = torch.zeros(2, n_columns), {0: torch.export.Dim.DYNAMIC}
+    with _quiet(), torch.inference_mode():
+        program: Any = torch.onnx.export(
+            model, tuple(inputs.values()), dynamo=True, verbose=False, dynamic_shapes=tuple(free.values()),
+            input_names=list(inputs), output_names=["logits"],
+        )  # fmt: skip
+    graph = program.model_proto
+    del graph.graph.value_info[:]  # intermediate shapes as seen at export: the quantiser would stumble over them
+    return graph
+
+
+def _write(graph: Any, folder: Path, about: dict[str, Any]) -> None:
+    """Weights beside the graph: the runtime maps them into memory, and reads only the word vectors it needs."""
+    import onnx
+
+    onnx.helper.set_model_props(graph, {KEY: json.dumps(about, ensure_ascii=False, allow_nan=False)})
+    # Afterwards the graph only refers to its weights: written again, with more to say, it leaves them where they are.
+    onnx.save(graph, folder / MODEL, save_as_external_data=True, location=f"{MODEL}.data")
+    (folder / f"{MODEL}.data").chmod(0o644)  # a service runs as another user
+
+
+def _digest(folder: Path) -> str:
+    """Of all files of a model, names included."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return hashlib.sha256("".join(f"{p.relative_to(folder)} {sha256(p)}\n" for p in files).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter reports each step and each library that it doesn't find."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _quantised(plain: Path, scratch: Path) -> Any:
+    """Linear layers and word vectors in int8, ranges of the activations still measured in each batch."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    # Seven bits of weight: processors without VNNI add two products in 16 bits, and eight would overflow there.
+    with _quiet():
+        quantize_dynamic(plain, scratch / "int8.onnx", weight_type=QuantType.QInt8, reduce_range=True)
+    return onnx.load(scratch / "int8.onnx")
+
+
+def _fixed_ranges(graph: Any, rows: list[list[int]], pad_id: int, beside: list[np.ndarray]) -> Any:
+    """The same with the greatest range that any of these rows shows; beyond it, an activation counts as its end."""
+    import onnx
+    import onnxruntime
+
+    dynamic = [node for node in graph.graph.node if node.op_type == "DynamicQuantizeLinear"]
+    names = [name for node in dynamic for name in node.output[1:]]
+    probe = onnx.ModelProto()
+    probe.CopyFrom(graph)
+    probe.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
+    low, high = np.zeros(len(dynamic)), np.zeros(len(dynamic))
+
+    def widen(*inputs: np.ndarray) -> np.ndarray:
+        found = session.run(names, dict(zip([i.name for i in session.get_inputs()], inputs, strict=True)))
+        scale, zero = (np.array(part, dtype=float) for part in (found[::2], found[1::2]))
+        low[:], high[:] = np.minimum(low, -zero * scale), np.maximum(high, (255 - zero) * scale)
+        return inputs[0][:, :1]
+
+    tokens.in_batches(widen, rows, pad_id, *beside)
+    for node, least, scale in zip(dynamic, low, (high - low) / 255, strict=True):
+        values: list[np.ndarray] = [np.array(scale, np.float32), np.array(round(-least / scale), np.uint8)]
+        for name, value in zip(node.output[1:], values, strict=True):
+            graph.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+        node.op_type = "QuantizeLinear"
+        node.input.extend(node.output[1:])
+        del node.output[1:]
+    return graph
