@@ -94,8 +94,8 @@ def mine(found: Sequence[set[str]], labels: np.ndarray) -> list[Rule]:
     for pattern in sorted(often, key=lambda pattern: (len(pattern), pattern)):
         shortest.setdefault(often[pattern], pattern)
     counts = np.zeros((len(shortest), len(classes)), dtype=int)
-    for own, rows in zip(counts, shortest, strict=True):
-        np.add.at(own, ids[list(rows)], 1)
+    for counted, rows in zip(counts, shortest, strict=True):
+        np.add.at(counted, ids[list(rows)], 1)
     n_rows, n_right = counts.sum(axis=1), counts.max(axis=1)
     bounds = proportion_interval(n_right, n_rows, level=0.9)[0]
     rules = [

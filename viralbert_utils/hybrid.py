@@ -189,7 +189,8 @@ def _frame(rows: pd.DataFrame, logs: dict[str, bool], categories: list[str]) -> 
     found = {}
     for name, log in logs.items():
         values = pd.to_numeric(rows[name], errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
-        found[name] = np.log1p(values.clip(lower=0)) if log else values
+        # Rounded: scikit-learn leaves a column no bin at all whose values differ by less than 1e-8.
+        found[name] = (np.log1p(values.clip(lower=0)) if log else values).round(6)
     return pd.DataFrame(found | {name: rows[name].fillna("").astype(str) for name in categories}, index=rows.index)
 
 
