@@ -42,7 +42,7 @@ def headlines(source: str, tokenizer: object, encoder: object) -> None:
     cleaned = cleaning.clean(data.load("virality", source), **cleaning.RULES["virality"]).splits
     rows = pd.concat(cleaned.values(), ignore_index=True)
     times = pd.to_datetime(rows["published_at"])
-    rows = rows.assign(hour=times.dt.hour.astype(str), weekday=times.dt.weekday.astype(str))
+    rows = rows.assign(hour=times.dt.hour.astype(str), weekday=times.dt.day_of_week.astype(str))
     parts = splits.by_time(rows, "published_at", {"train": 0.85, "test": 0.15})
     train, test = (part.assign(label=part["label"].astype(int).astype(str)) for part in parts.values())
     truth = (test["label"] == "1").to_numpy().astype(int)
