@@ -31,6 +31,7 @@ from viralbert_utils.moments import Found, Limits, Scorer, find_moments
 from viralbert_utils.subtitles import SUFFIXES, Subtitles, read_subtitles
 
 ENGINES = ("local", "ray")
+READ = set(SUFFIXES) - {".json"}  # of files in a folder: most .json files hold anything but subtitles
 RECORD = "record.json"  # written last: a folder that has it is complete
 FILES_A_CALL = 8  # how many a worker of Ray takes at once
 
@@ -63,16 +64,15 @@ class Job:
         Raises:
             DataError: No such folder, or no subtitle file in it.
         """
-        suffixes = set(SUFFIXES) - {".json"}
         output = self.output.resolve()
         found = [
             path.relative_to(self.folder)
             for path in self.folder.rglob("*")
-            if path.suffix.lower() in suffixes and path.is_file() and output not in path.resolve().parents
+            if path.suffix.lower() in READ and path.is_file() and output not in path.resolve().parents
         ]
         names = sorted(str(path) for path in found if not any(part.startswith(".") for part in path.parts))
         if not names:
-            raise DataError(f"no subtitle files in {self.folder}; expected a folder with {', '.join(sorted(suffixes))}")
+            raise DataError(f"no subtitle files in {self.folder}; expected a folder with {', '.join(sorted(READ))}")
         return names
 
     def key(self, file: str) -> str:

@@ -269,14 +269,13 @@ def _archive(options: argparse.Namespace, limits: Limits) -> int:
 
 
 def _subtitle_files(path: Path) -> list[Path]:
-    """The file, or those of a folder, without .json: most files of that kind hold anything but subtitles."""
-    from viralbert_utils.subtitles import SUFFIXES
+    """The file, or those of a folder."""
+    from viralbert_utils.archives import READ
 
     if not path.is_dir():
         return [path]
-    suffixes = set(SUFFIXES) - {".json"}
     # A folder without any stays in the list, to be named like a file that cannot be read.
-    return sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes) or [path]
+    return sorted(file for file in path.iterdir() if file.suffix.lower() in READ) or [path]
 
 
 def _own_names(paths: Sequence[Path]) -> list[str]:

@@ -56,12 +56,18 @@ def write_all(found: Found, cues: Sequence[Cue], folder: Path, fps: float = 25, 
         write_edl(found.moments, folder / "moments.edl", fps)
 
 
-def write_json(found: Found, path: Path) -> None:
+def as_dict(found: Found) -> dict[str, Any]:
     """Everything that `moments.choose` found, times in seconds, with the Russian names of the emotions beside."""
-    content: dict[str, Any] = {"format": "viralbert-moments", "version": 1, **asdict(found)}
+    content = asdict(found)
     for moment in content["moments"]:
         for emotion in moment["emotions"]:
             emotion["russian"] = RUSSIAN_NAMES.get(emotion["name"], "")
+    return content
+
+
+def write_json(found: Found, path: Path) -> None:
+    """`as_dict` as a file."""
+    content = {"format": "viralbert-moments", "version": 1, **as_dict(found)}
     write_whole(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 

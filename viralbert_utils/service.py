@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -31,7 +31,7 @@ from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationE
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from viralbert_utils import moments
+from viralbert_utils import moment_files, moments
 from viralbert_utils.admission import DEFAULTS, STATUSES, Gate, Refusal, ServiceLimits
 from viralbert_utils.batching import Batcher
 from viralbert_utils.data import DataError
@@ -171,7 +171,7 @@ def create_app(model: Path | str, limits: ServiceLimits = DEFAULTS, api_key: str
         """
         wanted = moments.Limits(min_s, max_s, n=n)
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
-            read = await batcher.run(_read_file, await _sent_file(request))
+            read = await batcher.run(read_subtitles, await _sent_file(request))
         else:
             cues = Cues.model_validate_json(await request.body()).cues
             read = await batcher.run(read_subtitles, [cue.model_dump(exclude_none=True) for cue in cues])
@@ -184,7 +184,7 @@ def create_app(model: Path | str, limits: ServiceLimits = DEFAULTS, api_key: str
         else:  # says why
             found = moments.find_moments(read.cues, bert.scores)
         duration = max(cue.end for cue in read.cues)
-        return JSONResponse(_named(found) | {"duration_s": duration, "repairs": read.repairs})
+        return JSONResponse(moment_files.as_dict(found) | {"duration_s": duration, "repairs": read.repairs})
 
     @app.get("/v1/emotions", **options)
     async def classes() -> list[EmotionClass]:
@@ -334,17 +334,6 @@ async def _sent_file(request: Request) -> bytes:
     raise Refusal(422, f"expected a form with a subtitle file in the field 'file', found {problem}")
 
 
-def _read_file(content: bytes) -> Subtitles:
-    # The reader guesses the encoding of files; a text that comes from outside must never be taken for a path.
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "file"
-        path.write_bytes(content)
-        try:
-            return read_subtitles(path)
-        except DataError as error:
-            raise DataError(str(error).replace(str(path), "the subtitle file")) from None
-
-
 def _units(read: Subtitles, wanted: moments.Limits) -> list[moments.Unit]:
     """The units of speech.
 
@@ -364,11 +353,3 @@ def _scores(bert: ViralBERT, found: Sequence[Prediction]) -> moments.Scores:
     emotions = np.array([list(one.probabilities.values()) for one in found])
     viral = np.array([one.viral_score for one in found])
     return moments.Scores(viral, emotions, bert.emotions.names, np.array(bert.emotions.values))
-
-
-def _named(found: moments.Found) -> dict[str, Any]:
-    content = asdict(found)
-    for moment in content["moments"]:
-        for emotion in moment["emotions"]:
-            emotion["russian"] = RUSSIAN_NAMES.get(emotion["name"], "")
-    return content

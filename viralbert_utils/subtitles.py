@@ -60,7 +60,7 @@ class Subtitles:
     encoding: str
 
 
-def read_subtitles(source: Path | str | Sequence[Mapping[str, Any]], strict: bool = False) -> Subtitles:
+def read_subtitles(source: Path | str | bytes | Sequence[Mapping[str, Any]], strict: bool = False) -> Subtitles:
     """Read subtitles, repairing what can be repaired, and say what was.
 
     A missing end (`end` is optional in lists) is the next start, but at most 1 s and 0.1 s a character after the cue's
@@ -68,8 +68,9 @@ def read_subtitles(source: Path | str | Sequence[Mapping[str, Any]], strict: boo
     start at the latest. Exact repeats of a cue are dropped, and the lines that rolling captions show again.
 
     Args:
-        source: A path, the text of a subtitle file, or a list of `{text, start[, end or duration]}` in seconds. A
-            string is a path if such a file exists, or if it is one line that ends like a subtitle file's name.
+        source: A path, the text or the bytes of a subtitle file, or a list of `{text, start[, end or duration]}` in
+            seconds. A string is a path if such a file exists, or if it is one line that ends like a subtitle file's
+            name; bytes never are.
         strict: Raise instead of repairing.
 
     Raises:
@@ -78,7 +79,11 @@ def read_subtitles(source: Path | str | Sequence[Mapping[str, Any]], strict: boo
     """
     found: _Found = defaultdict(list)
     name, encoding = "the subtitles", ""
-    if not isinstance(source, str | Path):
+    if isinstance(source, bytes):
+        name = "the subtitle file"
+        text, encoding = _decode(source, found)
+        kind, raw = _parse(text, found)
+    elif not isinstance(source, str | Path):
         kind, raw = "list", _from_entries(source, found)
     else:
         text, path = str(source), _as_path(source)
