@@ -19,7 +19,6 @@ import pandas as pd
 import pretraining
 import torch
 from scipy.special import softmax
-from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
 from viralbert_utils import (
     audit,
@@ -169,14 +168,7 @@ def report(hot: dict[str, np.ndarray], scores: dict[str, dict[str, np.ndarray]])
     truth = hot["test"]
     decided = {n: thresholds.decide(f["test"], thresholds.shrunk(hot["tune"], f["tune"])) for n, f in scores.items()}
     for name, answers in decided.items():
-        table = pd.DataFrame({
-            "ROC AUC": roc_auc_score(truth, scores[name]["test"], average=None),
-            "F1": evaluation.f1_per_class(truth, answers),
-            "F1, both sides": [evaluation.binary_macro_f1(truth[:, [k]], answers[:, [k]]) for k in range(6)],
-            "precision": precision_score(truth, answers, average=None, zero_division=0),
-            "recall": recall_score(truth, answers, average=None, zero_division=0),
-        }, emotions.CEDR_CLASSES)  # fmt: skip
-        table.loc["mean"] = table.mean()
+        table = evaluation.per_class(truth, scores[name]["test"], answers, emotions.CEDR_CLASSES)
         print(f"\n{name}\n{table.round(3).to_string()}")
     # Softmax of the logits, cut at one half, as the published service's evaluation did it.
     p = np.clip(scores["embedded"]["test"], 1e-6, 1 - 1e-6)

@@ -9,10 +9,12 @@ Thyagarajan et al. 2022 (its form for several labels, arXiv 2211.13895), Toneva 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +23,7 @@ from scipy.special import logit
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from viralbert_utils import evaluation, thresholds
+from viralbert_utils import encoders, evaluation, thresholds, tokens
 from viralbert_utils.data import DataError, read_table, write_whole
 from viralbert_utils.emotions import EMOTIONS, parse_labels
 
@@ -110,6 +112,28 @@ def _changes(row: np.ndarray, kind: str, near: set[tuple[int, int]], nothing: in
     return [(old, new) for old, new in pairs if kind == "flip" or (old, new) in near]
 
 
+@torch.no_grad()
+def layer_vectors(tokenizer: Any, encoder: Any, texts: Sequence[str], max_length: int = 64) -> Tensor:
+    """Word vectors and all layers of an encoder, each averaged over a text's tokens, side by side.
+
+    Args:
+        tokenizer: From `encoders.load_encoder`.
+        encoder: Likewise; in evaluation mode.
+        texts: Any strings.
+        max_length: Tokens; longer texts are cut.
+
+    Returns:
+        `(n_texts, (n_layers + 1) * hidden_size)`; the last layer stands last.
+    """
+    ids = encoders.encode(tokenizer, list(texts), max_length)
+    found = torch.empty(len(ids), (encoder.config.num_hidden_layers + 1) * encoder.config.hidden_size)
+    for some in tokens.batches([len(row) for row in ids]):
+        batch, mask = encoders.pad([ids[i] for i in some], tokenizer.pad_token_id)
+        layers = encoder(batch, attention_mask=mask, output_hidden_states=True).hidden_states
+        found[some] = torch.cat([encoders.pool(hidden, mask, "mean") for hidden in layers], dim=1)
+    return found
+
+
 def out_of_fold(fit_predict: FitPredict, labels: np.ndarray, n_folds: int = 5, seed: int = 0) -> np.ndarray:
     """Probabilities of each row by a model that was fitted without it, `(n_texts, n_classes)`.
 
@@ -152,13 +176,13 @@ def head_history(
     x, watched = (vectors - mean) / spread, (others - mean) / spread
     y = torch.from_numpy(labels).float()
     history = []
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _one_core():
         torch.manual_seed(seed)
         linear = nn.Linear(x.shape[1], y.shape[1])
         nn.init.zeros_(linear.weight)
         linear.bias.data = torch.logit(y.mean(dim=0), eps=1e-3)
         head = nn.Sequential(nn.Dropout(dropout), linear)
-        optimiser = torch.optim.AdamW(head.parameters(), lr=2e-3, weight_decay=0.01)
+        optimiser = torch.optim.AdamW(head.parameters(), lr=2e-3, weight_decay=0.01, fused=True)
         for _ in range(n_epochs):
             head.train(train_mode)
             for batch in torch.randperm(len(x)).split(64):
@@ -169,6 +193,17 @@ def head_history(
             with torch.no_grad():
                 history.append(head(watched).sigmoid().double().numpy())
     return np.stack(history)
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    """Steps this small take several cores longer than one: they wait for each other, and beside other work for long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def self_confidence(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

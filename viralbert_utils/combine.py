@@ -5,8 +5,12 @@ Lesson 01 builds both. Neither changes a label; rows that have no place in the c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import pandas as pd
 
+from viralbert_utils.cleaning import comparison_key
 from viralbert_utils.emotions import cedr_with_no_emotion, to_cedr
 
 TASKS = ("emotions", "virality")
@@ -54,3 +58,26 @@ def six_classes(emotions: pd.DataFrame, cedr: pd.DataFrame | None = None) -> tup
         labels = [cedr_with_no_emotion(ids) for ids in cedr["labels"]]
         parts.append(pd.DataFrame({"text": cedr["text"], "labels": labels, "origin": "cedr"}))
     return pd.concat(parts, ignore_index=True), len(mapped) - len(known)
+
+
+def native_and_added(six: Mapping[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], pd.DataFrame, int]:
+    """CEDR's own rows, and GoEmotions' that may be trained on beside them.
+
+    Without any of CEDR (the sample) mapped rows play its part: all of validation and test, every second one of
+    training; the other half then is what is added.
+
+    Args:
+        six: Split (`train`, `validation`, `test`) -> rows as of `six_classes`.
+
+    Returns:
+        Split -> CEDR's rows; GoEmotions' training rows whose text is none of CEDR's validation and test texts; how many
+        were left out because theirs is.
+    """
+    own = {split: (table["origin"] == "cedr").to_numpy() for split, table in six.items()}
+    if not any(rows.any() for rows in own.values()):
+        own = {split: np.arange(len(rows)) % (2 if split == "train" else 1) == 0 for split, rows in own.items()}
+    native = {split: table[own[split]] for split, table in six.items()}
+    judged = {comparison_key(text) for split in ("validation", "test") for text in native[split]["text"]}
+    added = six["train"][~own["train"]]
+    kept = [comparison_key(text) not in judged for text in added["text"]]
+    return native, added[kept], len(added) - sum(kept)
