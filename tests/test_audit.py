@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from viralbert_utils import audit
+from viralbert_utils import audit, encoders
 from viralbert_utils.baselines import one_vs_rest
 from viralbert_utils.data import DataError
 
@@ -261,6 +261,29 @@ def test_a_head_memorises_what_it_may_and_dropout_needs_train_mode(world):
     forgot = audit.head_history(vectors, labels, vectors, 12, dropout=0.5, train_mode=False)
     assert forgot == pytest.approx(history)
     assert np.abs(audit.head_history(vectors, labels, vectors, 12, dropout=0.5) - history).max() > 0.05
+
+
+def test_a_head_leaves_the_cores_to_others_as_they_were(world):
+    before = torch.get_num_threads()
+    vectors = torch.tensor(world[0]).float()
+    audit.head_history(vectors, world[1], vectors, 1)
+    assert torch.get_num_threads() == before
+    with pytest.raises(RuntimeError):
+        audit.head_history(vectors, world[1][:, :0], vectors[:, :3], 1)
+    assert torch.get_num_threads() == before
+
+
+def test_layers_stand_side_by_side_in_the_order_of_the_texts():
+    tokenizer, encoder = encoders.load_encoder("embedded")
+    texts = ["Ура, едем!", "Поезд в семь, а билетов нет и, похоже, не будет", "да"]
+    found = audit.layer_vectors(tokenizer, encoder, texts)
+    size = encoder.config.hidden_size
+    assert found.shape == (3, (encoder.config.num_hidden_layers + 1) * size)
+    for text, row in zip(texts, found, strict=True):
+        batch = tokenizer(text, return_tensors="pt")
+        with torch.no_grad():
+            last = encoder(**batch)[0].mean(dim=1)[0]
+        assert torch.allclose(row[-size:], last, atol=1e-5)
 
 
 def test_ids_must_be_unique(sheet):

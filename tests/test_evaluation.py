@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
 from viralbert_utils import evaluation
 
@@ -144,3 +144,20 @@ def test_whole_groups_are_drawn():
     assert vars(grouped) == pytest.approx(vars(one), abs=1e-6)
     rowwise = evaluation.macro_f1_difference(*copies)
     assert rowwise.high - rowwise.low < 0.5 * (one.high - one.low)
+
+
+def test_the_table_per_class_is_scikit_learns():
+    rng = np.random.default_rng(3)
+    labels = (rng.random((80, 3)) < [0.5, 0.2, 0.0]).astype(int)
+    scores = 0.4 * labels + rng.random(labels.shape)
+    said = (scores > 0.7).astype(int)
+    table = evaluation.per_class(labels, scores, said, ["a", "b", "none"])
+    options = {"average": None, "zero_division": 0}
+    for column, metric in {"precision": precision_score, "recall": recall_score, "F1": f1_score}.items():
+        assert table[column].to_numpy()[:3] == pytest.approx(metric(labels, said, **options))
+    assert table["ROC AUC"].iloc[:2].to_numpy() == pytest.approx(
+        roc_auc_score(labels[:, :2], scores[:, :2], average=None)
+    )
+    assert np.isnan(table.loc["none", "ROC AUC"])
+    assert table.loc["macro", "F1"] == pytest.approx(evaluation.macro_f1(labels, said))
+    assert table.loc["macro", "F1, both"] == pytest.approx(evaluation.binary_macro_f1(labels, said))

@@ -326,6 +326,20 @@ def test_softmax_gives_one_label_at_most(label_audit):
     assert label_audit["loaded_in_train_mode"] is False
 
 
+def test_six_classes_know_more_than_chance_in_both_definitions(label_audit):
+    """Who always says no has 0 and one half, who always says yes at most 0.25; a random order has 0.5."""
+    rows = label_audit["six_rows"]
+    assert min(rows[part] for part in ("own", "added", "validation", "test")) > 30
+    assert rows["left_out"] == 0, "the sample is split by text"
+    for system in ("TF-IDF", "encoder", "encoder_with_GoEmotions"):
+        plain, binary, area = (label_audit[f"six.{what}"][system] for what in ("macro-F1", "binary", "mean"))
+        assert plain["low"] > 0.25
+        assert binary["low"] > 0.55
+        assert binary["value"] > plain["value"] + 0.05
+        assert area["low"] > 0.65
+    assert set(label_audit["six.mean"]) == set(label_audit["six.macro-F1"]) == set(label_audit["six.binary"])
+
+
 def test_exercises_of_the_audit(label_audit):
     assert label_audit["exercise.forgetting"] == 2
     assert label_audit["exercise.sure"] == 2
@@ -336,6 +350,8 @@ def test_committed_report_of_the_audit():
     assert records["combined"]["low"] > 2 * records["rows"]["share"]
     assert records["gain"]["low"] > 0.05
     assert records["left.small"]["wrong"] > 2 * records["left.chance"]
+    assert records["six.macro-F1"]["encoder_with_GoEmotions"]["low"] > 0.45
+    assert records["six.mean"]["encoder_with_GoEmotions"]["low"] > 0.75
 
 
 @pytest.fixture(scope="module")
