@@ -327,14 +327,14 @@ def test_softmax_gives_one_label_at_most(label_audit):
 
 
 def test_six_classes_know_more_than_chance_in_both_definitions(label_audit):
-    """Who always says no has 0 and one half, who always says yes at most 0.25; a random order has 0.5."""
+    """Who always says yes has macro-F1 0.27, who always says no a binary one of 0.45; a random order has 0.5."""
     rows = label_audit["six_rows"]
     assert min(rows[part] for part in ("own", "added", "validation", "test")) > 30
     assert rows["left_out"] == 0, "the sample is split by text"
     for system in ("TF-IDF", "encoder", "encoder_with_GoEmotions"):
         plain, binary, area = (label_audit[f"six.{what}"][system] for what in ("macro-F1", "binary", "mean"))
-        assert plain["low"] > 0.25
-        assert binary["low"] > 0.55
+        assert plain["value"] > 0.35
+        assert binary["low"] > 0.53
         assert binary["value"] > plain["value"] + 0.05
         assert area["low"] > 0.65
     assert set(label_audit["six.mean"]) == set(label_audit["six.macro-F1"]) == set(label_audit["six.binary"])
