@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
+from threadpoolctl import threadpool_limits
 
 
 def tfidf(max_features: int = 100_000) -> FeatureUnion:
@@ -39,7 +42,15 @@ def tfidf_logistic(max_features: int = 100_000, C: float = 2.0, balanced: bool =
 def one_vs_rest(C: float = 2.0, balanced: bool = False) -> OneVsRestClassifier:
     """One logistic regression a label over features that are already computed; arguments as in `tfidf_logistic`."""
     weight = "balanced" if balanced else None
-    return OneVsRestClassifier(LogisticRegression(C=C, solver="liblinear", class_weight=weight))
+    return _OneCore(LogisticRegression(C=C, solver="liblinear", class_weight=weight))
+
+
+class _OneCore(OneVsRestClassifier):
+    """liblinear's steps are single products of vectors: shared out to several cores, they take many times as long."""
+
+    def fit(self, X: Any, y: Any, **options: Any) -> _OneCore:
+        with threadpool_limits(1, user_api="blas"):
+            return super().fit(X, y, **options)
 
 
 def _fold(text: str) -> str:
