@@ -11,9 +11,9 @@ from transformers import BertConfig, BertModel
 
 from viralbert_utils import train, training
 from viralbert_utils.cli import main
-from viralbert_utils.data import DataError
 from viralbert_utils.emotions import CEDR_CLASSES, EMOTIONS
 from viralbert_utils.encoders import load_tokenizer
+from viralbert_utils.files import DataError
 from viralbert_utils.models import load_classifier
 from viralbert_utils.predictor import ViralBERT
 from viralbert_utils.thresholds import Thresholds
