@@ -120,6 +120,10 @@ def test_computing_frozen_layers_once_changes_no_loss(multitask):
     assert multitask["cache.loss_off"] < 1e-3
 
 
+def test_a_surgery_changes_nothing_where_nothing_is_shared(multitask):
+    assert multitask["first_stage.off"] == 0
+
+
 def test_the_verdict_on_surgery_is_a_sentence_about_it(multitask):
     assert "PCGrad" in multitask["verdict"]
     assert 0 < multitask["conflicts"]["sum"] < 1
