@@ -6,7 +6,7 @@ WORKDIR /app
 COPY requirements.lock pyproject.toml README.md ./
 # What serving needs, in the versions of the lock, which as a constraint names those of their own needs too.
 RUN pip install --no-cache-dir --constraint requirements.lock \
-    fastapi numpy onnxruntime pandas prometheus-client pysubs2 python-multipart razdel scipy tokenizers \
+    fastapi numpy onnxruntime prometheus-client pysubs2 python-multipart razdel scipy tokenizers \
     uvicorn
 COPY viralbert_utils viralbert_utils
 RUN pip install --no-cache-dir --no-deps . && useradd --no-create-home --uid 10001 viralbert

@@ -30,6 +30,7 @@ from viralbert_utils import (
     encoders,
     evaluation,
     models,
+    texts,
     thresholds,
 )
 
@@ -194,8 +195,8 @@ def _with_goemotions(source: str, rows: dict, hot: dict) -> tuple[dict, dict]:
     """CEDR's training rows and GoEmotions' that map to its classes, none of which nearly repeats a scored row."""
     parts = cleaning.clean(data.load("emotions", source), **cleaning.RULES["emotions"]).splits
     mapped, _ = combine.six_classes(pd.concat(parts.values(), ignore_index=True))
-    scored = {cleaning.comparison_key(text) for part in ("tune", "test") for text in rows[part]["text"]}
-    mapped = mapped[[cleaning.comparison_key(text) not in scored for text in mapped["text"]]]
+    scored = {texts.comparison_key(text) for part in ("tune", "test") for text in rows[part]["text"]}
+    mapped = mapped[[texts.comparison_key(text) not in scored for text in mapped["text"]]]
     train = pd.concat([rows["train"], mapped], ignore_index=True)
     return rows | {"train": train}, hot | {"train": emotions.multi_hot(train["labels"], 6)}
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from viralbert_utils import data
-from viralbert_utils.data import ROOT
+from viralbert_utils.files import ROOT
 from viralbert_utils.subtitles import Cue, read_subtitles, write_subtitles
 
 N_WINDOWS, N_TEXTS, N_TURNS = 200, 600, 3

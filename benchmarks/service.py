@@ -25,7 +25,8 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from viralbert_utils.data import ROOT, read_table
+from viralbert_utils.data import read_table
+from viralbert_utils.files import ROOT
 from viralbert_utils.service import Running, running
 
 N_CLIENTS, SECONDS, N_TURNS, N_REQUESTS, N_CASES = 64, 5, 3, 10_000, 2_000

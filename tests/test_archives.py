@@ -15,8 +15,8 @@ import pytest
 
 from viralbert_utils import archives
 from viralbert_utils.archives import Job, Outcome, run
-from viralbert_utils.data import DataError
 from viralbert_utils.emotions import EMOTIONS
+from viralbert_utils.files import DataError
 from viralbert_utils.moments import Limits, Scores
 from viralbert_utils.subtitles import Cue, write_subtitles
 

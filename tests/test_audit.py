@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score
 
 from viralbert_utils import audit, encoders
 from viralbert_utils.baselines import one_vs_rest
-from viralbert_utils.data import DataError
+from viralbert_utils.files import DataError
 
 NAMES = ("joy", "fear", "anger", "neutral")
 NEIGHBOURS = [(1, 2)]

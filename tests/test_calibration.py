@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 
 from viralbert_utils import calibration, thresholds
-from viralbert_utils.data import DataError
+from viralbert_utils.files import DataError
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from viralbert_utils import cleaning
-from viralbert_utils.cleaning import clean, comparison_key, jaccard, near_duplicates, normalise, shingles
-from viralbert_utils.data import DataError, Dataset
+from viralbert_utils.cleaning import clean, jaccard, near_duplicates, shingles
+from viralbert_utils.data import Dataset
 from viralbert_utils.emotions import EMOTIONS
+from viralbert_utils.files import DataError
+from viralbert_utils.texts import comparison_key, normalise
 
 
 def dataset(**splits: list[tuple[object, object]]) -> Dataset:

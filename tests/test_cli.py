@@ -11,8 +11,8 @@ import pytest
 
 from viralbert_utils import predictor
 from viralbert_utils.cli import main
-from viralbert_utils.data import ROOT, DataError
 from viralbert_utils.emotions import EMOTIONS
+from viralbert_utils.files import ROOT, DataError
 from viralbert_utils.moments import Scores
 from viralbert_utils.predictor import Emotion, Prediction
 from viralbert_utils.subtitles import Cue, write_subtitles

@@ -6,7 +6,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import matthews_corrcoef
 
 from viralbert_utils import correlation
-from viralbert_utils.data import DataError
+from viralbert_utils.files import DataError
 
 NAMES = ("радость", "любовь", "злость", "страх", "горе")
 

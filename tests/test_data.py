@@ -3,8 +3,8 @@ import json
 import pandas as pd
 import pytest
 
-from viralbert_utils import data
-from viralbert_utils.data import DataError
+from viralbert_utils import data, files
+from viralbert_utils.files import DataError
 
 
 def test_sample_has_every_set_but_cedr():
@@ -16,7 +16,7 @@ def test_sample_has_every_set_but_cedr():
     ]
     loaded = data.load("emotions")
     assert list(loaded.splits) == ["all"]
-    assert loaded.files[0].sha256 == data.sha256(data.SAMPLE / "emotions.csv")
+    assert loaded.files[0].sha256 == files.sha256(data.SAMPLE / "emotions.csv")
 
 
 def test_folder_in_the_hub_layout(write_csv):
@@ -204,14 +204,14 @@ def test_second_annotation_belongs_to_its_own_source(write_csv):
 
 def test_interrupted_writing_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "card.json"
-    data.write_whole(path, "old")
+    files.write_whole(path, "old")
 
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(data.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(KeyboardInterrupt):
-        data.write_whole(path, "new")
+        files.write_whole(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["card.json"]
 

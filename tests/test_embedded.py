@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from viralbert_utils import data, embedded, encoders
-from viralbert_utils.data import DataError, sha256
+from viralbert_utils.files import DataError, sha256
 
 SMALL = embedded.Recipe(n_words=60_000, n_pieces=3000, n_layers=1, intermediate=300, pretrained=False)
 

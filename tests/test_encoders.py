@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from viralbert_utils import data, encoders
-from viralbert_utils.data import DataError
+from viralbert_utils.files import DataError
 
 TEXTS = data.load("emotions").splits["all"]["text"].tolist()[:300]
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}

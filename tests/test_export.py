@@ -17,8 +17,8 @@ from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaMode
 from viralbert_utils import export, hybrid, tokens
 from viralbert_utils.calibration import Calibration
 from viralbert_utils.cli import main
-from viralbert_utils.data import DataError
 from viralbert_utils.emotions import EMOTIONS
+from viralbert_utils.files import DataError
 from viralbert_utils.models import Head, MultiTaskClassifier, PooledClassifier, save_classifier
 from viralbert_utils.onnx_model import OnnxModel
 from viralbert_utils.predictor import ViralBERT

@@ -12,7 +12,7 @@ from tokenizers.models import WordPiece
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from viralbert_utils import frozen, hybrid, models, training
-from viralbert_utils.data import DataError
+from viralbert_utils.files import DataError
 
 TEXTS, NUMBERS, CATEGORIES = ["title", "note"], ["views", "seconds"], ["channel"]
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from viralbert_utils import moment_files
-from viralbert_utils.data import DataError
+from viralbert_utils.files import DataError
 from viralbert_utils.moments import EmotionPeak, Found, Moment, Rejected
 from viralbert_utils.subtitles import Cue, read_subtitles
 

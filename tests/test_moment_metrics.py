@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from viralbert_utils import data, moment_metrics, moments
-from viralbert_utils.data import DataError
+from viralbert_utils.files import DataError
 from viralbert_utils.moments import Limits, Moment, Scores, Unit
 from viralbert_utils.subtitles import read_subtitles
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from viralbert_utils import moments
-from viralbert_utils.data import DataError
 from viralbert_utils.emotions import EMOTIONS
+from viralbert_utils.files import DataError
 from viralbert_utils.moments import Limits, Scores, Unit, Weights
 from viralbert_utils.subtitles import Cue
 

@@ -258,6 +258,21 @@ def test_best_and_last_epoch_are_both_to_be_had():
     assert loss() == pytest.approx(history["loss"].iloc[-1], abs=1e-3)
 
 
+def test_only_what_trains_is_copied(monkeypatch):
+    """Word vectors are most of a small model; a copy of them for each training would double its memory."""
+    copied: set[str] = set()
+    copy = training._copy
+
+    def noted(state):
+        copied.update(state)
+        return copy(state)
+
+    monkeypatch.setattr(training, "_copy", noted)
+    fit_stages(make_model(), make_tasks(), STAGES)
+    assert any(name.startswith("encoder.encoder.layer.2.") for name in copied)
+    assert not [name for name in copied if name.startswith("encoder.embeddings.")]
+
+
 def test_a_training_in_stages_resumes(tmp_path, monkeypatch):
     whole = make_model()
     expected, _ = fit_stages(whole, make_tasks(), STAGES)

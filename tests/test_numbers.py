@@ -120,6 +120,10 @@ def test_computing_frozen_layers_once_changes_no_loss(multitask):
     assert multitask["cache.loss_off"] < 1e-3
 
 
+def test_a_surgery_changes_nothing_where_nothing_is_shared(multitask):
+    assert multitask["first_stage.off"] == 0
+
+
 def test_the_verdict_on_surgery_is_a_sentence_about_it(multitask):
     assert "PCGrad" in multitask["verdict"]
     assert 0 < multitask["conflicts"]["sum"] < 1
@@ -390,6 +394,59 @@ def test_committed_report_of_the_export():
     records = metrics["09_export_and_serve"]
     assert records["faster"]["int8"] > 1.5
     assert records["cost"]["value"] > -0.01
+
+
+@pytest.fixture(scope="module")
+def videos(smoke):
+    return smoke["07_hybrid_video_classifier"].records
+
+
+def test_video_rows_are_set_aside_and_counted(videos):
+    assert videos["rows"]["kept"] > 300
+    assert 1 <= videos["rows"]["aside"] <= 20
+    assert videos["odd_is_finite"]
+
+
+def test_video_systems_beat_what_knows_nothing(videos):
+    found = videos["macro_f1"]
+    assert found["majority"] < 0.05
+    assert min(value for name, value in found.items() if name != "majority") > found["majority"] + 0.02
+    assert found["hybrid"] > found["majority"] + 0.08
+    assert found["least_squares"] > 0.35
+    assert videos["simple_minus_hybrid"]["low"] > 0
+    assert "beats the hybrid" in videos["verdict"]
+
+
+def test_the_cascade_is_no_worse_than_its_last_stage(videos):
+    assert videos["cascade.minus_hybrid"]["low"] > 0
+    stages = [videos[f"stage.{name}"] for name in ("rules", "one_vs_rest", "model")]
+    assert sum(stage["coverage"] for stage in stages) == pytest.approx(1, abs=1e-5)
+    assert stages[0]["precision"] > 0.8
+    assert stages[0]["coverage"] > 0.02
+    assert stages[1]["precision"] > stages[2]["precision"] + 0.2
+
+
+def test_damage_costs_score_and_typos_cost_word_vectors_more(videos):
+    kept = videos["kept_share"]
+    assert 0.1 < min(kept.values()) <= max(kept.values()) < 0.95
+    assert kept["typos.hybrid"] < kept["typos.least squares"]
+
+
+def test_a_saved_hybrid_answers_as_before_and_needs_no_labels(videos):
+    assert videos["saved.difference"] < 1e-5
+    assert videos["metrics.without_labels"] == 0
+    assert videos["exercise.luck"] == pytest.approx(0.0103, abs=2e-4)
+    assert videos["exercise.by_hand"] > 0.8
+
+
+def test_committed_report_of_the_videos():
+    """The sample run: the cascade is above the hybrid, and its rules hold 0.95 on videos that had no part in them."""
+    records = json.loads((ROOT / "reports" / "metrics.json").read_text(encoding="utf-8"))["07_hybrid_video_classifier"]
+    assert records["cascade.minus_hybrid"]["low"] > 0
+    assert records["macro_f1"]["cascade"] > 0.45
+    assert records["macro_f1"]["hybrid"] > records["macro_f1"]["text_only"] > 0.2
+    assert records["stage.rules"]["precision"] >= 0.95
+    assert records["stage.rules"]["coverage"] > 0.05
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from viralbert_utils import predictor, tokens
 from viralbert_utils.calibration import Calibration
-from viralbert_utils.data import DataError
 from viralbert_utils.emotions import EMOTIONS, RUSSIAN_NAMES
+from viralbert_utils.files import DataError
 from viralbert_utils.models import Head, MultiTaskClassifier, save_classifier
 from viralbert_utils.moments import Scores, find_moments
 from viralbert_utils.predictor import ViralBERT

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
 from viralbert_utils import embedded, pretraining
-from viralbert_utils.data import DataError, sha256
+from viralbert_utils.files import DataError, sha256
 from viralbert_utils.pretraining import Bigrams, Corpus, Plan
 
 MASK, VOCABULARY = 4, 40

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import f1_score
 from sklearn.model_selection import cross_val_predict
 
-from viralbert_utils import baselines, cleaning, data, emotions, evaluation, splits, thresholds
+from viralbert_utils import baselines, cleaning, data, emotions, evaluation, splits, texts, thresholds
 from viralbert_utils.course import ROOT
 
 CLEANED = {name: cleaning.clean(dataset, **cleaning.RULES[name]) for name, dataset in data.load_all("sample").items()}
@@ -28,7 +28,7 @@ def test_size_and_nothing_to_clean(name, least):
 
 def test_no_near_duplicates_anywhere():
     for name in ("emotions", "virality", "reviews"):
-        keys = [cleaning.comparison_key(text) for text in rows(name)["text"]]
+        keys = [texts.comparison_key(text) for text in rows(name)["text"]]
         assert not cleaning.near_duplicates(keys, 0.7)
 
 
@@ -73,7 +73,7 @@ def test_videos_have_rare_classes_gaps_and_other_languages():
     for column in ("subtitles", "views", "duration_s", "published_at", "channel_type", "description"):
         assert 0.01 < (table[column] == "").mean() < 0.4
     assert (table["international"].astype(int).mean()) > 0.1
-    cyrillic = [cleaning.cyrillic_share(text) for text in table["text"]]
+    cyrillic = [texts.cyrillic_share(text) for text in table["text"]]
     assert np.mean(np.array(cyrillic) < 0.3) > 0.05
     named = [label.lower() in text.lower() for label, text in zip(table["label"], table["title"], strict=True)]
     assert np.mean(named) < 0.5

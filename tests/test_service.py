@@ -30,8 +30,8 @@ from test_predictor import make_tokenizer, thresholds
 from viralbert_utils import admission, cli, service
 from viralbert_utils.admission import ServiceLimits
 from viralbert_utils.batching import Batcher
-from viralbert_utils.data import ROOT, DataError
 from viralbert_utils.emotions import EMOTIONS, RUSSIAN_NAMES
+from viralbert_utils.files import ROOT, DataError
 from viralbert_utils.moments import find_moments
 from viralbert_utils.predictor import Emotion, Prediction, ViralBERT
 from viralbert_utils.subtitles import Cue, write_subtitles
@@ -528,7 +528,7 @@ def test_in_a_process_of_its_own(exported):
         maps = Path(f"/proc/{running.process.pid}/maps")
         if maps.exists():
             assert "onnxruntime" in maps.read_text()
-            assert not re.search(r"libtorch|sklearn", maps.read_text())
+            assert not re.search(r"libtorch|sklearn|pandas|pyarrow", maps.read_text())
     assert running.process.returncode == 0
 
 

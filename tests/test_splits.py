@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from viralbert_utils import data, splits
-from viralbert_utils.data import DataError
+from viralbert_utils.files import DataError
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_each_set_is_cut_in_its_own_way():
     parts = splits.split_set("virality", {"train": dated})
     assert parts["train"]["published_at"].max() < parts["test"]["published_at"].min()
     tagged = pd.DataFrame(
-        {"text": [f"т {i}" for i in range(60)], "tags": ["Спорт: Хоккей, Дети: Сказки", "Наука: Физика"] * 30}
+        {"text": [f"т {i}" for i in range(60)], "tags": ["Спорт: Хоккей, Дети: Сказки", "Наука, Физика: Опыты"] * 30}
     )
     parts = splits.split_set("videos", {"train": tagged})
     assert set(pd.concat(parts.values())["label"]) == {"Спорт", "Наука"}

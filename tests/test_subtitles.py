@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from viralbert_utils.data import SAMPLE, DataError
+from viralbert_utils.data import SAMPLE
+from viralbert_utils.files import DataError
 from viralbert_utils.subtitles import Cue, Subtitles, read_subtitles, write_subtitles
 
 SRT = """1

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from viralbert_utils import thresholds
-from viralbert_utils.data import DataError
 from viralbert_utils.evaluation import f1_per_class, macro_f1
+from viralbert_utils.files import DataError
 
 OBJECTIVES = {
     "F1": thresholds.f_beta(),

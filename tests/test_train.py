@@ -11,9 +11,9 @@ from transformers import BertConfig, BertModel
 
 from viralbert_utils import train, training
 from viralbert_utils.cli import main
-from viralbert_utils.data import DataError
 from viralbert_utils.emotions import CEDR_CLASSES, EMOTIONS
 from viralbert_utils.encoders import load_tokenizer
+from viralbert_utils.files import DataError
 from viralbert_utils.models import load_classifier
 from viralbert_utils.predictor import ViralBERT
 from viralbert_utils.thresholds import Thresholds
@@ -38,10 +38,10 @@ def recipe(encoder) -> train.Recipe:
 def test_the_command_leaves_model_figures_and_what_was_used(encoder, tmp_path, capsys):
     command = ["train", "--output", str(tmp_path / "out"), "--encoder", encoder, "--dataset", "multitask", "--epochs",
                "2", "--lr", "0.001", "--scheduler", "linear", "--batch-size", "64", "--max-length", "24", "--max-rows",
-               "400", "--evaluate", "test", "--note", "проба"]  # fmt: skip
+               "400", "--evaluate", "test", "--export-onnx", "--note", "проба"]  # fmt: skip
     assert main(command) == 0
     assert "virality, macro-F1 on test: model 0." in capsys.readouterr().out
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model", "metrics.json", "history.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model", "onnx", "metrics.json", "history.csv"}
     found = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert found["recipe"]["note"] == "проба"
     assert {file["set"] for file in found["files"]} == {"emotions", "virality"}
@@ -52,7 +52,10 @@ def test_the_command_leaves_model_figures_and_what_was_used(encoder, tmp_path, c
     rates = pd.read_csv(tmp_path / "out" / "history.csv")["learning_rate"]
     assert len(rates) == 2
     model = ViralBERT.load(tmp_path / "out" / "model")
-    assert tuple(model.predict("Кот открыл дверь.").probabilities) == EMOTIONS
+    found = model.predict("Кот открыл дверь.").probabilities
+    assert tuple(found) == EMOTIONS
+    exported = ViralBERT.load(tmp_path / "out" / "onnx").predict("Кот открыл дверь.").probabilities
+    assert list(exported.values()) == pytest.approx(list(found.values()), abs=1e-4)
 
 
 def test_a_finished_training_is_not_repeated_and_not_mixed_up(recipe, tmp_path, monkeypatch):
@@ -107,6 +110,18 @@ def test_the_profile_names_three_trainings_with_exchangeable_encoders():
     assert len({recipe.encoder for recipe in train.profile("replicate", {}).values()}) == 2
     with pytest.raises(DataError, match=r"no profile 'x' of trainings; there are: replicate"):
         train.profile("x", {})
+
+
+def test_the_profile_trains_its_three_models(encoder, tmp_path):
+    command = ["train", "--profile", "replicate", "--output", str(tmp_path), "--encoder", encoder, "--data", "sample",
+               "--epochs", "1", "--max-length", "16", "--max-rows", "200"]  # fmt: skip
+    assert main(command) == 0
+    for name, recipe in train.profile("replicate", {}).items():
+        found = json.loads((tmp_path / name / "metrics.json").read_text(encoding="utf-8"))
+        assert found["recipe"]["dataset"] == recipe.dataset
+        assert found["recipe"]["learning_rate"] == recipe.learning_rate, "what is not given stays the profile's"
+        assert 0 <= found["figures"]["cedr"]["test"]["model"]["macro-F1"]["value"] <= 1
+        assert load_classifier(tmp_path / name / "model")[2]["names"] == list(CEDR_CLASSES)
 
 
 def test_schedules():

@@ -6,7 +6,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from viralbert_utils import losses, models, training
-from viralbert_utils.data import DataError
+from viralbert_utils.files import DataError
 from viralbert_utils.training import Encoded, Settings, Task, fit
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

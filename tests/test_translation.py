@@ -8,7 +8,7 @@ from transformers import MarianConfig, MarianMTModel, MarianTokenizer
 
 from viralbert_utils import data, translation
 from viralbert_utils.cli import main
-from viralbert_utils.data import DataError
+from viralbert_utils.files import DataError
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from viralbert_utils.data import DataError
+from viralbert_utils.files import DataError
 
 GUARDED = ("/v1/predict", "/v1/moments", "/v1/emotions")  # all else (health, metrics, page) is always answered
 LINGER_S = 1.0  # a service that stops goes on refusing for so long, so that a balancer sees it before the port closes

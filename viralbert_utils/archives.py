@@ -26,7 +26,7 @@ from typing import Any
 from tqdm import tqdm
 
 from viralbert_utils import moment_files
-from viralbert_utils.data import DataError, sha256, write_whole
+from viralbert_utils.files import DataError, folder_sha256, sha256, write_whole
 from viralbert_utils.moments import Found, Limits, Scorer, find_moments
 from viralbert_utils.subtitles import SUFFIXES, Subtitles, read_subtitles
 
@@ -146,9 +146,7 @@ def load_scorer(model: str, bf16: bool = False) -> Scorer:
 
 def model_digest(model: str, bf16: bool = False) -> str:
     """Tells saved predictors apart by their files, without loading one."""
-    files = sorted(path for path in Path(model).rglob("*") if path.is_file())
-    parts = [[str(path.relative_to(model)), sha256(path)] for path in files]
-    return hashlib.sha256(json.dumps([parts, bf16]).encode()).hexdigest()
+    return folder_sha256(model) + " bf16" * bf16
 
 
 def _is_complete(job: Job, file: str) -> bool:

@@ -24,8 +24,9 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from viralbert_utils import encoders, evaluation, thresholds, tokens
-from viralbert_utils.data import DataError, read_table, write_whole
+from viralbert_utils.data import read_table
 from viralbert_utils.emotions import EMOTIONS, parse_labels
+from viralbert_utils.files import DataError, write_whole
 
 KINDS = ("flip", "missing", "swap")
 # Pairs that annotators confuse: GoEmotions' neighbours, and those of CEDR's classes.

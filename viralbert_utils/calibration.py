@@ -8,12 +8,15 @@ and a reader do. Lesson 04 uses it. Sources: Platt 1999; Guo et al. 2017 (temper
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from scipy.special import expit
 
 from viralbert_utils.thresholds import check
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def temperature(labels: np.ndarray, logits: np.ndarray) -> Calibration:
     Raises:
         DataError: Shapes differ, no rows, or a logit is not finite.
     """
-    from scipy.optimize import minimize_scalar  # heavy, and applying a calibration needs it not
+    from scipy.optimize import minimize_scalar  # heavy as well
 
     check(labels, logits)
     # Bounded: where logits tell labels apart without error, colder is always better.
@@ -97,6 +100,8 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, n_bins: int = 10,
     Raises:
         DataError: Shapes differ, no rows, or a value is no probability.
     """
+    import pandas as pd  # heavy, and applying a calibration needs it not
+
     y, p = labels.reshape(-1, 1), probabilities.reshape(-1, 1)
     check(y, p, probabilities=True)
     inner = np.linspace(0, 1, n_bins + 1)[1:-1]

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from viralbert_utils.data import FORMATS, ROOT, DataError, read_table
+from viralbert_utils.files import ROOT, DataError
 
 if TYPE_CHECKING:
     from viralbert_utils.course import Run
@@ -193,6 +193,8 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _lines(file: str) -> Iterator[str]:
     """The texts of a file, line by line where it can be."""
+    from viralbert_utils.data import FORMATS, read_table
+
     path = Path(file).expanduser()
     if file != "-" and path.suffix in FORMATS:
         table = read_table(path)

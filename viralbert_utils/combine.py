@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from viralbert_utils.cleaning import comparison_key
 from viralbert_utils.emotions import cedr_with_no_emotion, to_cedr
+from viralbert_utils.texts import comparison_key
 
 TASKS = ("emotions", "virality")
 

@@ -16,8 +16,8 @@ from scipy.spatial.distance import squareform
 from scipy.stats import false_discovery_control, fisher_exact, norm, rankdata
 
 from viralbert_utils.calibration import proportion_interval
-from viralbert_utils.data import DataError
 from viralbert_utils.evaluation import resample_weights
+from viralbert_utils.files import DataError
 
 TAIL = 0.025  # on either side of all intervals
 

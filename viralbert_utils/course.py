@@ -26,7 +26,7 @@ import nbformat
 import yaml
 
 from viralbert_utils import data as data_sets
-from viralbert_utils.data import ROOT, DataError, sha256, write_whole
+from viralbert_utils.files import ROOT, DataError, sha256, write_whole
 
 NOTEBOOKS = ROOT / "notebooks"
 MODULE = Path(__file__).parent

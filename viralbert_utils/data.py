@@ -7,7 +7,6 @@ Nothing falls back from one source to another: what cannot be read is an error t
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -21,15 +20,13 @@ from typing import Any
 import pandas as pd
 
 from viralbert_utils.emotions import parse_labels
+from viralbert_utils.files import ROOT, sha256
+from viralbert_utils.files import DataError as DataError
+from viralbert_utils.files import write_whole as write_whole
 
-ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data" / "sample"
 SPLITS = ("train", "validation", "test")
 FORMATS = (".csv", ".parquet", ".jsonl")
-
-
-class DataError(ValueError):
-    """Input that cannot be used; the message says where, what was expected, what came, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -347,8 +344,9 @@ def _load_hub(name: str, hub_id: str | None) -> Dataset:
     identifier = hub_id or contract.hub
     if identifier is None:
         raise DataError(
-            f"the set {name!r} has no public hub source: give data=<folder> with {contract.folders[0]}/train.csv, "
-            f"or beside data=hub a file of your own ({name}_file=<path>.csv with {', '.join(contract.columns)})"
+            f"the set {name!r} has no public hub source: give data=<folder> with {contract.folders[0]}/train.csv "
+            f"({', '.join(contract.columns)}), or data=sample; for one lesson: SET=\"07.data=<folder>\", "
+            'or SET="01.virality_file=<path>.csv"'
         )
     config = contract.hub_config if hub_id is None else None
     try:
@@ -379,27 +377,6 @@ def _load_hub(name: str, hub_id: str | None) -> Dataset:
     if list(result.splits) == ["train"] and name == "reviews":
         result.splits = {"all": result.splits["train"]}
     return result
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file so that it is either the old one or the new one, never half of it (temporary file, rename)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    raw = content.encode("utf-8") if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(raw)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def second_annotation(dataset: Dataset) -> pd.DataFrame:

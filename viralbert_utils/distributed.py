@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from viralbert_utils.data import DataError
+from viralbert_utils.files import DataError
 
 Value = TypeVar("Value")
 _NONE, _DENSE, _SPARSE = range(3)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from viralbert_utils.data import DataError, sha256
+from viralbert_utils.files import DataError, sha256
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LAYERS = Path(__file__).parent / "pretrained" / "layers.safetensors"

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from viralbert_utils import tokens
-from viralbert_utils.data import DataError
 from viralbert_utils.embedded import embedded_folder
+from viralbert_utils.files import DataError
 from viralbert_utils.tokens import encode as encode
 
 POOLINGS = ("cls", "mean", "max", "attention")

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from scipy.special import ndtr, ndtri
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,9 @@ def mean_roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
     Raises:
         ValueError: No class has both.
     """
-    labels, scores = labels.reshape(len(labels), -1), scores.reshape(len(scores), -1)
-    from scipy.stats import rankdata  # heavy, and a service that only decides does without
+    from scipy.stats import rankdata  # heavy as well
 
+    labels, scores = labels.reshape(len(labels), -1), scores.reshape(len(scores), -1)
     positives = labels.sum(axis=0, dtype=float)
     usable = (positives > 0) & (positives < len(labels))
     if not usable.any():
@@ -149,6 +152,8 @@ def compare(
         A row a system with `macro-F1`, `low`, `high`, `to reference` (the paired difference with its interval, as text)
         and `binary macro-F1`.
     """
+    import pandas as pd  # heavy, and a service that only decides does without
+
     rows = {}
     for name, predictions in systems.items():
         own = macro_f1_interval(labels, predictions, n_resamples, seed)
@@ -172,6 +177,8 @@ def per_class(labels: np.ndarray, scores: np.ndarray, predictions: np.ndarray, n
         A row a class, and `macro`: `ROC AUC` (NaN where a class has no positive or no negative row; the mean leaves it
         out), `F1`, `F1, both` (mean of the positive and the negative class'), `precision`, `recall`.
     """
+    import pandas as pd
+
     hits, positives, predicted = (counts[0] for counts in _counts(labels, predictions, np.ones((1, len(labels)))))
     f1 = f1_per_class(labels, predictions)
     mixed = (labels.min(axis=0) < labels.max(axis=0)).tolist()

@@ -26,7 +26,8 @@ from scipy.special import expit
 from torch import Tensor
 
 from viralbert_utils import tokens
-from viralbert_utils.data import DataError, load, sha256
+from viralbert_utils.data import load
+from viralbert_utils.files import DataError, folder_sha256
 from viralbert_utils.models import array_logits, load_classifier
 from viralbert_utils.onnx_model import KEY, MODEL, TOKENIZER, OnnxModel
 from viralbert_utils.predictor import HEAD_SHARE
@@ -74,7 +75,8 @@ def export(source: Path | str, target: Path | str, int8: bool = False, texts: Se
         or {"classes": settings["names"]},
         "settings": settings, "pad_id": tokenizer.pad_token_id, "thresholds": thresholds,
         "calibration": json.loads(calibration.read_text(encoding="utf-8")) if calibration.is_file() else None,
-        "int8": int8, "source_sha256": _digest(path), "tokenizer_sha256": hashlib.sha256(words.encode()).hexdigest(),
+        "int8": int8, "source_sha256": folder_sha256(path),
+        "tokenizer_sha256": hashlib.sha256(words.encode()).hexdigest(),
         "versions": {name: metadata.version(name) for name in PACKAGES},
     }  # fmt: skip
     given = list(load("emotions").splits["all"]["text"][:N_TEXTS]) if texts is None else list(texts)
@@ -154,12 +156,6 @@ def _write(graph: Any, folder: Path, about: dict[str, Any]) -> None:
     # Afterwards the graph only refers to its weights: written again, with more to say, it leaves them where they are.
     onnx.save(graph, folder / MODEL, save_as_external_data=True, location=f"{MODEL}.data")
     (folder / f"{MODEL}.data").chmod(0o644)  # a service runs as another user
-
-
-def _digest(folder: Path) -> str:
-    """Of all files of a model, names included."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return hashlib.sha256("".join(f"{p.relative_to(folder)} {sha256(p)}\n" for p in files).encode()).hexdigest()
 
 
 @contextlib.contextmanager

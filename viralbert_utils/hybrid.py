@@ -27,11 +27,11 @@ from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, StandardScale
 from torch import Tensor, nn
 
 from viralbert_utils import frozen, models, training
-from viralbert_utils.cleaning import normalise
-from viralbert_utils.data import DataError
 from viralbert_utils.encoders import encode, load_encoder, pad
 from viralbert_utils.evaluation import macro_f1, one_hot
+from viralbert_utils.files import DataError
 from viralbert_utils.losses import cross_entropy
+from viralbert_utils.texts import normalise
 
 SKEWED = 1.0  # skewness from which the logarithm of a count is taken
 

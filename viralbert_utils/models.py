@@ -20,9 +20,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from viralbert_utils.data import DataError
 from viralbert_utils.emotions import EMOTIONS
 from viralbert_utils.encoders import load_encoder, pad, pool, pooled_size, quiet
+from viralbert_utils.files import DataError
 
 
 @dataclass(frozen=True)

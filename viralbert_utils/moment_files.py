@@ -18,8 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from viralbert_utils.data import DataError, write_whole
 from viralbert_utils.emotions import RUSSIAN_NAMES
+from viralbert_utils.files import DataError, write_whole
 from viralbert_utils.moments import Found, Moment
 from viralbert_utils.subtitles import Cue, write_subtitles
 

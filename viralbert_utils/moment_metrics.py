@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from viralbert_utils.data import DataError
 from viralbert_utils.evaluation import Estimate, bootstrap
+from viralbert_utils.files import DataError
 from viralbert_utils.moments import MEDIAN_S, SIGMA, Limits, Moment, Unit
 
 OVERLAPS = np.arange(0.5, 0.951, 0.05)

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import razdel
 
-from viralbert_utils.cleaning import comparison_key
-from viralbert_utils.data import DataError
 from viralbert_utils.emotions import EMOTIONS, NEUTRAL, RUSSIAN_NAMES
+from viralbert_utils.files import DataError
 from viralbert_utils.subtitles import Cue, read_subtitles
+from viralbert_utils.texts import comparison_key
 from viralbert_utils.thresholds import decide
 
 # Human-cut clips of Repurpose-10K (23,946 in validation and test): log-normal, median 35.2 s, sigma 0.51.

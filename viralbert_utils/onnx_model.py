@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from viralbert_utils import tokens
-from viralbert_utils.data import DataError
+from viralbert_utils.files import DataError
 
 MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
 KEY = "viralbert"  # of the metadata in the model file

@@ -21,10 +21,10 @@ from scipy.special import expit
 
 from viralbert_utils import moments, tokens
 from viralbert_utils.calibration import Calibration
-from viralbert_utils.cleaning import normalise
-from viralbert_utils.data import DataError, write_whole
 from viralbert_utils.emotions import RUSSIAN_NAMES
+from viralbert_utils.files import DataError, write_whole
 from viralbert_utils.onnx_model import MODEL, OnnxModel
+from viralbert_utils.texts import normalise
 from viralbert_utils.thresholds import Thresholds
 
 WINDOW = 4096  # texts that are read ahead and sorted by length

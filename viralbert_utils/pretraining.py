@@ -26,10 +26,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from viralbert_utils.data import DataError, read_table, sha256, write_whole
+from viralbert_utils.data import read_table
 from viralbert_utils.embedded import LAYERS, Recipe, embedded_folder, trained_layers
 from viralbert_utils.encoders import load_encoder
 from viralbert_utils.evaluation import Estimate, bootstrap
+from viralbert_utils.files import DataError, sha256, write_whole
 from viralbert_utils.training import cosine_with_warmup
 
 ROWS_PER_CHECKPOINT = 10

@@ -34,8 +34,8 @@ from starlette.exceptions import HTTPException
 from viralbert_utils import moment_files, moments
 from viralbert_utils.admission import DEFAULTS, STATUSES, Gate, Refusal, ServiceLimits
 from viralbert_utils.batching import Batcher
-from viralbert_utils.data import DataError
 from viralbert_utils.emotions import RUSSIAN_NAMES
+from viralbert_utils.files import DataError
 from viralbert_utils.predictor import Emotion, Prediction, ViralBERT
 from viralbert_utils.subtitles import Subtitles, read_subtitles
 

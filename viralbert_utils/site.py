@@ -22,7 +22,7 @@ from typing import Any
 import nbformat
 
 from viralbert_utils.course import CourseError, Run
-from viralbert_utils.data import write_whole
+from viralbert_utils.files import write_whole
 
 RECORD_MIME = "application/vnd.viralbert.record+json"
 STATIC = Path(__file__).parent / "static"

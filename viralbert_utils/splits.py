@@ -12,8 +12,8 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 import pandas as pd
 
-from viralbert_utils.cleaning import comparison_key
-from viralbert_utils.data import DataError
+from viralbert_utils.files import DataError
+from viralbert_utils.texts import comparison_key
 
 SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
 
@@ -158,8 +158,8 @@ def split_set(name: str, tables: dict[str, pd.DataFrame], seed: int = 0) -> dict
     if name == "virality" and "published_at" in rows and "test" not in tables:
         return by_time(rows, "published_at")
     if name == "videos" and "label" not in rows and "tags" in rows:
-        # Tags are a tree written as "topic: narrower topic, ..."; the first topic stands for the video.
-        topics = rows["tags"].astype(str).str.split(":").str[0].str.strip()
+        # Tags are a tree written as "topic: narrower topic, ..."or alone; the first stands for the video.
+        topics = rows["tags"].astype(str).str.split("[:,]", regex=True).str[0].str.strip()
         return by_label(rows.assign(label=topics), seed=seed, label_column="label")
     return complete(tables, "labels" if "labels" in rows else "label", seed)
 

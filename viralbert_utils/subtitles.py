@@ -22,8 +22,8 @@ from typing import Any
 
 import pysubs2
 
-from viralbert_utils.cleaning import normalise
-from viralbert_utils.data import DataError, write_whole
+from viralbert_utils.files import DataError, write_whole
+from viralbert_utils.texts import normalise
 
 SUFFIXES = (".srt", ".vtt", ".ass", ".ssa", ".json", ".json3")
 
@@ -35,7 +35,7 @@ class Cue:
     Attributes:
         start: Seconds, to the millisecond, at least 0.
         end: Seconds, after `start`.
-        text: Plain text on one line, without tags, repaired by `cleaning.normalise`.
+        text: Plain text on one line, without tags, repaired by `texts.normalise`.
     """
 
     start: float

@@ -13,14 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from scipy.special import expit, logit
 
-from viralbert_utils.data import DataError, write_whole
 from viralbert_utils.evaluation import macro_f1, macro_f1_difference
+from viralbert_utils.files import DataError, write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # From true positives, false positives and false negatives (arrays of one shape) to what is to be made large.
 Objective = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -210,6 +212,8 @@ def compare_rules(
         the interval `low`, `high`; `optimism` = apparent gain - cross-fitted gain. The rule to keep is the one with the
         highest cross-fitted figure; what it is worth is for rows that had no part in this choice.
     """
+    import pandas as pd  # heavy, and deciding needs it not
+
     seen = {name: decide(scores, rule(labels, scores)) for name, rule in rules.items()}
     unseen = {name: cross_fit(labels, scores, rule, n_folds, seed) for name, rule in rules.items()}
     rows = {}

@@ -18,12 +18,13 @@ import torch
 import yaml
 
 from viralbert_utils import baselines, combine, data, distributed, emotions, evaluation, losses, models, training
-from viralbert_utils.cleaning import RULES, clean, comparison_key
+from viralbert_utils.cleaning import RULES, clean
 from viralbert_utils.course import ROOT, environment
-from viralbert_utils.data import DataError, write_whole
 from viralbert_utils.encoders import encode, load_encoder
+from viralbert_utils.files import DataError, write_whole
 from viralbert_utils.predictor import ViralBERT
 from viralbert_utils.splits import split_set
+from viralbert_utils.texts import comparison_key
 from viralbert_utils.thresholds import RULES as THRESHOLD_RULES
 from viralbert_utils.thresholds import Thresholds, cross_fit, decide
 

@@ -396,19 +396,19 @@ def fit_stages(
         ValueError: As `fit`, and a cache over the limit.
     """
     tables: list[pd.DataFrame] = []
-    moved: set[str] = set()
+    # What trains in any stage, as it was before: all else need not be copied.
+    start: dict[str, Tensor] = {}
     best: dict[str, Tensor] = {}
     best_value = math.inf
     final: dict[str, Tensor] = {}
     # The lower layers do their work before `fit` moves what trains.
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     distributed.same_weights(model)
-    start = _copy(dict(model.state_dict()))
     with nullcontext(cache_folder) if cache_folder else TemporaryDirectory() as own_scratch:
         scratch = distributed.from_first(own_scratch)
         for number, stage in enumerate(stages, 1):
             frozen.freeze(model, stage.top_layers)
-            moved |= set(_trainable_state(model))
+            start = _copy(_trainable_state(model)) | start
             checkpoint = folder / f"stage{number}.pt" if folder else None
             trained, own = model, tasks
             if cached and stage.top_layers is not None:
@@ -425,9 +425,9 @@ def fit_stages(
                 table["best"] = False
             tables.append(table.assign(stage=number))
             _load(trained, final)
-    final = _copy({name: tensor for name, tensor in model.state_dict().items() if name in moved})
+    final = _copy({name: tensor for name, tensor in model.state_dict().items() if name in start})
     # Layers that were still frozen in the best epoch go back to where they started.
-    _load(model, {name: start[name] for name in moved} | best)
+    _load(model, start | best)
     return pd.concat(tables, ignore_index=True), final
 
 

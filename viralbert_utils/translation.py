@@ -16,7 +16,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from viralbert_utils.data import DataError, read_table, write_whole
+from viralbert_utils.data import read_table
+from viralbert_utils.files import DataError, write_whole
 
 MODEL = "Helsinki-NLP/opus-mt-en-ru"
 
