@@ -58,7 +58,10 @@ def test_fingerprint_follows_what_is_imported_and_read(tiny_course, tmp_path, mo
     task = tiny_course([PARAMETERS, "from viralbert_utils import cleaning"])
     first = task.fingerprint(task.notebooks[0])
     # cleaning uses data, which uses more; the report's code plays no part.
-    assert set(first["modules"]) == {"__init__.py", *(f"{name}.py" for name in ("cleaning", "data", "emotions", "files", "texts"))}
+    assert set(first["modules"]) == {
+        "__init__.py",
+        *(f"{name}.py" for name in ("cleaning", "data", "emotions", "files", "texts")),
+    }
     (module / "site.py").write_text("# changed")
     assert Run(root=task.root).fingerprint(task.notebooks[0]) == first
     (module / "emotions.py").write_text((module / "emotions.py").read_text() + "\n# changed")

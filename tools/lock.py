@@ -57,6 +57,7 @@ REASONS = {
     "seaborn": "heat maps",
     "sentencepiece": "tokenizers of XLM-RoBERTa and of the translation model",
     "sphinx": "builds the report site",
+    "threadpoolctl": "small fits on one core, where several would wait for each other",
     "torch": "the models; CPU and CUDA builds both work",
     "torchjd": "gradient surgeries beside PCGrad, and what ours is checked against",
     "tqdm": "progress bars",

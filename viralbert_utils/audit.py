@@ -144,9 +144,7 @@ def out_of_fold(fit_predict: FitPredict, labels: np.ndarray, n_folds: int = 5, s
         n_folds: Models that are fitted.
         seed: Another seed deals otherwise.
     """
-    rarest = np.where(labels > 0, labels.sum(axis=0), np.inf).argmin(axis=1)
-    fold = np.empty(len(labels), dtype=int)
-    fold[np.lexsort((np.random.default_rng(seed).random(len(labels)), rarest))] = np.arange(len(labels)) % n_folds
+    fold = thresholds.folds(labels, n_folds, seed)
     found = np.empty(labels.shape)
     for k in range(n_folds):
         found[fold == k] = fit_predict(np.flatnonzero(fold != k), np.flatnonzero(fold == k))

@@ -345,7 +345,7 @@ def _load_hub(name: str, hub_id: str | None) -> Dataset:
     if identifier is None:
         raise DataError(
             f"the set {name!r} has no public hub source: give data=<folder> with {contract.folders[0]}/train.csv "
-            f"({', '.join(contract.columns)}), or data=sample; for one lesson: SET=\"07.data=<folder>\", "
+            f'({", ".join(contract.columns)}), or data=sample; for one lesson: SET="07.data=<folder>", '
             'or SET="01.virality_file=<path>.csv"'
         )
     config = contract.hub_config if hub_id is None else None

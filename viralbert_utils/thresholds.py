@@ -186,19 +186,22 @@ RULES: dict[str, Rule] = {
 
 
 def cross_fit(labels: np.ndarray, scores: np.ndarray, rule: Rule, n_folds: int = 5, seed: int = 0) -> np.ndarray:
-    """Decisions about each row by thresholds that were tuned on the other folds, `(n_texts, n_classes)`.
-
-    Rows are dealt out by their rarest label, so that every fold gets its share of each class.
-    """
+    """Decisions about each row by thresholds that were tuned on the other folds, `(n_texts, n_classes)`."""
     check(labels, scores)
-    rarest = np.where(labels > 0, labels.sum(axis=0), len(labels) + 1).argmin(axis=1)
-    rarest[~labels.any(axis=1)] = -1
-    fold = np.empty(len(labels), dtype=int)
-    fold[np.lexsort((np.random.default_rng(seed).random(len(labels)), rarest))] = np.arange(len(labels)) % n_folds
+    fold = folds(labels, n_folds, seed)
     decided = np.empty(labels.shape, dtype=np.int8)
     for k in range(n_folds):
         decided[fold == k] = decide(scores[fold == k], rule(labels[fold != k], scores[fold != k]))
     return decided
+
+
+def folds(labels: np.ndarray, n_folds: int = 5, seed: int = 0) -> np.ndarray:
+    """Which fold each row belongs to, `(n_texts,)`: dealt out by their rarest label, so every fold has its share."""
+    rarest = np.where(labels > 0, labels.sum(axis=0), len(labels) + 1).argmin(axis=1)
+    rarest[~labels.any(axis=1)] = -1
+    fold = np.empty(len(labels), dtype=int)
+    fold[np.lexsort((np.random.default_rng(seed).random(len(labels)), rarest))] = np.arange(len(labels)) % n_folds
+    return fold
 
 
 def compare_rules(
