@@ -134,7 +134,7 @@ def _decided(judges: Judges, labels: np.ndarray, hot: dict, train: np.ndarray, r
 
 
 def cedr(source: str, n_seeds: int) -> None:
-    """The six-class table: embedded on CEDR alone and with GoEmotions, TF-IDF, softmax, never in train mode."""
+    """The six-class table: embedded on CEDR with GoEmotions and after it, TF-IDF, softmax, no train mode."""
     rows, hot, _ = load_sets(source)["cedr"]
     both, both_hot = _with_goemotions(source, rows, hot)
     print({name: len(table) for name, table in rows.items()}, "with GoEmotions:", len(both["train"]))
@@ -142,19 +142,22 @@ def cedr(source: str, n_seeds: int) -> None:
     for name, own, labels in (("TF-IDF", rows, hot), ("TF-IDF, + GoEmotions", both, both_hot)):
         model = baselines.tfidf_logistic().fit(own["train"]["text"], labels["train"])
         scores[name] = {part: model.predict_proba(own[part]["text"]) for part in ("tune", "test")}
+    both_first = list(both["train"]["text"]), both_hot["train"]
     plans = {
-        "embedded": (rows, hot),
-        "embedded, + GoEmotions": (both, both_hot),
-        "embedded, never train()": (rows, hot),
+        "embedded": (rows, hot, CEDR_SETTINGS, None),
+        "embedded, + GoEmotions": (both, both_hot, replace(CEDR_SETTINGS, epochs=3), None),
+        "embedded, both, then CEDR": (rows, hot, replace(CEDR_SETTINGS, epochs=4, learning_rate=3e-4), both_first),
+        "embedded, never train()": (rows, hot, CEDR_SETTINGS, None),
     }
-    for name, (own, labels) in plans.items():
+    for name, (own, labels, settings, first) in plans.items():
         runs = []
         for seed in range(n_seeds):
-            settings = replace(CEDR_SETTINGS, seed=seed, epochs=3 if len(own["train"]) > 10_000 else 6)
             with mock.patch.object(
                 models.PooledClassifier, "train", _stay if "never" in name else torch.nn.Module.train
             ):
-                found, history, seconds = task.train("embedded", own, settings, labels=labels)
+                found, history, seconds = task.train(
+                    "embedded", own, replace(settings, seed=seed), labels=labels, first=first
+                )
             best = history.loc[history["best"], ["epoch", "roc_auc", "macro_f1"]].round(4).values.tolist()
             print(f"{name}, seed {seed}: {seconds:.0f} s, best {best}", flush=True)
             runs.append(found)

@@ -51,10 +51,12 @@ def train(
     settings: training.Settings,
     pooling: str = POOLING,
     labels: dict[str, np.ndarray] | None = None,
+    first: tuple[list[str], np.ndarray] | None = None,
 ) -> tuple[dict[str, np.ndarray], pd.DataFrame, float]:
     """Probabilities of the tuning and the test rows, the history, and the seconds of training.
 
-    `labels`, 0/1 for each part, stand in the place of the 28 emotions for another task.
+    `labels`, 0/1 for each part, stand in the place of the 28 emotions for another task. `first`, texts and labels, are
+    trained on before the others, for two epochs.
     """
     tokenizer, body = encoders.load_encoder(encoder)
     labels = labels or {name: emotions.multi_hot(table["labels"]) for name, table in rows.items()}
@@ -65,7 +67,6 @@ def train(
     }
     torch.manual_seed(settings.seed)
     model = models.PooledClassifier(body, hot["train"].shape[1], pooling, DROPOUT, rates=hot["train"].mean(0))
-    loss = losses.binary_cross_entropy(losses.positive_weights(hot["train"], "power"))
 
     def figures(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         truth, p = labels.numpy().astype(int), logits.sigmoid().numpy()
@@ -74,7 +75,13 @@ def train(
 
     start = time.perf_counter()
     pad_id = tokenizer.pad_token_id
-    history = training.fit(model, training.Task(encoded["train"], encoded["tune"], loss, figures), settings, pad_id)
+    stages = [(encoded["train"], settings)]
+    if first:
+        more = training.Encoded(encoders.encode(tokenizer, first[0], MAX_LENGTH), torch.tensor(first[1]).float())
+        stages.insert(0, (more, replace(settings, epochs=2, learning_rate=SETTINGS.learning_rate)))
+    for part, own in stages:
+        loss = losses.binary_cross_entropy(losses.positive_weights(part.labels, "power"))
+        history = training.fit(model, training.Task(part, encoded["tune"], loss, figures), own, pad_id)
     seconds = time.perf_counter() - start
     found = {n: models.predict_logits(model, encoded[n].rows, pad_id).sigmoid().numpy() for n in ("tune", "test")}
     return found, history, seconds
