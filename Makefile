@@ -21,7 +21,7 @@ ARGS := --profile $(PROFILE) $(if $(DATA),--data '$(DATA)') $(if $(ENCODER),--en
 
 help:
 	@echo "make reports     execute the notebooks and write the report; PROFILE= DATA= ENCODER= ONLY=03 SET=\"03.epochs=2\""
-	@echo "make test        lint, types, unit tests, and every notebook on the smoke profile: all that CI runs"
+	@echo "make test        lint, types, unit tests, and every notebook on the smoke profile, as CI does"
 	@echo "make lab         JupyterLab on the notebooks"
 	@echo "make serve       the predictor over HTTP, with a page to try it: MODEL=<folder> PORT=8000"
 	@echo "make check-env   what is installed, what is missing, which device"

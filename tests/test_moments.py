@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -404,8 +405,9 @@ def test_emotions_with_their_peaks():
 
 def test_the_call_of_viralbert_v2():
     cues = [{"text": line, "start": k * 4.0, "end": k * 4.0 + 3.9} for k, line in enumerate([STEADY] * 8 + [JOKE] * 6)]
-    found = asyncio.run(moments.find_viral_moments_from_subtitles(cues, keywords, limits=Limits(n=1)))
-    (moment,) = found
+    with ThreadPoolExecutor(1) as thread:  # of its own: a browser of another test may keep a loop in this one
+        call = moments.find_viral_moments_from_subtitles(cues, keywords, limits=Limits(n=1))
+        (moment,) = thread.submit(asyncio.run, call).result()
     assert {"start", "end", "score", "emotions"} < set(moment)
     assert moment["emotions"] == ["amusement"]
     assert "зарплату" in moment["text"] and 15 <= moment["end"] - moment["start"] <= 60

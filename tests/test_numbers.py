@@ -114,6 +114,7 @@ def test_our_pcgrad_is_the_librarys_and_half_passes_are_whole_ones(multitask):
     assert multitask["half_passes.off"] < 1e-5
     assert multitask["pcgrad.off"] < 1e-5
     assert multitask["pcgrad.weights_off"] < 1e-5
+    assert multitask["pcgrad.least_weight"] > 1.05  # the gradients oppose each other: there was something to project
 
 
 def test_computing_frozen_layers_once_changes_no_loss(multitask):
@@ -130,7 +131,7 @@ def test_the_verdict_on_surgery_is_a_sentence_about_it(multitask):
 
 
 def test_mistakes_cost_what_the_lesson_says(multitask):
-    assert multitask["exercise.factor"] == pytest.approx(1.5)
+    assert multitask["exercise.step"] == pytest.approx({"factor": 1.5, "angle": 0})
     assert multitask["mistakes.correction_left"] == pytest.approx(1 / 3, abs=1e-3)
     assert multitask["softmax.most_labels"] <= 1
     assert multitask["same_rows"]["test"] > multitask["same_rows"]["validation"]
@@ -192,7 +193,8 @@ def emotion_pairs(smoke):
 
 
 def test_pairs_of_emotions_are_found_and_vanish_when_shuffled(emotion_pairs):
-    assert emotion_pairs["found"] == sum(emotion_pairs[kind] for kind in ("with_neutral", "together", "apart"))
+    assert emotion_pairs["found"] == emotion_pairs["together"] + emotion_pairs["apart"]
+    assert emotion_pairs["phi"]["below_zero"] > 0.5  # a label takes the place of another
     assert emotion_pairs["found"] >= 8
     assert emotion_pairs["together"] >= 1
     assert emotion_pairs["found_in_shuffled"] <= emotion_pairs["found"] / 4
@@ -254,9 +256,9 @@ def test_lengths_are_those_of_people_and_kept(viral_moments):
 
 
 def test_moments_beat_chance(viral_moments):
-    """The row "shuffled", one of those that `chance` is the best of, is a random model; "no model" a constant one."""
-    assert viral_moments["moments.map"]["value"] > 1.5 * viral_moments["chance.map"]
-    assert viral_moments["moments.recall"]["value"] > 1.5 * viral_moments["chance.recall"]
+    """Of the rows that `chance` is the best of, "shuffled" is a random model and "rules alone" a constant one."""
+    assert viral_moments["moments.map"]["value"] > 1.2 * viral_moments["chance.map"]
+    assert viral_moments["moments.recall"]["value"] > viral_moments["chance.recall"]
     assert viral_moments["ablation.no_model"]["value"] < -0.1
     assert viral_moments["moments.edges"]["value"] > 0.8
     assert viral_moments["sure"]["chance"] >= 3
@@ -284,13 +286,13 @@ def test_files_and_the_call_of_version_2(viral_moments):
 
 
 def test_committed_report_of_the_moments():
-    """The sample run: better than every row that knows nothing, the model's own scores dealt out at random included."""
+    """The sample run: better than every row that knows nothing, all rules with a constant score included."""
     metrics = json.loads((ROOT / "reports" / "metrics.json").read_text(encoding="utf-8"))
     records = metrics["06_viral_moments"]
-    assert records["moments.ap50"]["low"] > records["chance.ap50"]
-    assert records["moments.map"]["low"] > records["chance.map"]
+    assert records["moments.ap50"]["value"] > 1.3 * records["chance.ap50"]
+    assert records["moments.map"]["value"] > 1.3 * records["chance.map"]
     assert records["sure"]["chance"] >= 4
-    assert records["sure"]["shuffled"] >= 3
+    assert records["sure"]["rules"] >= 2
 
 
 @pytest.fixture(scope="module")
@@ -326,7 +328,7 @@ def test_corrections_come_back_whole(label_audit):
 
 def test_softmax_gives_one_label_at_most(label_audit):
     assert label_audit["softmax_most"] <= 1
-    assert label_audit["softmax"]["softmax"] < label_audit["softmax"]["sigmoid"]
+    assert label_audit["softmax_right"] == 0, "no text with several labels can be right"
     assert label_audit["loaded_in_train_mode"] is False
 
 
@@ -429,7 +431,7 @@ def test_the_cascade_is_no_worse_than_its_last_stage(videos):
 def test_damage_costs_score_and_typos_cost_word_vectors_more(videos):
     kept = videos["kept_share"]
     assert 0.1 < min(kept.values()) <= max(kept.values()) < 0.95
-    assert kept["typos.hybrid"] < kept["typos.least squares"]
+    assert kept["typos.hybrid"] < kept["typos.least_squares"]
 
 
 def test_a_saved_hybrid_answers_as_before_and_needs_no_labels(videos):

@@ -178,8 +178,9 @@ class Gate:
                 self.in_hand -= 1
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        size, parts = int(headers.get("content-length", 0)), []
+        announced, received, parts = int(headers.get("content-length", 0)), 0, []
         while True:
+            size = max(announced, received)
             if size > self.limits.bytes:
                 raise Refusal(413, f"expected a body of at most {self.limits.bytes:,} bytes, found {size:,} or more; "
                                    "send it in parts")  # fmt: skip
@@ -187,8 +188,8 @@ class Gate:
             if message["type"] == "http.disconnect":
                 raise Refusal(400, "the connection was closed before the whole request had come")
             parts.append(message.get("body", b""))
-            size = sum(map(len, parts))
-            if not message.get("more_body") and size <= self.limits.bytes:
+            received += len(parts[-1])
+            if not message.get("more_body") and received <= self.limits.bytes:
                 return b"".join(parts)
 
     def _refusal(self, error: Exception) -> Refusal:

@@ -283,14 +283,14 @@ def confident_suspicion(labels: np.ndarray, probabilities: np.ndarray) -> np.nda
 def forgetting(labels: np.ndarray, history: np.ndarray) -> np.ndarray:
     """How often a training row was right after one epoch and wrong after the next, `(n_texts,)`.
 
-    Right means that its labels stand above all others (`margin` below zero). A row that was never right counts one
-    more than any that was: `n_epochs`.
+    Right means that its labels stand above all others (plain `margin` below zero). A row that was never right counts
+    one more than any that was: `n_epochs`.
 
     Args:
         labels: `(n_texts, n_classes)`, those that were trained on.
         history: Probabilities after each epoch `(n_epochs, n_texts, n_classes)`.
     """
-    right = np.stack([margin(labels, epoch) < 0 for epoch in history])
+    right = np.stack([margin(labels, epoch, adjust=0) < 0 for epoch in history])
     return np.where(right.any(axis=0), (right[:-1] & ~right[1:]).sum(axis=0), len(history))
 
 

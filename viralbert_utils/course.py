@@ -177,8 +177,12 @@ class Run:
 
     @property
     def report(self) -> Path:
-        """`reports/` for the plain sample run, else a folder of the run."""
-        return self.root / "reports" if self.name == "sample" else self.folder / "report"
+        """`reports/` for the plain sample run once all of its lessons were executed, else a folder of the run.
+
+        A report of some lessons in the place of the whole one would take the others' pages away.
+        """
+        whole = self.name == "sample" and all(self.executed(notebook).is_file() for notebook in self.notebooks)
+        return self.root / "reports" if whole else self.folder / "report"
 
     @cached_property
     def notebooks(self) -> list[Notebook]:

@@ -92,26 +92,21 @@ def mean_roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def macro_f1_interval(labels: np.ndarray, predictions: np.ndarray, n_resamples: int = 1000, seed: int = 0,
-                      level: float = 0.95) -> Estimate:  # fmt: skip
-    """Macro-F1 with its bootstrap interval.
+                      level: float = 0.95, groups: np.ndarray | None = None) -> Estimate:  # fmt: skip
+    """Macro-F1 with its bootstrap interval; `groups` as in `resample_weights`.
 
     Each resample is a vector of row weights, so one matrix product gives the counts of all resamples at once.
     """
-    resampled = _resampled_macro_f1(labels, predictions, resample_weights(len(labels), n_resamples, seed))
+    resampled = _resampled_macro_f1(labels, predictions, resample_weights(len(labels), n_resamples, seed, groups))
     return estimate(macro_f1(labels, predictions), resampled, level)
 
 
 def macro_f1_difference(labels: np.ndarray, a: np.ndarray, b: np.ndarray, n_resamples: int = 1000, seed: int = 0,
                         level: float = 0.95, groups: np.ndarray | None = None) -> Estimate:  # fmt: skip
-    """Macro-F1 of `b` minus that of `a` on the same rows, with the paired interval.
-
-    With `groups` `(n_texts,)` whole groups are drawn, not rows: reviews of one film tell less than as many of as many
-    films.
+    """Macro-F1 of `b` minus that of `a` on the same rows, with its paired interval; `groups` as in
+    `resample_weights`.
     """
-    weights = resample_weights(len(labels), n_resamples, seed)
-    if groups is not None:
-        names, group_of = np.unique(groups, return_inverse=True)
-        weights = resample_weights(len(names), n_resamples, seed)[:, group_of]
+    weights = resample_weights(len(labels), n_resamples, seed, groups)
     differences = _resampled_macro_f1(labels, b, weights) - _resampled_macro_f1(labels, a, weights)
     return estimate(macro_f1(labels, b) - macro_f1(labels, a), differences, level)
 
@@ -137,8 +132,9 @@ def sign_flip_test(differences: np.ndarray) -> float:
 
 
 def compare(
-    labels: np.ndarray, systems: Mapping[str, np.ndarray], reference: str, n_resamples: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+    labels: np.ndarray, systems: Mapping[str, np.ndarray], reference: str, n_resamples: int = 1000, seed: int = 0,
+    groups: np.ndarray | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """Macro-F1 of several systems on the same rows, and how each differs from one of them.
 
     Args:
@@ -147,6 +143,7 @@ def compare(
         reference: The system that the others are compared with, paired.
         n_resamples: See `macro_f1_interval`.
         seed: See `macro_f1_interval`.
+        groups: See `resample_weights`.
 
     Returns:
         A row a system with `macro-F1`, `low`, `high`, `to reference` (the paired difference with its interval, as text)
@@ -156,8 +153,8 @@ def compare(
 
     rows = {}
     for name, predictions in systems.items():
-        own = macro_f1_interval(labels, predictions, n_resamples, seed)
-        difference = macro_f1_difference(labels, systems[reference], predictions, n_resamples, seed)
+        own = macro_f1_interval(labels, predictions, n_resamples, seed, groups=groups)
+        difference = macro_f1_difference(labels, systems[reference], predictions, n_resamples, seed, groups=groups)
         paired = "" if name == reference else str(difference)
         rows[name] = [own.value, own.low, own.high, paired, binary_macro_f1(labels, predictions)]
     columns = ["macro-F1", "low", "high", "to reference", "binary macro-F1"]
@@ -197,8 +194,8 @@ def per_class(labels: np.ndarray, scores: np.ndarray, predictions: np.ndarray, n
 
 
 def bootstrap(metric: Callable[..., float], *arrays: np.ndarray, n_resamples: int = 300, seed: int = 0,
-              level: float = 0.95) -> Estimate:  # fmt: skip
-    """Any metric of row-aligned arrays with its interval.
+              level: float = 0.95, groups: np.ndarray | None = None) -> Estimate:  # fmt: skip
+    """Any metric of row-aligned arrays with its interval; `groups` as in `resample_weights`.
 
     Resamples on which the metric is undefined (it raises `ValueError`) are left out.
 
@@ -206,10 +203,13 @@ def bootstrap(metric: Callable[..., float], *arrays: np.ndarray, n_resamples: in
         ValueError: The metric is undefined on the whole set, or on more than half of the resamples.
     """
     rng = np.random.default_rng(seed)
-    n_rows = len(arrays[0])
+    members = [np.flatnonzero(groups == name) for name in np.unique(groups)] if groups is not None else None
+    n_drawn = len(members or arrays[0])
     values = []
     for _ in range(n_resamples):
-        rows = rng.integers(0, n_rows, n_rows)
+        rows = rng.integers(0, n_drawn, n_drawn)
+        if members is not None:
+            rows = np.concatenate([members[k] for k in rows])
         try:
             values.append(metric(*(array[rows] for array in arrays)))
         except ValueError:
@@ -270,8 +270,15 @@ def estimate(value: float, resampled: np.ndarray, level: float) -> Estimate:
     return Estimate(float(value), float(low), float(high))
 
 
-def resample_weights(n_rows: int, n_resamples: int, seed: int) -> np.ndarray:
-    """How often each row stands in each bootstrap resample `(n_resamples, n_rows)`, float32."""
+def resample_weights(n_rows: int, n_resamples: int, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
+    """How often each row stands in each bootstrap resample `(n_resamples, n_rows)`, float32.
+
+    With `groups` `(n_rows,)` whole groups are drawn, not rows: reviews of one film tell less than as many of as many
+    films.
+    """
+    if groups is not None:
+        names, group_of = np.unique(groups, return_inverse=True)
+        return resample_weights(len(names), n_resamples, seed)[:, group_of]
     rng = np.random.default_rng(seed)
     return rng.multinomial(n_rows, np.full(n_rows, 1 / n_rows), size=n_resamples).astype(np.float32)
 

@@ -177,7 +177,7 @@ def report(task: Run) -> Path:
     if not first_page.is_file() or not mark.is_file() or mark.read_text() != digest.hexdigest():
         _build_site(task, prepared, first)
         write_whole(mark, digest.hexdigest())
-    if task.name == "sample":
+    if task.report == task.root / "reports":
         update_readme(task.root / "README.md", headline_table(headlines(pages), "reports/{}.md"))
     return first_page
 

@@ -158,7 +158,7 @@ def split_set(name: str, tables: dict[str, pd.DataFrame], seed: int = 0) -> dict
     if name == "virality" and "published_at" in rows and "test" not in tables:
         return by_time(rows, "published_at")
     if name == "videos" and "label" not in rows and "tags" in rows:
-        # Tags are a tree written as "topic: narrower topic, ..."or alone; the first stands for the video.
+        # Tags are a tree written as "topic: narrower topic, ..." or alone; the first stands for the video.
         topics = rows["tags"].astype(str).str.split("[:,]", regex=True).str[0].str.strip()
         return by_label(rows.assign(label=topics), seed=seed, label_column="label")
     return complete(tables, "labels" if "labels" in rows else "label", seed)
