@@ -241,7 +241,6 @@ def test_run_names_keep_other_runs_apart(tmp_path):
     assert Run().name == "sample"
     assert Run(data="a/mine").name == Run(data=str(tmp_path / "a" / "mine")).name
     assert Run("full", encoder="cointegrated/rubert-tiny2").name == "full-encoder-cointegrated_rubert-tiny2"
-    assert Run().report.name == "reports"
     assert Run("smoke").report.parent.name == "smoke"
 
 

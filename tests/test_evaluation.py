@@ -144,6 +144,18 @@ def test_whole_groups_are_drawn():
     assert vars(grouped) == pytest.approx(vars(one), abs=1e-6)
     rowwise = evaluation.macro_f1_difference(*copies)
     assert rowwise.high - rowwise.low < 0.5 * (one.high - one.low)
+    table = evaluation.compare(copies[0], {"a": copies[1], "b": copies[2]}, "a", groups=groups)
+    alone = evaluation.compare(labels, {"a": a, "b": b}, "a")
+    assert table["low"].to_numpy() == pytest.approx(alone["low"].to_numpy(), abs=1e-6)
+    assert table["to reference"].tolist() == alone["to reference"].tolist()
+    by_group = evaluation.bootstrap(evaluation.accuracy, *copies[:2], groups=groups)
+    assert vars(by_group) == pytest.approx(vars(evaluation.bootstrap(evaluation.accuracy, labels, a)))
+
+
+def test_groups_may_be_of_any_size():
+    labels, said = np.array([1, 1, 1, 0]), np.array([1, 1, 1, 1])
+    found = evaluation.bootstrap(evaluation.accuracy, labels, said, groups=np.array(["b", "b", "b", "a"]))
+    assert (found.value, found.low, found.high) == (0.75, 0.0, 1.0)
 
 
 def test_the_table_per_class_is_scikit_learns():

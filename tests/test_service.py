@@ -235,6 +235,20 @@ def test_too_many_bytes_are_refused_before_they_are_read(known):
     assert known.batches == [1]
 
 
+def test_many_small_pieces_cost_no_more_than_a_few_large_ones(known):
+    gate = service.create_app("folder").state.gate
+    pieces = iter([*[{"type": "http.request", "body": b"a", "more_body": True}] * 40_000, {"type": "http.request"}])
+
+    async def receive():
+        return next(pieces)
+
+    with ThreadPoolExecutor(1) as thread:
+        begun = time.process_time()
+        body = thread.submit(asyncio.run, gate._body({}, receive)).result()
+    assert body == b"a" * 40_000
+    assert time.process_time() - begun < 2, "a sum over all pieces at each of them takes over ten seconds"
+
+
 def test_too_many_requests_get_429_and_the_rest_their_answers(known):
     with TestClient(service.create_app("folder", ServiceLimits(requests=4))) as client:
         known.free.clear()

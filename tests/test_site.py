@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 
 import nbformat
 import pytest
@@ -127,6 +128,19 @@ def test_whole_report_of_a_tiny_course(tiny_course):
     assert site.report(Run(root=task.root)).stat().st_mtime_ns == before
     assert json.loads((task.report / "metrics.json").read_text())["01_lesson"] == {"half": 0.5}
     assert "overwritten" not in (task.report / "README.md").read_text()
+
+
+def test_a_report_of_some_lessons_leaves_the_whole_one_alone(tiny_course):
+    task = tiny_course(["data: str = 'sample'  # source"], ["data: str = 'sample'  # source"])
+    (task.root / "reports").mkdir()
+    (task.root / "reports" / "02_lesson.md").write_text("whole")
+    (task.root / "README.md").write_text("\n".join(["# T", *site.HEADLINE]))
+    course.run(replace(task, only=("01",)))
+    assert site.report(task) == task.folder / "report" / "site" / "index.html"
+    assert (task.root / "reports" / "02_lesson.md").read_text() == "whole"
+    course.run(task)
+    assert site.report(task) == task.root / "reports" / "site" / "index.html"
+    assert (task.root / "reports" / "02_lesson.md").read_text() != "whole"
 
 
 def test_a_warning_fails_the_build(tiny_course):
