@@ -30,6 +30,7 @@ from viralbert_utils.thresholds import best_global, recall_at_precision
 STAGES = ("rules", "one against the rest", "model")
 PREFIXES = (4, 5, 6)  # letters: what inflection leaves of a name
 MIN_ROWS = 3  # training rows in which a pattern must stand
+PRECISION = (0.97, 0.9)  # asked of rules, and of one-against-rest classifiers, unless the caller asks otherwise
 VETO = 0.4  # bound from which a rule counts at all: too weak to decide, strong enough to object
 COLUMN_WEIGHT = 0.3  # of table columns beside TF-IDF vectors
 PENALTY = 0.3  # of the least squares
@@ -190,7 +191,7 @@ class Cascade:
 
 def fit(
     rows: pd.DataFrame, label: str, preparation: Preparation, rest: Predict,
-    precision: tuple[float, float] = (0.97, 0.9), n_folds: int = 5, seed: int = 0,
+    precision: tuple[float, float] = PRECISION, n_folds: int = 5, seed: int = 0,
 ) -> Cascade:  # fmt: skip
     """Learn the first two stages and both thresholds from training rows.
 

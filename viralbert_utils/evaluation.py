@@ -32,6 +32,11 @@ class Estimate:
         """The value and its interval with three decimals."""
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    @property
+    def side(self) -> str:
+        """Of a difference: `above` or `below` if its interval lies on one side of zero, else `level with`."""
+        return "above" if self.low > 0 else "below" if self.high < 0 else "level with"
+
 
 def f1_per_class(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
     """F1 of the positive class for each class, 0 where nothing was there and nothing predicted.
