@@ -27,7 +27,7 @@ from viralbert_utils.files import DataError, sha256
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LAYERS = Path(__file__).parent / "pretrained" / "layers.safetensors"
-LAYERS_SHA256 = "b313a3553751c6c07cbbfbdc14868aabb6106e05d8456813cca99a375fc883a4"
+LAYERS_SHA256 = "202102679cd3e3b60d26dc1af96be7da682ba64e268b04c91f3a02c9acbfa9d2"
 # Emoji that carry a feeling borrow the vectors of words for it; the others get a vector of their own at random.
 EMOJI_WORDS = {
     "😂🤣😆😹": "смех смешно хохот",
