@@ -94,12 +94,6 @@ def tfidf(rows: dict[str, pd.DataFrame]) -> dict[str, np.ndarray]:
     return {name: model.predict_proba(rows[name]["text"]) for name in ("tune", "test")}
 
 
-def chosen_rule(labels: np.ndarray, probabilities: np.ndarray) -> str:
-    """The rule of the best macro-F1 on rows that its thresholds were not drawn from."""
-    found = {n: thresholds.cross_fit(labels, probabilities, rule) for n, rule in RULES.items()}
-    return max(found, key=lambda name: evaluation.macro_f1(labels, found[name]))
-
-
 def main() -> None:
     """Print the comparison."""
     source, n_seeds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1
@@ -123,7 +117,10 @@ def main() -> None:
         for rule, choose in RULES.items()
     }
     best = max(RULES, key=lambda rule: evaluation.macro_f1(labels["test"], decided[f"TF-IDF, {rule}"]))
-    chosen = {name: chosen_rule(labels["tune"], found["tune"]) for name, found in scores.items()}
+    chosen = {
+        name: thresholds.compare_rules(labels["tune"], found["tune"], rules=RULES)["cross-fitted"].idxmax()
+        for name, found in scores.items()
+    }
     print("\nrule chosen on the tuning rows, cross-fitted:", chosen)
     references = {
         "TF-IDF, shrunk": "the course's rule, set before for all",
