@@ -10,6 +10,8 @@ import onnx
 import pandas as pd
 import pytest
 import torch
+from onnxruntime import InferenceSession
+from onnxruntime.quantization import quantize_dynamic
 from scipy.special import expit, softmax
 from test_predictor import TEXTS, make_tokenizer, thresholds
 from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
@@ -92,15 +94,55 @@ def test_int8_is_near_and_depends_on_no_neighbour(bert, folders):
     assert wild == pytest.approx(found[0], abs=1e-5)
 
 
-def test_plain_dynamic_quantisation_does_depend_on_neighbours(bert, folders, monkeypatch):
+def test_plain_dynamic_quantisation_does_depend_on_neighbours(folders, tmp_path):
     """What the fixed ranges are for."""
-    traced(monkeypatch, folders)
-    monkeypatch.setattr(export, "_fixed_ranges", lambda graph, *_: graph)
-    model = export.export(folders / "torch", folders / "dynamic", int8=True, texts=MANY)
+    quantize_dynamic(folders / "float" / "model.onnx", tmp_path / "model.onnx", op_types_to_quantize=["MatMul"])
+    session = InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    model = replace(OnnxModel.load(folders / "float"), session=session)
     rows = tokens.encode(model.tokenizer, MANY, 24)
     apart = tokens.in_batches(model.step, rows, 0, n_tokens=1)
     together = tokens.in_batches(model.step, rows, 0)
     assert np.abs(expit(apart) - expit(together)).max() > 1e-4
+
+
+def test_int8_layers_compute_what_their_integers_say(tmp_path):
+    """Against the arithmetic in numpy: a scale a column, one range of the input, values beyond it cut; bias or none."""
+    rng = np.random.default_rng(0)
+    table, first, second = (rng.normal(size=shape).astype(np.float32) for shape in ((9, 8), (8, 5), (8, 3)))
+    first[:, 2] *= 100
+    second[:, 1] = 0
+    bias = rng.normal(size=5).astype(np.float32)
+    make, real = onnx.helper.make_node, onnx.TensorProto.FLOAT
+    nodes = [
+        make("Gather", ["table", "input_ids"], ["read"]),
+        make("MatMul", ["read", "first"], ["product"]), make("Add", ["bias", "product"], ["logits"]),
+        make("MatMul", ["read", "second"], ["other"]), make("Add", ["other", "other"], ["twice"]),
+    ]  # fmt: skip
+    inputs = [
+        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.INT64, [None, None]) for n in ("input_ids", "mask")
+    ]
+    outputs = [onnx.helper.make_tensor_value_info(name, real, [None, None, None]) for name in ("logits", "twice")]
+    kept = {"table": table, "first": first, "second": second, "bias": bias}
+    kept = [onnx.numpy_helper.from_array(values, name) for name, values in kept.items()]
+    whole = onnx.helper.make_graph(nodes, "linear", inputs, outputs, kept)
+    model = onnx.helper.make_model(whole, opset_imports=[onnx.helper.make_opsetid("", export.OPSET)], ir_version=10)
+    model = export._in_int8(model, [[1, 2], [3, 4]], 0, [])
+    assert {one.data_type for one in model.graph.initializer} == {real, onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
+    session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    ids = np.arange(9)[None]
+    found = session.run(None, {"input_ids": ids, "mask": ids})
+
+    def rounded(values, axis):
+        scale = np.maximum(np.abs(values).max(axis, keepdims=True) / 63, 1e-30)
+        return np.rint(values / scale) * scale
+
+    read = rounded(table, 1)
+    low, high = table[1:5].min(), table[1:5].max()
+    step = (high - low) / 255
+    cut = (np.clip(np.rint(read / step) + np.rint(-low / step), 0, 255) - np.rint(-low / step)) * step
+    assert np.abs(cut - read).max() > 10 * step, "some values do lie beyond the range"
+    assert found[0][0] == pytest.approx(cut @ rounded(first, 0) + bias, rel=1e-3, abs=1e-2)
+    assert found[1][0] == pytest.approx(2 * cut @ rounded(second, 0), rel=1e-3, abs=1e-2)
 
 
 @pytest.mark.parametrize(("kind", "pooling"), [("bert", "attention+max+mean"), ("roberta", "cls")])
@@ -164,8 +206,8 @@ def test_int8_is_smaller(folders):
     plain, small = (sum(f.stat().st_size for f in (folders / name).glob("model.onnx*")) for name in ("float", "int8"))
     assert small < plain
     kinds = {node.op_type for node in onnx.load(folders / "int8" / "model.onnx").graph.node}
-    assert "DynamicQuantizeLinear" not in kinds
-    assert {"MatMulInteger", "QuantizeLinear"} <= kinds
+    assert not {"DynamicQuantizeLinear", "MatMul"} & kinds
+    assert {"MatMulIntegerToFloat", "QuantizeLinear"} <= kinds
 
 
 def test_an_export_replaces_an_export_and_nothing_else(folders, tmp_path):

@@ -1,7 +1,7 @@
 """A trained classifier as ONNX, in float32 or int8: what a service loads without torch (`onnx_model`, lesson 09).
 
-Sources: Jacob et al. 2018 (integer arithmetic); ONNX Runtime's `quantize_dynamic`, whose ranges are measured at run
-time over a whole batch. Here they are measured once, at export: an answer doesn't depend on its neighbours.
+Source: Jacob et al. 2018 (integer arithmetic). ONNX Runtime's own `quantize_dynamic` measures ranges at run time over a
+whole batch; here they are measured once, at export: an answer doesn't depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from viralbert_utils.thresholds import Thresholds
 
 TOLERANCE = {False: 1e-4, True: 0.1}  # int8 or not: greatest difference of a probability to torch's
 N_TEXTS = 256  # that ranges are measured and the export is checked on, unless the caller gives others
+OPSET = 23  # the first with attention as one node
+TINY = float(np.finfo(np.float32).tiny)
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime")
 
 
@@ -94,7 +96,7 @@ def export(source: Path | str, target: Path | str, int8: bool = False, texts: Se
         plain = Path(scratch) / "float.onnx"
         onnx.save(_graph(model, n_columns), plain)  # what stands in a file stands in memory no more
         del model
-        graph = _fixed_ranges(_quantised(plain, Path(scratch)), rows, pad_id, beside) if int8 else onnx.load(plain)
+        graph = _in_int8(onnx.load(plain), rows, pad_id, beside) if int8 else onnx.load(plain)
         _write(graph, new, about)
         found = expit(tokens.in_batches(OnnxModel.load(new).step, rows, pad_id, *beside))
         about["difference"] = float(np.abs(found - expected).max())
@@ -140,11 +142,11 @@ def _graph(model: Any, n_columns: int = 0) -> Any:
         inputs["columns"], free["columns"] = torch.zeros(2, n_columns), {0: torch.export.Dim.DYNAMIC}
     with _quiet(), torch.inference_mode():
         program: Any = torch.onnx.export(
-            model, tuple(inputs.values()), dynamo=True, verbose=False, dynamic_shapes=tuple(free.values()),
-            input_names=list(inputs), output_names=["logits"],
+            model, tuple(inputs.values()), dynamo=True, opset_version=OPSET, dynamic_shapes=tuple(free.values()),
+            input_names=list(inputs), output_names=["logits"], verbose=False,
         )  # fmt: skip
     graph = program.model_proto
-    del graph.graph.value_info[:]  # intermediate shapes as seen at export: the quantiser would stumble over them
+    del graph.graph.value_info[:]  # shapes within, of nodes that int8 replaces
     return graph
 
 
@@ -171,42 +173,92 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _quantised(plain: Path, scratch: Path) -> Any:
-    """Linear layers and word vectors in int8, ranges of the activations still measured in each batch."""
+def _in_int8(model: Any, rows: list[list[int]], pad_id: int, beside: list[np.ndarray]) -> Any:
+    """Linear layers in eight bits, each with its bias one node of ONNX Runtime's own, and tables of vectors.
+
+    A scale belongs to each column of a matrix, to each row of a table, and to each activation: the greatest range that
+    any of the rows shows. A value beyond it counts as its end.
+    """
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    # Seven bits of weight: processors without VNNI add two products in 16 bits, and eight would overflow there.
-    with _quiet():
-        quantize_dynamic(plain, scratch / "int8.onnx", weight_type=QuantType.QInt8, reduce_range=True)
-    return onnx.load(scratch / "int8.onnx")
+    graph, make = model.graph, onnx.helper.make_node
+    weights = {one.name: one for one in graph.initializer}
+    readers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    linear = [node.input[0] for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
+    ranges = _ranges(model, list(dict.fromkeys(linear)), rows, pad_id, beside)
+    nodes: list[Any] = []
+    made: set[str] = set()
+
+    def keep(name: str, values: Any) -> str:
+        weights[name] = onnx.numpy_helper.from_array(np.asarray(values), name)
+        return name
+
+    def rounded(name: str, axis: int) -> tuple[str, str]:
+        values = onnx.numpy_helper.to_array(weights[name])
+        # Seven bits: processors without VNNI add two products in 16 bits, and eight would overflow there.
+        scales = np.maximum(np.abs(values).max(axis, keepdims=True) / 63, TINY)
+        eight = keep(f"{name}.int8", np.rint(values / scales).astype(np.int8))
+        return eight, keep(f"{name}.scale", scales if axis else scales[0])
+
+    def activation(name: str) -> list[str]:
+        ends = [f"{name}.scale", f"{name}.zero"]
+        if ends[0] not in weights:
+            low, high = ranges[name]
+            scale = max((high - low) / 255, TINY)
+            keep(ends[0], np.float32(scale))
+            keep(ends[1], np.uint8(round(-low / scale)))
+            nodes.append(make("QuantizeLinear", [name, *ends], [f"{name}.uint8"]))
+        return [f"{name}.uint8", *ends]
+
+    for node in graph.node:
+        table = node.input[0] if node.op_type == "Gather" else ""
+        if node.op_type == "MatMul" and node.input[1] in weights:
+            read, read_scale, zero = activation(node.input[0])
+            weight, scale = rounded(node.input[1], 0)
+            inputs, output = [read, weight, read_scale, scale, zero, ""], node.output[0]
+            after = readers.get(output, [])
+            bias = [name for name in after[0].input if name in weights] if [n.op_type for n in after] == ["Add"] else []
+            if bias:
+                output = after[0].output[0]
+                made.add(output)
+            nodes.append(make("MatMulIntegerToFloat", [*inputs, *bias], [output], domain="com.microsoft"))
+        elif table in weights and len(weights[table].dims) == 2:
+            (given,) = node.output
+            for kept, found in zip(rounded(table, 1), ("rows", "rows_scale"), strict=True):
+                nodes.append(make("Gather", [kept, node.input[1]], [f"{given}.{found}"]))
+            nodes.append(make("Cast", [f"{given}.rows"], [f"{given}.rows_float"], to=onnx.TensorProto.FLOAT))
+            nodes.append(make("Mul", [f"{given}.rows_float", f"{given}.rows_scale"], [given]))
+        elif node.output[0] not in made:
+            nodes.append(node)
+    read_now = {name for node in nodes for name in node.input}
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(one for name, one in weights.items() if name in read_now)
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    return model
 
 
-def _fixed_ranges(graph: Any, rows: list[list[int]], pad_id: int, beside: list[np.ndarray]) -> Any:
-    """The same with the greatest range that any of these rows shows; beyond it, an activation counts as its end."""
+def _ranges(
+    model: Any, names: list[str], rows: list[list[int]], pad_id: int, beside: list[np.ndarray]
+) -> dict[str, tuple[float, float]]:
+    """Least and greatest value of activations over all rows, zero among them."""
     import onnx
     import onnxruntime
 
-    dynamic = [node for node in graph.graph.node if node.op_type == "DynamicQuantizeLinear"]
-    names = [name for node in dynamic for name in node.output[1:]]
     probe = onnx.ModelProto()
-    probe.CopyFrom(graph)
+    probe.CopyFrom(model)
     probe.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
-    low, high = np.zeros(len(dynamic)), np.zeros(len(dynamic))
+    low, high = np.zeros(len(names)), np.zeros(len(names))
 
     def widen(*inputs: np.ndarray) -> np.ndarray:
         found = session.run(names, dict(zip([i.name for i in session.get_inputs()], inputs, strict=True)))
-        scale, zero = (np.array(part, dtype=float) for part in (found[::2], found[1::2]))
-        low[:], high[:] = np.minimum(low, -zero * scale), np.maximum(high, (255 - zero) * scale)
+        low[:] = np.minimum(low, [part.min() for part in found])
+        high[:] = np.maximum(high, [part.max() for part in found])
         return inputs[0][:, :1]
 
     tokens.in_batches(widen, rows, pad_id, *beside)
-    for node, least, scale in zip(dynamic, low, (high - low) / 255, strict=True):
-        values: list[np.ndarray] = [np.array(scale, np.float32), np.array(round(-least / scale), np.uint8)]
-        for name, value in zip(node.output[1:], values, strict=True):
-            graph.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
-        node.op_type = "QuantizeLinear"
-        node.input.extend(node.output[1:])
-        del node.output[1:]
-    return graph
+    return dict(zip(names, zip(low.tolist(), high.tolist(), strict=True), strict=True))
