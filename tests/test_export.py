@@ -105,44 +105,69 @@ def test_plain_dynamic_quantisation_does_depend_on_neighbours(folders, tmp_path)
     assert np.abs(expit(apart) - expit(together)).max() > 1e-4
 
 
-def test_int8_layers_compute_what_their_integers_say(tmp_path):
-    """Against the arithmetic in numpy: a scale a column, one range of the input, values beyond it cut; bias or none."""
+def small_graph(*nodes, outputs: list[str], **weights: np.ndarray) -> onnx.ModelProto:
+    integer, real = onnx.TensorProto.INT64, onnx.TensorProto.FLOAT
+    inputs = [onnx.helper.make_tensor_value_info(name, integer, [None, None]) for name in ("input_ids", "mask")]
+    given = [onnx.helper.make_tensor_value_info(name, real, [None, None, None]) for name in outputs]
+    kept = [onnx.numpy_helper.from_array(values, name) for name, values in weights.items()]
+    graph = onnx.helper.make_graph([onnx.helper.make_node(*node) for node in nodes], "small", inputs, given, kept)
+    return onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", export.OPSET)], ir_version=10
+    )  # fmt: skip
+
+
+def test_int8_layers_compute_what_their_integers_say():
+    """Against the arithmetic in numpy: a scale a column, a range for the input, values beyond it cut; bias or none."""
     rng = np.random.default_rng(0)
     table, first, second = (rng.normal(size=shape).astype(np.float32) for shape in ((9, 8), (8, 5), (8, 3)))
     first[:, 2] *= 100
     second[:, 1] = 0
     bias = rng.normal(size=5).astype(np.float32)
-    make, real = onnx.helper.make_node, onnx.TensorProto.FLOAT
-    nodes = [
-        make("Gather", ["table", "input_ids"], ["read"]),
-        make("MatMul", ["read", "first"], ["product"]), make("Add", ["bias", "product"], ["logits"]),
-        make("MatMul", ["read", "second"], ["other"]), make("Add", ["other", "other"], ["twice"]),
-    ]  # fmt: skip
-    inputs = [
-        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.INT64, [None, None]) for n in ("input_ids", "mask")
-    ]
-    outputs = [onnx.helper.make_tensor_value_info(name, real, [None, None, None]) for name in ("logits", "twice")]
-    kept = {"table": table, "first": first, "second": second, "bias": bias}
-    kept = [onnx.numpy_helper.from_array(values, name) for name, values in kept.items()]
-    whole = onnx.helper.make_graph(nodes, "linear", inputs, outputs, kept)
-    model = onnx.helper.make_model(whole, opset_imports=[onnx.helper.make_opsetid("", export.OPSET)], ir_version=10)
-    model = export._in_int8(model, [[1, 2], [3, 4]], 0, [])
-    assert {one.data_type for one in model.graph.initializer} == {real, onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
+    plain = small_graph(
+        ("Gather", ["table", "input_ids"], ["read"]),
+        ("MatMul", ["read", "first"], ["product"]), ("Add", ["bias", "product"], ["biased"]),
+        ("MatMul", ["read", "second"], ["other"]), ("Add", ["other", "other"], ["twice"]),
+        outputs=["biased", "twice"], table=table, first=first, second=second, bias=bias,
+    )  # fmt: skip
+    rows = [[1, 2], [3, 4]]
+    low, high = export._ranges(plain, ["read"], rows, 0, [])["read"]
+    model = export._in_int8(plain, rows, 0, [])
+    assert not {"first", "second", "table"} & {one.name for one in model.graph.initializer}
     session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     ids = np.arange(9)[None]
     found = session.run(None, {"input_ids": ids, "mask": ids})
 
-    def rounded(values, axis):
-        scale = np.maximum(np.abs(values).max(axis, keepdims=True) / 63, 1e-30)
+    def rounded(values, axis, most):
+        scale = np.maximum(np.abs(values).max(axis, keepdims=True) / most, 1e-30)
         return np.rint(values / scale) * scale
 
-    read = rounded(table, 1)
-    low, high = table[1:5].min(), table[1:5].max()
-    step = (high - low) / 255
-    cut = (np.clip(np.rint(read / step) + np.rint(-low / step), 0, 255) - np.rint(-low / step)) * step
+    read, step = rounded(table, 1, 127), (high - low) / 255
+    zero = np.rint(-low / step)
+    cut = (np.clip(np.rint(read / step) + zero, 0, 255) - zero) * step
     assert np.abs(cut - read).max() > 10 * step, "some values do lie beyond the range"
-    assert found[0][0] == pytest.approx(cut @ rounded(first, 0) + bias, rel=1e-3, abs=1e-2)
-    assert found[1][0] == pytest.approx(2 * cut @ rounded(second, 0), rel=1e-3, abs=1e-2)
+    assert found[0][0] == pytest.approx(cut @ rounded(first, 0, 63) + bias, rel=1e-3, abs=1e-2)
+    assert found[1][0] == pytest.approx(2 * cut @ rounded(second, 0, 63), rel=1e-3, abs=1e-2)
+
+
+def test_a_range_serves_the_many_values_and_not_the_padding():
+    values = np.random.default_rng(0).normal(size=(20_000, 20)).astype(np.float32)
+    values[7, 0], values[0] = 9, 1e6  # one value far out, and what stands for padding
+    plain = small_graph(
+        ("Gather", ["table", "input_ids"], ["read"]), ("MatMul", ["read", "square"], ["product"]),
+        outputs=["product"], table=values, square=np.eye(20, dtype=np.float32),
+    )  # fmt: skip
+    rows = [list(range(1, 10_001)), list(range(10_001, 20_000))]
+    low, high = export._ranges(plain, ["read"], rows, 0, [])["read"]
+
+    def error(least: float, most: float) -> float:
+        step = (most - least) / 255
+        zero = np.rint(-least / step)
+        return float(((((np.rint(values[1:] / step) + zero).clip(0, 255) - zero) * step - values[1:]) ** 2).mean())
+
+    extremes = float(values[1:].min()), 9.0
+    assert error(low, high) < 0.9 * error(*extremes)
+    assert error(low, high) < 1.1 * min(error(extremes[0], 9 * share) for share in export.NEARER)
+    assert 0 < high < 9
 
 
 @pytest.mark.parametrize(("kind", "pooling"), [("bert", "attention+max+mean"), ("roberta", "cls")])
