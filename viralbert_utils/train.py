@@ -24,7 +24,6 @@ from viralbert_utils.encoders import encode, load_encoder
 from viralbert_utils.files import DataError, write_whole
 from viralbert_utils.predictor import ViralBERT
 from viralbert_utils.splits import split_set
-from viralbert_utils.texts import comparison_key
 from viralbert_utils.thresholds import RULES as THRESHOLD_RULES
 from viralbert_utils.thresholds import Thresholds, cross_fit, decide
 
@@ -192,16 +191,12 @@ def read(recipe: Recipe) -> tuple[dict[str, Labelled], list[dict[str, Any]]]:
             own = tables("virality")
             found["virality"] = {s: (list(t["text"]), t[["label"]].to_numpy(int)) for s, t in own.items()}
         return found, files
-    six = {split: combine.six_classes(table)[0] for split, table in general.items()}
-    if has_cedr:
-        cedr = tables("cedr")
-        labels = {s: [emotions.cedr_with_no_emotion(ids) for ids in t["labels"]] for s, t in cedr.items()}
-        own = {s: pd.DataFrame({"text": t["text"].to_list(), "labels": labels[s]}) for s, t in cedr.items()}
-        if six:
-            judged = {comparison_key(text) for split in SPLITS.values() for text in own[split]["text"]}
-            extra = six["train"][[comparison_key(text) not in judged for text in six["train"]["text"]]]
-            own["train"] = pd.concat([own["train"], extra], ignore_index=True)
-        six = own
+    cedr = tables("cedr") if has_cedr else {}
+    none = pd.DataFrame({"text": [], "labels": []})
+    six = {s: combine.six_classes(general.get(s, none), cedr.get(s))[0] for s in cedr or general}
+    if cedr and general:
+        six, added, _ = combine.native_and_added(six)
+        six["train"] = pd.concat([six["train"], added], ignore_index=True)
     return {"cedr": _multi_hot(six, len(emotions.CEDR_CLASSES))}, files
 
 
