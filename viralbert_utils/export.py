@@ -187,14 +187,15 @@ def _in_int8(model: Any, rows: list[list[int]], pad_id: int, beside: list[np.nda
 
     graph, make = model.graph, onnx.helper.make_node
     weights = {one.name: one for one in graph.initializer}
+    matrices = {n for n, one in weights.items() if one.data_type == onnx.TensorProto.FLOAT and len(one.dims) == 2}
     readers: dict[str, list[Any]] = {}
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    linear = [node.input[0] for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
+    linear = [node.input[0] for node in graph.node if node.op_type == "MatMul" and node.input[1] in matrices]
     ranges = _ranges(model, list(dict.fromkeys(linear)), rows, pad_id, beside)
     nodes: list[Any] = []
-    made: set[str] = set()
+    made: set[str] = set()  # sums that the node of their product gives
 
     def keep(name: str, values: Any) -> str:
         weights[name] = onnx.numpy_helper.from_array(np.asarray(values), name)
@@ -218,8 +219,7 @@ def _in_int8(model: Any, rows: list[list[int]], pad_id: int, beside: list[np.nda
         return [f"{name}.uint8", *ends]
 
     for node in graph.node:
-        table = node.input[0] if node.op_type == "Gather" else ""
-        if node.op_type == "MatMul" and node.input[1] in weights:
+        if node.op_type == "MatMul" and node.input[1] in matrices:
             read, read_scale, zero = activation(node.input[0])
             weight, scale = rounded(node.input[1], 0)
             inputs, output = [read, weight, read_scale, scale, zero, ""], node.output[0]
@@ -229,9 +229,9 @@ def _in_int8(model: Any, rows: list[list[int]], pad_id: int, beside: list[np.nda
                 output = after[0].output[0]
                 made.add(output)
             nodes.append(make("MatMulIntegerToFloat", [*inputs, *bias], [output], domain="com.microsoft"))
-        elif table in weights and len(weights[table].dims) == 2:
+        elif node.op_type == "Gather" and node.input[0] in matrices:
             (given,) = node.output
-            for kept, found in zip(rounded(table, 1), ("rows", "rows_scale"), strict=True):
+            for kept, found in zip(rounded(node.input[0], 1), ("rows", "rows_scale"), strict=True):
                 nodes.append(make("Gather", [kept, node.input[1]], [f"{given}.{found}"]))
             nodes.append(make("Cast", [f"{given}.rows"], [f"{given}.rows_float"], to=onnx.TensorProto.FLOAT))
             nodes.append(make("Mul", [f"{given}.rows_float", f"{given}.rows_scale"], [given]))
