@@ -100,7 +100,9 @@ def export(source: Path | str, target: Path | str, int8: bool = False, texts: Se
         plain = Path(scratch) / "float.onnx"
         onnx.save(_graph(model, n_columns), plain)  # what stands in a file stands in memory no more
         del model
-        graph = _in_int8(onnx.load(plain), rows, pad_id, beside) if int8 else onnx.load(plain)
+        graph = onnx.load(plain)
+        if int8:
+            graph = _in_int8(graph, rows, pad_id, beside)
         _write(graph, new, about)
         found = expit(tokens.in_batches(OnnxModel.load(new).step, rows, pad_id, *beside))
         about["difference"] = float(np.abs(found - expected).max())
@@ -211,10 +213,9 @@ def _in_int8(model: Any, rows: list[list[int]], pad_id: int, beside: list[np.nda
     def activation(name: str) -> list[str]:
         ends = [f"{name}.scale", f"{name}.zero"]
         if ends[0] not in weights:
-            low, high = ranges[name]
-            scale = max((high - low) / 255, TINY)
-            keep(ends[0], np.float32(scale))
-            keep(ends[1], np.uint8(round(-low / scale)))
+            step, at = _step_and_zero(*ranges[name])
+            keep(ends[0], np.float32(step))
+            keep(ends[1], np.uint8(at))
             nodes.append(make("QuantizeLinear", [name, *ends], [f"{name}.uint8"]))
         return [f"{name}.uint8", *ends]
 
@@ -243,6 +244,12 @@ def _in_int8(model: Any, rows: list[list[int]], pad_id: int, beside: list[np.nda
     graph.initializer.extend(one for name, one in weights.items() if name in read_now)
     model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return model
+
+
+def _step_and_zero(low: float, high: float) -> tuple[float, int]:
+    """Of the 256 steps between two values, zero among them: their width, and which of them stands for zero."""
+    step = max((high - low) / 255, TINY)
+    return step, round(-low / step)
 
 
 def _ranges(
@@ -283,8 +290,7 @@ def _ranges(
         values = np.linspace(low, high, N_BINS)
         errors = {}
         for least, most in product(low * NEARER, high * NEARER):
-            scale = max((most - least) / 255, TINY)
-            zero = round(-least / scale)
+            scale, zero = _step_and_zero(least, most)
             kept = (np.clip(np.rint(values / scale) + zero, 0, 255) - zero) * scale
             errors[float(least), float(most)] = weight @ (kept - values) ** 2
         found[name] = min(errors, key=errors.__getitem__)
