@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from viralbert_utils import tokens
+from viralbert_utils import devices, tokens
 from viralbert_utils.embedded import embedded_folder
 from viralbert_utils.files import DataError
 from viralbert_utils.tokens import encode as encode
@@ -23,12 +23,13 @@ POOLINGS = ("cls", "mean", "max", "attention")
 _BIDIRECTIONAL = ("BertModel", "DistilBertModel", "RobertaModel", "XLMRobertaModel", "ElectraModel", "DebertaV2Model")
 
 
-def load_encoder(name: str = "embedded") -> tuple[Any, Any]:
+def load_encoder(name: str = "embedded", device: torch.device | str | None = None) -> tuple[Any, Any]:
     """Tokenizer and encoder, in evaluation mode, float32.
 
     Args:
         name: `embedded` (built on this machine on first use), a folder with a transformers model, or a hub name such as
             `cointegrated/rubert-tiny2`.
+        device: Where the encoder is put; `devices.default` if not given.
 
     Returns:
         `(tokenizer, model)`; calling the model gives `last_hidden_state` `(n_texts, n_tokens, hidden_size)`.
@@ -50,11 +51,11 @@ def load_encoder(name: str = "embedded") -> tuple[Any, Any]:
             f"{name!r} is a {type(model).__name__}, not an encoder: expected a model of the BERT family, which reads a "
             "text in both directions and gives a vector for each token"
         )
-    return tokenizer, model.eval()
+    return tokenizer, model.eval().to(device or devices.default())
 
 
 def load_tokenizer(name: str = "embedded") -> Any:
-    """The tokenizer of an encoder alone; arguments and errors as in `load_encoder`."""
+    """The tokenizer of an encoder alone; name and errors as in `load_encoder`."""
     from transformers import AutoTokenizer
 
     return _load(AutoTokenizer, name)

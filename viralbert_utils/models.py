@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from viralbert_utils import devices
 from viralbert_utils.emotions import EMOTIONS
 from viralbert_utils.encoders import load_encoder, pad, pool, pooled_size, quiet
 from viralbert_utils.files import DataError
@@ -88,6 +89,7 @@ class _TextVector(nn.Module):
         self.register_buffer("centre", torch.zeros(self.size))
         self.norm = nn.LayerNorm(self.size)
         self.dropout = nn.Dropout(dropout)
+        self.to(devices.of(encoder))
         embeddings = encoder.get_input_embeddings()
         embeddings.weight.requires_grad_(train_embeddings)
         embeddings.sparse = train_embeddings
@@ -137,7 +139,7 @@ class PooledClassifier(_TextVector):
     ) -> None:  # fmt: skip
         """See the class."""
         super().__init__(encoder, pooling, dropout, **options)
-        self.head = nn.Linear(self.size, n_classes)
+        self.head = nn.Linear(self.size, n_classes).to(devices.of(encoder))
         if rates is not None:
             _start_at(self.head, rates)
 
@@ -167,7 +169,7 @@ class MultiTaskClassifier(_TextVector):
         layers = {task: head.build(self.size) for task, head in heads.items()}
         for task, shares in (rates or {}).items():
             _start_at(layers[task][-1], shares)
-        self.heads = nn.ModuleDict(layers)
+        self.heads = nn.ModuleDict(layers).to(devices.of(encoder))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, task: str | None = None) -> Tensor:
         """Logits of one task `(n_texts, n_classes)`, or of all of them side by side, in the order of `tasks`."""
@@ -229,8 +231,14 @@ def save_classifier(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def load_classifier(folder: Path | str) -> tuple[Any, Any, dict[str, Any]]:
+def load_classifier(
+    folder: Path | str, device: torch.device | str | None = None
+) -> tuple[Any, Any, dict[str, Any]]:
     """Model in evaluation mode, tokenizer and settings of a folder that `save_classifier` wrote.
+
+    Args:
+        folder: See there.
+        device: Where the model is put; `devices.default` if not given.
 
     Raises:
         DataError: The folder is none of those, or damaged.
@@ -242,7 +250,7 @@ def load_classifier(folder: Path | str) -> tuple[Any, Any, dict[str, Any]]:
         settings = json.loads((path / "classifier.json").read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise DataError(f"{path / 'classifier.json'} is damaged ({error}); save the model again") from None
-    tokenizer, encoder = load_encoder(str(path / "encoder"))
+    tokenizer, encoder = load_encoder(str(path / "encoder"), device)
     model: Classifier
     options = {name: settings[name] for name in ("pooling", "dropout", "n_queries", "train_embeddings")}
     if settings["kind"] == "multitask":
@@ -277,59 +285,63 @@ class Texts(Protocol):
 
 
 def predict_logits(
-    model: nn.Module, texts: list[list[int]] | Texts, pad_id: int, batch_size: int = 128, **options: Any
-) -> Tensor:
+    model: nn.Module, texts: list[list[int]] | Texts, pad_id: int, batch_size: int = 128, precision: str = "auto",
+    **options: Any,
+) -> Tensor:  # fmt: skip
     """Logits of encoded texts in their order `(n_texts, n_classes)`, on the CPU; batches hold texts of like length.
 
     Args:
-        model: Any classifier.
+        model: Any classifier; it computes where it is.
         texts: Token ids, or what else can be put into batches.
         pad_id: Of the tokenizer.
         batch_size: Texts at once.
+        precision: See `devices.precision`.
         options: Given to the model, e.g. `task="emotions"`.
     """
-    return _in_batches(model, partial(model, **options), texts, pad_id, batch_size)
+    return _in_batches(model, partial(model, **options), texts, pad_id, batch_size, precision)
 
 
 @torch.inference_mode()
-def array_logits(model: nn.Module, *inputs: np.ndarray, bf16: bool = False) -> np.ndarray:
-    """Logits of one batch, arrays in and out; in bfloat16 if so wished, and float32 in any case."""
+def array_logits(model: nn.Module, *inputs: np.ndarray, precision: str = "auto") -> np.ndarray:
+    """Logits of one batch, float32, arrays in and out; computed where the model is, see `devices.precision`."""
     model.eval()
-    device = next(model.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    device = devices.of(model)
+    with devices.computing(device, devices.precision(device, precision)):
         return model(*(torch.from_numpy(part).to(device) for part in inputs)).float().cpu().numpy()
 
 
 def text_vectors(
     encoder: Any, rows: list[list[int]], pad_id: int, pooling: str = "mean", queries: Tensor | None = None,
-    batch_size: int = 128,
+    batch_size: int = 128, precision: str = "auto",
 ) -> Tensor:  # fmt: skip
     """Pooled vectors of an encoder as it stands `(n_texts, size)`, on the CPU; see `encoders.pool`."""
 
     def step(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         return pool(encoder(input_ids=input_ids, attention_mask=attention_mask)[0], attention_mask, pooling, queries)
 
-    return _in_batches(encoder, step, rows, pad_id, batch_size)
+    return _in_batches(encoder, step, rows, pad_id, batch_size, precision)
 
 
 @torch.inference_mode()
 def _in_batches(
     module: nn.Module, step: Callable[[Tensor, Tensor], Tensor], texts: list[list[int]] | Texts, pad_id: int,
-    batch_size: int,
+    batch_size: int, precision: str,
 ) -> Tensor:  # fmt: skip
     training = module.training
     module.eval()
-    device = next(module.parameters()).device
+    device = devices.of(module)
+    dtype = devices.precision(device, precision)
     lengths = [len(row) for row in texts] if isinstance(texts, list) else texts.lengths
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    parts = []
-    for start in range(0, len(order), batch_size):
-        positions = order[start : start + batch_size]
+
+    def prepare(positions: list[int]) -> tuple[Tensor, Tensor]:
         if isinstance(texts, list):
-            inputs, mask = pad([texts[i] for i in positions], pad_id)
-        else:
-            inputs, mask = texts.batch(positions, pad_id)
-        parts.append(step(inputs.to(device), mask.to(device)).float().cpu())
+            return pad([texts[i] for i in positions], pad_id)
+        return texts.batch(positions, pad_id)
+
+    plan = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    with devices.computing(device, dtype):
+        # Copied to the CPU once, at the end: a copy waits for all that the device has been given to do.
+        parts = [step(*batch).float() for batch in devices.ahead((partial(prepare, own) for own in plan), device)]
     module.train(training)
-    found = torch.cat(parts)
-    return found[torch.argsort(torch.tensor(order))]
+    return torch.cat(parts).cpu()[torch.argsort(torch.tensor(order))]
