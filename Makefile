@@ -9,12 +9,15 @@ DATA    ?=
 ENCODER ?=
 ONLY    ?=
 SET     ?=
+DEVICE  ?=
+PRECISION ?=
 MODEL   ?= runs/$(PROFILE)/viralbert
 PORT    ?= 8000
 
 BIN  := .venv/bin
 ARGS := --profile $(PROFILE) $(if $(DATA),--data '$(DATA)') $(if $(ENCODER),--encoder '$(ENCODER)') \
-        $(if $(ONLY),--only $(ONLY)) $(foreach pair,$(SET),--set $(pair))
+        $(if $(ONLY),--only $(ONLY)) $(foreach pair,$(SET),--set $(pair)) \
+        $(if $(DEVICE),--device $(DEVICE)) $(if $(PRECISION),--precision $(PRECISION))
 
 .PHONY: reports test lab serve check-env lint clean clean-all lock help
 .DEFAULT_GOAL := help

@@ -97,7 +97,8 @@ def variants(folder: Path, texts: list[str]) -> tuple[dict[str, Step], Any]:
     }
     return {
         "torch": partial(array_logits, model), "compiled": partial(array_logits, torch.compile(model, dynamic=True)),
-        "bf16": partial(array_logits, model, bf16=True), **{name: own.step for name, own in exported.items()},
+        "bf16": partial(array_logits, model, precision="bfloat16"),
+        **{name: own.step for name, own in exported.items()},
     }, tokenizer  # fmt: skip
 
 

@@ -114,7 +114,7 @@ def pipeline_beside(texts: list[str], bert: Any) -> None:
     model.base_model.load_state_dict(bert.model.encoder.state_dict(), strict=False)
     options = {"truncation": True, "max_length": bert.settings["max_length"], "top_k": None}
     pipe = pipeline("text-classification", model=model, tokenizer=bert.tokenizer, device="cpu", **options)
-    half = replace(bert, bf16=True)
+    half = replace(bert, precision="bfloat16")
     slow = "pipeline, text by text"
     ways: dict[str, Callable[[], Any]] = {
         slow: lambda: [pipe(text) for text in texts],

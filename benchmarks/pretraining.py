@@ -52,8 +52,8 @@ class Detection(pretraining.Objective):
         self.judge = nn.Linear(size, 1)
         self.bigrams = pretraining.Bigrams(corpus.sequences, self.encoder.config.vocab_size)
 
-    def forward(self, batch: np.ndarray, rng: np.random.Generator, mask_id: int) -> tuple[Tensor, Tensor]:
-        """Binary cross-entropy over all tokens but special ones, and the share of right answers."""
+    def prepare(self, batch: np.ndarray, rng: np.random.Generator, mask_id: int) -> tuple[Tensor, ...]:
+        """Ids and positions; which tokens are no special ones, and which of them were exchanged."""
         known = batch > 4
         chosen = known & (rng.random(batch.shape) < 0.17)
         chosen[:, 0] = False
@@ -62,11 +62,15 @@ class Detection(pretraining.Objective):
         drawn = np.minimum(starts + (rng.random(len(starts)) * (ends - starts)).astype(np.int64), ends - 1)
         seen = batch.copy()
         seen[chosen] = self.bigrams.following[self.bigrams.order[drawn]]
-        hidden = self.encode(seen, np.zeros(len(batch), dtype=np.int64))[torch.from_numpy(known)]
+        places = np.tile(np.arange(batch.shape[1]), (len(batch), 1))
+        return tuple(map(torch.from_numpy, (seen, places, np.flatnonzero(known), (seen != batch)[known])))
+
+    def forward(self, ids: Tensor, places: Tensor, where: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Binary cross-entropy over all tokens but special ones, and the share of right answers."""
+        hidden = self.encoder(input_ids=ids, position_ids=places).last_hidden_state.flatten(end_dim=1)[where]
         logits = self.judge(self.transform(hidden))[:, 0].float()
-        wanted = torch.from_numpy((seen != batch)[known]).float()
-        right = ((logits > 0).float() == wanted).float().mean()
-        return functional.binary_cross_entropy_with_logits(logits, wanted), right
+        right = ((logits > 0) == wanted).float().mean()
+        return functional.binary_cross_entropy_with_logits(logits, wanted.float()), right
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,7 @@ def trial(corpus_folder: str, source: str, names: list[str]) -> None:
         _, encoder = encoders.load_encoder(str(embedded_folder(recipe)))
         seconds, loss = 0.0, float("nan")
         if row.n_steps:
-            plan = pretraining.Plan(n_steps=row.n_steps, learning_rate=row.learning_rate, bf16=True)
+            plan = pretraining.Plan(n_steps=row.n_steps, learning_rate=row.learning_rate, precision="bfloat16")
             history, _ = pretraining.pretrain(encoder, tokenizer.mask_token_id, corpus, plan, objective=row.objective)
             seconds, loss = history["seconds"].iloc[-1], history["loss"].iloc[-1]
         cells = (

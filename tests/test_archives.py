@@ -181,7 +181,8 @@ def test_models_are_told_apart_by_their_files(tmp_path):
     shutil.copytree(tmp_path / "m", tmp_path / "copy")
     first = archives.model_digest(str(tmp_path / "m"))
     assert archives.model_digest(str(tmp_path / "copy")) == first
-    assert archives.model_digest(str(tmp_path / "m"), bf16=True) != first
+    assert archives.model_digest(str(tmp_path / "m"), "bfloat16") != first
+    assert archives.model_digest(str(tmp_path / "m"), "float32") == first, "what auto is on a CPU"
     (tmp_path / "m" / "head").write_text("2")
     assert archives.model_digest(str(tmp_path / "m")) != first
 
@@ -189,7 +190,7 @@ def test_models_are_told_apart_by_their_files(tmp_path):
 def test_the_command_lists_failures_at_the_end(in_process, archive, tmp_path, capsys, monkeypatch):
     from viralbert_utils.cli import main  # not above: every worker imports this file
 
-    monkeypatch.setattr(archives, "load_scorer", lambda model, bf16: score)
+    monkeypatch.setattr(archives, "load_scorer", lambda model, precision: score)
     (archive / "a" / "broken.srt").write_text("")
     command = ["moments", str(archive), "-o", str(tmp_path / "out"), "--engine", "local", "--count", "1"]
     assert main(command) == 1

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from viralbert_utils import cascade, hybrid
+from viralbert_utils.files import DataError
 
 CLASSES = ["Ветер", "Гром", "Снег"]
 HEROES = {"Ветер": "Лапочкин", "Гром": "Хвостов", "Снег": "Пышка"}
@@ -97,6 +98,22 @@ def test_each_decision_tells_its_stage_and_reason(fitted):
     assert stages.loc["rules", "precision"] >= 0.95
     assert stages.loc["one against the rest", "precision"] > stages.loc["model", "precision"] + 0.2
     assert (stages["low"] <= stages["precision"]).all() and (stages["precision"] <= stages["high"]).all()
+
+
+@pytest.mark.parametrize("lacking", ["title", "seconds", "channel"])
+def test_rows_that_lack_a_column_are_a_message(fitted, lacking):
+    rows = make_rows(20)
+    less = rows.drop(columns=lacking)
+    found = f"no column '{lacking}'; found {', '.join(less.columns)}"
+    for read in (fitted.decide, fitted.read, fitted.scores):
+        with pytest.raises(DataError, match=found):
+            read(less)
+    with pytest.raises(DataError, match=found):
+        cascade.fit(less, "label", fitted.preparation, always_snow)
+    with pytest.raises(DataError, match=f"no column '{lacking}'"):
+        cascade.patterns(less, ["title"], ["channel", "seconds"])
+    with pytest.raises(DataError, match="no column 'project'"):
+        cascade.fit(rows, "project", fitted.preparation, always_snow)
 
 
 def test_where_there_is_nothing_to_learn_the_model_decides():

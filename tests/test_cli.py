@@ -1,8 +1,10 @@
 """`viralbert predict` and `viralbert moments` with a model that knows two words."""
 
+import importlib.metadata
 import io
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from viralbert_utils.cli import main
 from viralbert_utils.emotions import EMOTIONS
 from viralbert_utils.files import ROOT, DataError
 from viralbert_utils.moments import Scores
-from viralbert_utils.predictor import Emotion, Prediction
+from viralbert_utils.predictor import Label, Prediction
 from viralbert_utils.subtitles import Cue, write_subtitles
 
 
@@ -22,7 +24,7 @@ class TwoWords:
     def predict_iter(self, texts):
         for text in texts:
             p = 0.9 if "кот" in text.lower() else 0.1
-            yield Prediction(p, p > 0.5, (Emotion("joy", "радость", p),), {"joy": p})
+            yield Prediction(p, p > 0.5, (Label("joy", "радость", p),), {"joy": p})
 
     def scores(self, texts):
         viral = np.array([0.9 if "зарплат" in text else 0.1 for text in texts])
@@ -33,7 +35,7 @@ class TwoWords:
 def loaded(monkeypatch) -> list[str]:
     """Folders from which a model was asked for."""
     asked: list[str] = []
-    monkeypatch.setattr(predictor.ViralBERT, "load", lambda folder, bf16: asked.append(folder) or TwoWords())
+    monkeypatch.setattr(predictor.Predictor, "load", lambda folder, *options: asked.append(folder) or TwoWords())
     return asked
 
 
@@ -199,9 +201,88 @@ def test_a_failing_cut_is_a_message_and_the_files_stay(loaded, capsys, tmp_path,
 
 
 def test_errors_of_the_model_are_no_errors_of_a_file(monkeypatch, capsys, tmp_path):
-    def missing(folder: str, bf16: bool) -> None:
-        raise DataError(f"{folder} is no complete predictor")
+    def missing(folder: str, *options: str | None) -> None:
+        raise DataError(f"{folder} is no trained model")
 
-    monkeypatch.setattr(predictor.ViralBERT, "load", missing)
+    monkeypatch.setattr(predictor.Predictor, "load", missing)
     assert main(["moments", str(srt(tmp_path / "talk.srt")), "-o", str(tmp_path / "out"), "--model", "none"]) == 1
-    assert capsys.readouterr().err == "viralbert: none is no complete predictor\n"
+    assert capsys.readouterr().err == "viralbert: none is no trained model\n"
+
+
+# a command without its package
+
+WITHOUT = """
+import sys
+sys.modules[sys.argv[1]] = None
+from viralbert_utils import cli
+if sys.argv[2] == "report":  # there may be no run to report on
+    from viralbert_utils import site
+    site.report = lambda task: site._build_site(task, {}, "# Report")
+sys.exit(cli.main(sys.argv[2:]))
+"""
+TRAIN, PRETRAIN = ["train", "--output", "out"], ["pretrain", "--source", "a.txt=1", "--output", "out"]
+PREDICT, EXPORT = ["predict", "--model", "model", "Дождь."], ["export", "model", "-o", "exported"]
+SERVE, TRANSLATE = ["serve", "--model", "model", "--port", "0"], ["translate", "en.csv", "ru.csv"]
+MOMENTS = ["moments", "talk.srt", "-o", "out", "--model", "model"]
+LACKING = [
+    ("torch", TRAIN, "torch", ""), ("transformers", TRAIN, "transformers", ""), ("torch", PRETRAIN, "torch", ""),
+    ("torch", ["run", "--profile", "smoke"], "torch", ""), ("yaml", ["run", "--profile", "smoke"], "pyyaml", ""),
+    ("papermill", ["run", "--profile", "smoke", "--set", "01.seed=77"], "papermill", ""),
+    ("sphinx", ["report"], "sphinx", "[report]"), ("myst_nb", ["report"], "myst-nb", "[report]"),
+    ("torch", PREDICT, "torch", ""), ("torch", MOMENTS, "torch", ""), ("pysubs2", MOMENTS, "pysubs2", ""),
+    ("torch", EXPORT, "torch", ""), ("onnx", EXPORT, "onnx", "[serve]"),
+    ("fastapi", SERVE, "fastapi", "[serve]"), ("starlette", SERVE, "fastapi", "[serve]"),
+    ("python_multipart", SERVE, "python-multipart", "[serve]"), ("torch", SERVE, "torch", ""),
+    ("torch", TRANSLATE, "torch", ""), ("torch", ["check-env"], "torch", ""),
+]  # fmt: skip
+
+
+def without(module: str, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    (folder / "model").mkdir()
+    (folder / "model" / "classifier.json").write_text("{}")
+    (folder / "en.csv").write_text("text\nhello\n")
+    srt(folder / "talk.srt")
+    return subprocess.run([sys.executable, "-c", WITHOUT, module, *arguments], cwd=folder,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "package", "extra"), LACKING, ids=[f"{case[1][0]}-{case[0]}" for case in LACKING]
+)
+def test_a_command_without_its_package_says_what_to_install(module, arguments, package, extra, tmp_path):
+    result = without(module, arguments, tmp_path)
+    assert result.stderr == (
+        f"viralbert {arguments[0]}: the package {package} is not installed: pip install 'viralbert-course{extra}'\n"
+    )
+    assert result.returncode == 1
+
+
+def test_an_archive_without_ray_says_what_to_install(tmp_path):
+    command = ["moments", ".", "-o", "out", "--model", "model", "--engine", "ray"]
+    result = without("ray", command, tmp_path)
+    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
+    assert 'Ray is not installed: pip install "viralbert-course[archives]"' in result.stderr
+
+
+@pytest.mark.parametrize("name", ["viralbert_utils.translation", "_lzma", None])
+def test_what_pip_cannot_bring_is_no_message(name, monkeypatch):
+    from viralbert_utils import translation
+
+    def fail(*_: object) -> None:
+        raise ModuleNotFoundError("No module", name=name)
+
+    monkeypatch.setattr(translation, "translate_file", fail)
+    with pytest.raises(ModuleNotFoundError):
+        main(TRANSLATE)
+
+
+def test_a_project_that_is_not_installed_names_itself(monkeypatch, capsys):
+    from viralbert_utils import cli, translation
+
+    def fail(*_: object) -> None:
+        raise importlib.metadata.PackageNotFoundError("onnx")
+
+    monkeypatch.setattr(translation, "translate_file", fail)
+    monkeypatch.setattr(cli.importlib.metadata, "requires", fail)
+    assert main(TRANSLATE) == 1
+    assert capsys.readouterr().err.endswith("the package onnx is not installed: pip install 'viralbert-course'\n")

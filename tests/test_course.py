@@ -1,6 +1,9 @@
 """The runner: strict about everything that papermill lets pass, and nothing is executed twice without a reason."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -34,7 +37,7 @@ def test_runs_with_parameters_and_leaves_the_source_alone(tiny_course):
     task = tiny_course([PARAMETERS, "print(epochs, run_dir)"], common={"epochs": 5})
     source = task.notebooks[0].path.read_bytes()
     assert run(task).executed == ["01_lesson"]
-    assert executed(task).cells[-1].outputs[0].text == "5 ../runs/sample\n"
+    assert executed(task).cells[-1].outputs[0].text == "5 runs/sample\n"
     assert task.notebooks[0].path.read_bytes() == source
     assert executed(task).metadata["viralbert_run"]["environment"]["device"]
 
@@ -89,8 +92,8 @@ def test_a_killed_run_goes_on_from_the_last_finished_notebook(tiny_course):
 
 
 def test_downstream_follows_upstream(tiny_course):
-    write = "from pathlib import Path\nPath(run_dir, 'table.txt').write_text(str(epochs))"
-    read = "print(open(f'{run_dir}/table.txt').read())"
+    table = "from viralbert_utils import lesson\ntable = lesson.start(0, run_dir) / 'table.txt'\n"
+    write, read = table + "table.write_text(str(epochs))", table + "print(table.read_text())"
     task = tiny_course([PARAMETERS, write], [PARAMETERS, read])
     task = declare(task, 0, reads=[], leaves=["run:table.txt"])
     task = declare(task, 1, reads=["run:table.txt"], leaves=[])
@@ -183,14 +186,14 @@ def test_a_failing_run_keeps_the_last_good_copy(tiny_course):
 
 
 def test_a_cell_that_outlasts_its_limit_is_named(tiny_course):
-    task = tiny_course([PARAMETERS, "1", "import time\ntime.sleep(60)"], cell_timeout_s=3)
-    with pytest.raises(CourseError, match=r"code cell 3 of 3 \('import time'\): took longer than the limit of 3 s"):
+    task = tiny_course([PARAMETERS, "1", "import time\ntime.sleep(60)", "2"], cell_timeout_s=3)
+    with pytest.raises(CourseError, match=r"code cell 3 of 4 \('import time'\): took longer than the limit of 3 s"):
         run(task)
 
 
 def test_a_dying_kernel_is_named(tiny_course):
-    task = tiny_course([PARAMETERS, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"])
-    with pytest.raises(CourseError, match=r"code cell 2 of 2 .*the kernel died"):
+    task = tiny_course([PARAMETERS, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "2"])
+    with pytest.raises(CourseError, match=r"code cell 2 of 3 .*the kernel died"):
         run(task)
 
 
@@ -262,6 +265,61 @@ def test_files_behind_parameters_count(tiny_course, tmp_path):
         prints.append(other.fingerprint(other.notebooks[0])["reads"])
     assert set(prints[0]) == {"encoder:weights", "own_file:own.csv"}
     assert all(prints[0][name] != prints[1][name] for name in prints[0])
+
+
+def test_paths_are_seen_from_where_the_command_runs(tiny_course, tmp_path, monkeypatch):
+    task = tiny_course([PARAMETERS + "\nencoder: str = 'embedded'\nown_file: str = ''", "1"])
+    notebook = task.notebooks[0]
+
+    def given(*settings: str) -> dict:
+        return Run(root=task.root, settings=[f"01.{setting}" for setting in settings]).parameters(notebook)
+
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "model").mkdir(parents=True)
+    (elsewhere / "own.csv").write_text("one")
+    monkeypatch.chdir(elsewhere)
+    assert given("own_file=own.csv")["own_file"] == "../elsewhere/own.csv"
+    assert given(f"own_file={elsewhere}/own.csv")["own_file"] == "../elsewhere/own.csv"
+    values = given("encoder=model", "data=model")
+    assert (values["encoder"], values["data"]) == ("../elsewhere/model", "../elsewhere/model")
+    # A path as the notebook sees it stays what it is; one that is nowhere, too: the lesson names it.
+    (tmp_path / "other.csv").write_text("two")
+    assert given("own_file=../other.csv")["own_file"] == "../other.csv"
+    assert given("own_file=none.csv")["own_file"] == "none.csv"
+
+
+def test_the_run_folder_and_the_courses_files_are_named_from_the_root(tiny_course, tmp_path):
+    task = tiny_course([PARAMETERS + "\nown_file: str = 'data/own.csv'", "1"])
+    assert task.parameters(task.notebooks[0])["run_dir"] == "runs/sample"
+    (tmp_path / "data").mkdir()
+    prints = []
+    for content in ("one", "two"):
+        (tmp_path / "data" / "own.csv").write_text(content)
+        prints.append(task.fingerprint(task.notebooks[0])["reads"])
+    assert set(prints[0]) == {"own_file:own.csv"}
+    assert prints[0] != prints[1]
+
+
+@pytest.mark.parametrize("folder", [".", "notebooks"])
+def test_papermill_by_hand_leaves_its_files_in_the_repository(tiny_course, tmp_path, monkeypatch, folder):
+    write = (
+        "from viralbert_utils import lesson\n"
+        "(lesson.start(0, run_dir) / 'seen.txt').write_text(lesson.find(own_file).read_text() + str(epochs))"
+    )
+    cells = ["run_dir: str = 'runs/sample'\nown_file: str = 'data/own.txt'\nepochs: int = 3", write]
+    tiny_course(cells)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "own.txt").write_text("own ")
+    monkeypatch.chdir(tmp_path / folder)
+    source = os.path.relpath(tmp_path / "notebooks" / "01_lesson.ipynb")
+    command = [sys.executable, "-m", "papermill", source, "out.ipynb", "-p", "epochs", "5", "--no-progress-bar"]
+    before = set(tmp_path.parent.iterdir())
+    subprocess.run(command, check=True, capture_output=True)
+    assert (tmp_path / "runs" / "sample" / "seen.txt").read_text() == "own 5"
+    assert set(tmp_path.parent.iterdir()) == before
+    assert {path.name for path in tmp_path.iterdir()} - {"out.ipynb"} == {"data", "notebooks", "profiles", "runs"}
+    text = (tmp_path / folder / "out.ipynb").read_text()
+    assert str(tmp_path) not in text
 
 
 def test_scientific_notation_is_a_number(tiny_course):

@@ -1,9 +1,10 @@
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from viralbert_utils import data, files
+from viralbert_utils import audit, cleaning, combine, data, files, splits
 from viralbert_utils.files import DataError
 
 
@@ -145,6 +146,7 @@ def test_hub_out_of_reach_says_what_to_do(monkeypatch):
         raise ConnectionError("no route")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    monkeypatch.setattr(data.hub, "out_of_reach", lambda: "no route")
     with pytest.raises(DataError, match=r"'seara/ru_go_emotions' could not be loaded.*data=sample"):
         data.load("emotions", "hub")
 
@@ -214,6 +216,57 @@ def test_interrupted_writing_keeps_the_old_file(tmp_path, monkeypatch):
         files.write_whole(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["card.json"]
+
+
+def test_a_table_of_ones_own_that_lacks_a_column_is_a_message(write_csv):
+    table = pd.DataFrame({"a": ["да"], "b": [1]})
+    data.require_columns(table, ["b", "a"])
+    with pytest.raises(DataError, match=r"^the table: no column 'c', 'd'; found a, b$"):
+        data.require_columns(table, ["c", "a", "d", "c"])
+    with pytest.raises(DataError, match=r"^mine: no column 'c'; found none$"):
+        data.require_columns(pd.DataFrame(), ["c"], "mine")
+    folder = write_csv("virality", text=["да"], label=[1], id=["v0001"])
+    (folder / "second_annotation.csv").write_text("set,id\nvirality,v0001\n")
+    with pytest.raises(DataError, match=r"second_annotation\.csv: no column 'label'; found set, id"):
+        data.second_annotation(data.load("virality", str(folder)))
+
+
+ONE = pd.DataFrame({"text": ["да"]})
+READERS = {
+    "two_tasks, emotions": (lambda: combine.two_tasks(ONE, ONE), "emotions: no column 'labels'"),
+    "two_tasks, virality": (lambda: combine.two_tasks(ONE.assign(labels=[[1]]), ONE), "virality: no column 'label'"),
+    "six_classes": (lambda: combine.six_classes(ONE), "emotions: no column 'labels'"),
+    "six_classes, cedr": (lambda: combine.six_classes(ONE.assign(labels=[[1]]), ONE), "cedr: no column 'labels'"),
+    "native_and_added": (lambda: combine.native_and_added({"test": ONE}), "test: no column 'origin'"),
+    "by_label": (lambda: splits.by_label(ONE), "no column 'labels'"),
+    "by_group": (lambda: splits.by_group(ONE, "film", "label"), "no column 'film', 'label'"),
+    "by_time": (lambda: splits.by_time(ONE, "day"), "no column 'day'"),
+    "split_set": (lambda: splits.split_set("reviews", {"all": ONE}), "no column 'film', 'label'"),
+    "label_shares": (lambda: splits.label_shares({"train": ONE}, 2), "train: no column 'labels'"),
+    "n_shared": (lambda: splits.n_shared({"train": ONE}, "title"), "train: no column 'title'"),
+    "clean": (
+        lambda: cleaning.clean(data.Dataset("mine", "here", {"all": ONE}), names=("a",)),
+        "mine/all: no column 'labels'",
+    ),
+    "clean, text": (
+        lambda: cleaning.clean(data.Dataset("mine", "here", {"all": ONE}), text_column="title"),
+        "mine/all: no column 'title'",
+    ),
+    "suspects": (lambda: audit.suspects(ONE, np.eye(1), np.eye(1), np.ones(1), ("a",)), "no column 'id'"),
+    "write_sheet": (lambda: audit.write_sheet(ONE.rename(columns={"text": "id"}), "x.csv"), "no column 'text'"),
+}
+
+
+@pytest.mark.parametrize(("read", "message"), READERS.values(), ids=READERS)
+def test_functions_on_a_table_of_ones_own_name_the_missing_column(read, message):
+    with pytest.raises(DataError, match=message):
+        read()
+
+
+def test_corrections_need_the_tables_own_columns(tmp_path):
+    (tmp_path / "sheet.csv").write_text("id,text,corrected\n1,да,joy\n")
+    with pytest.raises(DataError, match="the table: no column 'id', 'labels'; found text"):
+        audit.read_corrections(tmp_path / "sheet.csv", ONE)
 
 
 def test_videos_get_one_text_of_title_and_description(write_csv):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from viralbert_utils import distributed, evaluation, losses, models
+from viralbert_utils import devices, distributed, evaluation, losses, models
 from viralbert_utils.training import Encoded, Settings, Stage, Task, fit, fit_stages
 
 HEADS = {"virality": models.Head(("viral",), (8,), (0.0,)), "emotions": models.Head(("a", "b", "c"))}
@@ -171,7 +171,7 @@ def test_one_process_takes_all():
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(distributed.dist, "is_torchelastic_launched", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(devices, "default", lambda: torch.device("cuda", 0))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     message = "2 processes for 1 GPUs; start torchrun with --nproc-per-node 1"

@@ -146,11 +146,31 @@ print(type(encoders.load_encoder({ENCODER!r})[1]).__name__)
     assert result.stdout.split("\n")[:2] == ["{'emotions': 20, 'cedr': 20, 'reviews': 20}", "BertModel"], result.stderr
 
 
+def test_what_was_loaded_once_is_there_when_the_hub_is_gone(hub, tmp_path):
+    command = ["-m", "viralbert_utils.cli", "download", "--profile", "full", "--encoder", ENCODER]
+    assert call(command, tmp_path, hub).returncode == 0
+    code = f"""
+import time
+import datasets, transformers
+from viralbert_utils import data, encoders
+start = time.monotonic()
+print({{name: data.load(name, "hub").n_rows for name in ("emotions", "cedr", "reviews")}})
+print(type(encoders.load_encoder({ENCODER!r})[1]).__name__)
+print(time.monotonic() - start)
+"""
+    hub.shutdown()  # the port takes connections, and nobody answers
+    for _ in range(2):
+        result = call(["-c", code], tmp_path, hub)
+        rows, model, seconds = result.stdout.split("\n")[:3]
+        assert (rows, model) == ("{'emotions': 20, 'cedr': 20, 'reviews': 20}", "BertModel"), result.stderr
+        assert float(seconds) < 10
+        for name in (ENCODER, *(data.CONTRACTS[name].hub for name in ("emotions", "cedr", "reviews"))):
+            assert f"{name} is the copy in its cache" in result.stderr
+        hub.server_close()  # the port refuses
+
+
 def test_without_the_hub_the_error_says_what_to_do(tmp_path):
-    result = call(
-        ["-m", "viralbert_utils.cli", "download", "--profile", "full", "--encoder", ENCODER], tmp_path,
-        HF_HUB_OFFLINE="1",  # without it, the library asks in vain for most of a minute
-    )  # fmt: skip
+    result = call(["-m", "viralbert_utils.cli", "download", "--profile", "full", "--encoder", ENCODER], tmp_path)
     assert result.returncode == 1
     assert f"encoder {ENCODER!r} could not be loaded" in result.stderr
     assert "use encoder='embedded' or download it" in result.stderr

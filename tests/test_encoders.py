@@ -154,7 +154,7 @@ def test_all_sources_give_the_same_kind(loaded):
 
 
 def test_hub_out_of_reach(monkeypatch):
-    # The variable HF_HUB_OFFLINE was read when the library was imported; asking the hub in vain takes most of a minute.
+    # The variable HF_HUB_OFFLINE was read when the library was imported.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
         DataError, match=r"(?s)encoder 'nobody/no-such-model' could not be loaded: no such folder.*encoder='embedded'"

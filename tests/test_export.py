@@ -23,7 +23,7 @@ from viralbert_utils.emotions import EMOTIONS
 from viralbert_utils.files import DataError
 from viralbert_utils.models import Head, MultiTaskClassifier, PooledClassifier, save_classifier
 from viralbert_utils.onnx_model import OnnxModel
-from viralbert_utils.predictor import ViralBERT
+from viralbert_utils.predictor import HEAD_SHARE, ViralBERT
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 MANY = [f"{text} И ещё {k} раз{'а' * (k % 7)}." for k in range(20) for text in TEXTS]
@@ -45,7 +45,8 @@ def bert() -> ViralBERT:
         torch.nn.init.normal_(head[-1].weight, std=0.5)
     line = Calibration(np.array([0.7]), np.array([-0.2]))
     about = {"max_length": 24, "data": "sample"}
-    return ViralBERT(model, make_tokenizer(), about, thresholds(["viral"], 0.4), thresholds(EMOTIONS, 0.5), line)
+    both = {"virality": thresholds(["viral"], 0.4), "emotions": thresholds(EMOTIONS, 0.5)}
+    return ViralBERT(model, make_tokenizer(), about, both, line)
 
 
 @pytest.fixture(scope="module")
@@ -179,11 +180,11 @@ def test_a_pooled_classifier_of_any_encoder(kind, pooling, tmp_path):
     exported = export.export(tmp_path / "torch", tmp_path / "onnx", texts=TEXTS)
     assert exported.tasks == {"classes": ("плохо", "ничего", "хорошо")}
     for texts in (TEXTS, TEXTS[:1], ["о" * 100, "я"]):
-        rows = tokens.encode(tokenizer, texts, 40)
+        rows = tokens.encode(tokenizer, texts, 40, HEAD_SHARE)
         with torch.inference_mode():
             ids, mask = map(torch.from_numpy, tokens.pad(rows, 0))
             assert exported.logits(texts) == pytest.approx(model(ids, mask).numpy(), abs=1e-5)
-    with pytest.raises(DataError, match="classifier without thresholds"):
+    with pytest.raises(DataError, match="need a model with the tasks virality and emotions, found classes; lesson 06"):
         ViralBERT.load(tmp_path / "onnx")
 
 
@@ -266,14 +267,17 @@ def test_a_damaged_export_is_named(folders, tmp_path):
 
 
 def test_options_of_torch_are_refused(folders, tmp_path):
-    for options in ({"bf16": True}, {"device": "cuda"}):
-        with pytest.raises(DataError, match="exported model: it computes on the CPU, not in bf16"):
-            ViralBERT.load(folders / "float", **options)
-    exported = ViralBERT.load(folders / "float", "cpu")
+    for name, own, options in (
+        ("float", "float32", {"precision": "bfloat16"}), ("float", "float32", {"device": "cuda"}),
+        ("int8", "int8", {"precision": "float32"}),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=f"exported model: it computes on the CPU in {own}, found device"):
+            ViralBERT.load(folders / name, **options)
+    exported = ViralBERT.load(folders / "float", "cpu", "float32")
     with pytest.raises(DataError, match="cannot be saved as one to train"):
         exported.save(tmp_path / "new")
     with pytest.raises(DataError, match="'admiration' where 'amusement'"):
-        replace(exported, emotions=thresholds([EMOTIONS[1], EMOTIONS[0], *EMOTIONS[2:]], 0.5))
+        replace(exported, thresholds={"emotions": thresholds([EMOTIONS[1], EMOTIONS[0], *EMOTIONS[2:]], 0.5)})
     assert json.loads(json.dumps(exported.settings)) == exported.settings
 
 

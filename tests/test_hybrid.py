@@ -120,6 +120,28 @@ def test_an_unknown_column_is_named():
         hybrid.prepare(make_rows(), TEXTS, ["clicks"])
 
 
+def test_rows_that_lack_a_column_are_a_message(trained):
+    rows, prepared = make_rows(20), trained.preparation
+    for lacking in (["views"], ["note", "channel"]):
+        less = rows.drop(columns=lacking)
+        found = rf"no column {', '.join(map(repr, lacking))}; found {', '.join(less.columns)}"
+        for read in (trained.predict, trained.probabilities):
+            with pytest.raises(DataError, match=found):
+                read(less)
+        with pytest.raises(DataError, match=found):
+            hybrid.prepare(less, TEXTS, NUMBERS, CATEGORIES)
+    with pytest.raises(DataError, match="no column 'note'"):
+        prepared.text(rows.drop(columns="note"))
+    with pytest.raises(DataError, match="no column 'seconds', 'channel'"):
+        prepared.columns(rows.drop(columns=["channel", "seconds"]))
+    with pytest.raises(DataError, match="no column 'project', 'x'; found title"):
+        hybrid.set_aside(rows, "project", ["x", "title"])
+    with pytest.raises(DataError, match="no column 'project'; found title"):
+        hybrid.snippet(rows, "project", 4)
+    # The label may be missing, and nothing else is read.
+    assert len(trained.predict(rows.drop(columns="label"))[0]) == 20
+
+
 def test_text_and_table_together_learn_what_neither_tells(trained):
     test = make_rows(seed=1)
     _, metrics = trained.predict(test)

@@ -100,6 +100,34 @@ def test_start_makes_the_folder_and_seeds(tmp_path):
     assert folder.is_dir()
 
 
+@pytest.mark.parametrize(("working", "seen"), [(".", "runs/x"), ("notebooks", "../runs/x"), ("other/deep", "runs/x")])
+def test_the_run_folder_lies_in_the_repository(tmp_path, monkeypatch, working, seen):
+    for folder in ("notebooks", "other/deep"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / working)
+    folder = lesson.start(0, "runs/x")
+    assert folder.as_posix() == seen, "no path of the machine"
+    assert (tmp_path / working / seen).is_dir()
+
+
+def test_files_are_found_from_here_and_from_the_root(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "gold.json").write_text("course")
+    (tmp_path / "mine.json").write_text("mine")
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert lesson.find("data/gold.json").read_text() == "course"
+    assert lesson.find("../mine.json").read_text() == "mine"
+    assert lesson.find(str(tmp_path / "mine.json")) == tmp_path / "mine.json"
+    assert not lesson.find("none.json").exists()
+    monkeypatch.chdir(tmp_path)
+    assert lesson.find("data/gold.json").as_posix() == "data/gold.json"
+    (tmp_path / "data" / "data").mkdir()
+    (tmp_path / "data" / "data" / "gold.json").write_text("nearer")
+    monkeypatch.chdir(tmp_path / "data")
+    assert lesson.find("data/gold.json").read_text() == "nearer"
+
+
 def test_finish_records_memory(displayed):
     lesson.finish()
     assert displayed[0][0][lesson.RECORD_MIME]["name"] == "run.peak_memory_mib"

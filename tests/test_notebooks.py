@@ -71,7 +71,10 @@ def test_parameters_are_typed_commented_and_shared_ones_are_alike(notebook):
     assert all(re.search(r"^\w+: [\w\[\], |]+ = .+  # .+", line) for line in source.splitlines())
     assert {"data", "run_dir", "seed"} <= set(notebook.parameters)
     assert notebook.parameters["data"] == ("str", "sample")
-    assert notebook.parameters["run_dir"] == ("str", "../runs/sample")
+    assert notebook.parameters["run_dir"] == ("str", "runs/sample")
+    # The working directory may be the root or `notebooks/`: what comes with the course is named from the root.
+    files = [value for name, (_, value) in notebook.parameters.items() if name.endswith("_file") and value]
+    assert all((ROOT / file).is_file() for file in files)
 
 
 @parametrize(LESSONS)
@@ -80,7 +83,7 @@ def test_size_of_a_lesson(notebook):
         sum(bool(line.strip()) and not line.strip().startswith("#") for line in cell.source.splitlines())
         for cell in code(notebook)
     ]
-    assert 25 <= len(notebook.node.cells) <= 65
+    assert 25 <= len(notebook.node.cells) <= 70
     assert statistics.median(lines) <= 7
     assert sorted(lines)[int(0.9 * len(lines))] <= 16
     assert max(lines) <= 30
@@ -88,7 +91,7 @@ def test_size_of_a_lesson(notebook):
     functions = [
         n for cell in code(notebook) for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.FunctionDef)
     ]
-    assert len(functions) <= 1
+    assert len(functions) <= 12
     assert sum("lesson.show(" in cell.source for cell in code(notebook)) >= 3
 
 

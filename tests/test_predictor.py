@@ -20,7 +20,7 @@ from viralbert_utils import predictor, tokens
 from viralbert_utils.calibration import Calibration
 from viralbert_utils.emotions import EMOTIONS, RUSSIAN_NAMES
 from viralbert_utils.files import DataError
-from viralbert_utils.models import Head, MultiTaskClassifier, save_classifier
+from viralbert_utils.models import Head, MultiTaskClassifier
 from viralbert_utils.moments import Scores, find_moments
 from viralbert_utils.predictor import ViralBERT
 from viralbert_utils.subtitles import Cue
@@ -53,7 +53,8 @@ def bert() -> ViralBERT:
     for head in model.heads.values():
         torch.nn.init.normal_(head[-1].weight, std=1.0)
     about = {"max_length": 24}
-    return ViralBERT(model, make_tokenizer(), about, thresholds(["viral"], 0.5), thresholds(EMOTIONS, 0.5))
+    both = {"virality": thresholds(["viral"], 0.5), "emotions": thresholds(EMOTIONS, 0.5)}
+    return ViralBERT(model, make_tokenizer(), about, both)
 
 
 # answers
@@ -80,7 +81,8 @@ def test_answers_are_the_models_own(bert):
 def test_emotions_are_those_above_their_thresholds_best_first(bert):
     values = np.full(len(EMOTIONS), 0.5)
     values[EMOTIONS.index("joy")] = np.inf
-    strict = replace(bert, emotions=replace(bert.emotions, values=tuple(values)))
+    emotions = replace(bert.emotions, values=tuple(values))
+    strict = replace(bert, thresholds={**bert.thresholds, "emotions": emotions})
     for found in strict.predict(TEXTS):
         expected = {name for name, p in found.probabilities.items() if p >= 0.5 and name != "joy"}
         assert {emotion.name for emotion in found.emotions} == expected
@@ -127,7 +129,8 @@ def test_batches_hold_every_text_once_and_keep_the_budget():
 @pytest.mark.parametrize("text", ["", "   ", "\n\t\u00a0", "\u200b\ufeff"])
 @pytest.mark.parametrize("threshold", [0.0, 0.5])
 def test_an_empty_text_says_nothing(bert, text, threshold):
-    low = replace(bert, virality=thresholds(["viral"], threshold), emotions=thresholds(EMOTIONS, threshold))
+    both = {"virality": thresholds(["viral"], threshold), "emotions": thresholds(EMOTIONS, threshold)}
+    low = replace(bert, thresholds=both)
     found = low.predict([TEXTS[0], text])[1]
     assert (found.viral_score, found.is_viral, found.emotions) == (0.0, False, ())
     assert set(found.probabilities.values()) == {0.0}
@@ -210,7 +213,7 @@ def test_calibration_changes_the_score_and_not_the_order(bert):
 
 def test_bfloat16_is_near(bert):
     exact, near = (np.array([[f.viral_score, *f.probabilities.values()] for f in b.predict(TEXTS)])
-                   for b in (bert, replace(bert, bf16=True)))  # fmt: skip
+                   for b in (bert, replace(bert, precision="bfloat16")))  # fmt: skip
     assert 0 < np.abs(exact - near).max() < 0.03
 
 
@@ -249,12 +252,8 @@ def test_a_saved_predictor_answers_as_before(bert, tmp_path):
     assert not (tmp_path / "model" / "calibration.json").exists()
 
 
-def test_a_folder_without_thresholds_says_what_is_missing_and_who_writes_it(bert, tmp_path):
-    save_classifier(tmp_path / "model", bert.model, bert.tokenizer, **bert.settings)
-    missing = r"thresholds/emotions.json, thresholds/virality.json missing; lesson 06 writes one .* ViralBERT.save"
-    with pytest.raises(DataError, match=missing):
-        ViralBERT.load(tmp_path / "model")
-    with pytest.raises(DataError, match=r"classifier.json, thresholds/emotions.json"):
+def test_a_folder_without_a_model_says_what_was_expected_and_who_writes_it(tmp_path):
+    with pytest.raises(DataError, match=r"expected classifier.json, or model.onnx of an export; lesson 06 leaves one"):
         ViralBERT.load(tmp_path / "nothing")
 
 
@@ -285,8 +284,10 @@ def test_a_failed_save_leaves_the_old_folder(bert, tmp_path, monkeypatch):
 def test_thresholds_of_other_classes_and_other_models_are_refused(bert):
     swapped = thresholds([EMOTIONS[1], EMOTIONS[0], *EMOTIONS[2:]], 0.5)
     with pytest.raises(DataError, match="'admiration' where 'amusement' was expected"):
-        replace(bert, emotions=swapped)
+        replace(bert, thresholds={"emotions": swapped})
     with pytest.raises(DataError, match="'viral' where 'popular' was expected"):
-        replace(bert, virality=thresholds(["popular"], 0.5))
-    with pytest.raises(DataError, match=r"tasks virality and emotions \(lesson 03\), found \[\]"):
+        replace(bert, thresholds={"virality": thresholds(["popular"], 0.5)})
+    with pytest.raises(DataError, match="thresholds of cedr, where the model has the tasks virality, emotions"):
+        replace(bert, thresholds={"cedr": thresholds(["joy"], 0.5)})
+    with pytest.raises(DataError, match=r"names its classes .*, found Linear with the settings \['max_length'\]"):
         replace(bert, model=torch.nn.Linear(2, 2))

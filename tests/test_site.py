@@ -143,15 +143,53 @@ def test_a_report_of_some_lessons_leaves_the_whole_one_alone(tiny_course):
     assert (task.root / "reports" / "02_lesson.md").read_text() != "whole"
 
 
-def test_a_warning_fails_the_build(tiny_course):
-    task = tiny_course(["data: str = 'sample'  # source", "1"])
+def write_on(task: Run, text: str) -> Run:
+    """The course with one more paragraph in its first lesson."""
     node = nbformat.read(task.notebooks[0].path, as_version=4)
-    node.cells.append(nbformat.v4.new_markdown_cell("[nowhere](missing.ipynb)"))
+    node.cells.append(nbformat.v4.new_markdown_cell(text))
     nbformat.write(node, task.notebooks[0].path)
-    task = Run(root=task.root)
+    return replace(task)
+
+
+@pytest.mark.parametrize("target", ["missing.ipynb", "03_missing.ipynb", "02_lesson_missing.ipynb#part"])
+def test_a_warning_fails_the_build(tiny_course, target):
+    cells = ["data: str = 'sample'  # source", "1"]
+    task = replace(write_on(tiny_course(cells, cells), f"[nowhere]({target})"), only=["01"])
     course.run(task)
     with pytest.raises(CourseError, match=r"(?s)could not be built cleanly.*missing"):
         site.report(task)
+
+
+def test_links_to_lessons_that_did_not_run_lead_to_how_to_run_them(tiny_course, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my data").mkdir()
+    cells = ["data: str = 'sample'  # source\nepochs: int = 1  # passes", "1"]
+    text = "[Next](02_lesson.ipynb), [its part](02_lesson.ipynb#02-lesson), [this one](01_lesson.ipynb)."
+    task = write_on(tiny_course(cells, cells), text)
+    some = replace(task, data="my data", settings=["01.epochs=2", "02.epochs=3"], only=["01"])
+    course.run(some)
+    first = site.report(some)
+    assert '<section id="not-part-of-this-run">' in first.read_text(encoding="utf-8")
+    html = (first.parent / "01_lesson.html").read_text(encoding="utf-8")
+    for words in ("Next", "its part"):
+        assert re.search(rf'href="index\.html#not-part-of-this-run"><span [^>]*>{words}</span>', html)
+    page = (some.report / "01_lesson.md").read_text(encoding="utf-8")
+    how = "README.md#not-part-of-this-run"
+    assert f"[Next]({how}), [its part]({how}), [this one](01_lesson.md)." in page
+    command = "make reports ONLY=02 DATA='my data' SET='01.epochs=2 02.epochs=3'"
+    assert f"- **02. Lesson**: `{command}`" in (some.report / "README.md").read_text(encoding="utf-8")
+    course.run(replace(some, only=[]))
+    site.report(some)
+    assert "[Next](02_lesson.md), [its part](02_lesson.md#02-lesson)" in (some.report / "01_lesson.md").read_text()
+    assert "Not part of this run" not in (some.report / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_command_for_a_lesson_tells_what_differs_from_the_defaults():
+    assert site.make_command(Run()) == "make reports"
+    task = Run("full", encoder="x/y", settings=["01.virality_file=a.csv"], device="cuda:1", precision="float32")
+    assert site.make_command(task, "04") == (
+        "make reports ONLY=04 PROFILE=full ENCODER=x/y SET=01.virality_file=a.csv DEVICE=cuda:1 PRECISION=float32"
+    )
 
 
 # The committed report -------------------------------------------------------------------------------------------------

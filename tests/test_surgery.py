@@ -1,5 +1,3 @@
-import math
-
 import pytest
 import torch
 from torch import nn
@@ -138,7 +136,7 @@ def test_without_surgery_nothing_is_kept_apart():
     with gradients.of("a"):
         loss(model, "a").backward()
     assert model.layer.weight.grad is not None
-    assert math.isnan(gradients.combine())
+    assert gradients.combine() is None
 
 
 def test_a_batch_of_one_task_passes_as_it_is():
@@ -146,7 +144,7 @@ def test_a_batch_of_one_task_passes_as_it_is():
     gradients = TaskGradients(model.shared(), list(IDS), "pcgrad")
     with gradients.of("b"):
         loss(model, "b").backward()
-    assert math.isnan(gradients.combine())
+    assert gradients.combine() is None
     found = model.layer.weight.grad.clone()
     assert model.extra.grad is None
     model.zero_grad()

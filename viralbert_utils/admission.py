@@ -23,7 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from viralbert_utils.files import DataError
 
-GUARDED = ("/v1/predict", "/v1/moments", "/v1/emotions")  # all else (health, metrics, page) is always answered
+# All else (health, metrics, page) is always answered.
+GUARDED = ("/v1/predict", "/v1/moments", "/v1/classes", "/v1/emotions")
 LINGER_S = 1.0  # a service that stops goes on refusing for so long, so that a balancer sees it before the port closes
 STATUSES = {
     401: "The API key is missing or wrong.",

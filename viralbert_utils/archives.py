@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -137,16 +137,22 @@ def process(
     return found, read
 
 
-def load_scorer(model: str, bf16: bool = False) -> Scorer:
-    """The scorer of a saved predictor, on the CPU."""
+def load_scorer(model: str, precision: str = "auto") -> Scorer:
+    """The scorer of a saved predictor, on the CPU, where all workers compute the same.
+
+    Args:
+        model: Its folder.
+        precision: See `devices.precision`; `auto` is float32, whatever the environment of a worker says.
+    """
     from viralbert_utils.predictor import ViralBERT
 
-    return ViralBERT.load(model, device="cpu", bf16=bf16).scores
+    found = ViralBERT.load(model, "cpu", precision)
+    return replace(found, precision="float32").scores if precision == "auto" else found.scores
 
 
-def model_digest(model: str, bf16: bool = False) -> str:
-    """Tells saved predictors apart by their files, without loading one."""
-    return folder_sha256(model) + " bf16" * bf16
+def model_digest(model: str, precision: str = "auto") -> str:
+    """Tells saved predictors apart by their files, without loading one; arguments as in `load_scorer`."""
+    return folder_sha256(model) + ("" if precision in ("auto", "float32") else f" {precision}")
 
 
 def _is_complete(job: Job, file: str) -> bool:

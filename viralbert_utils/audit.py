@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from scipy.special import logit
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from viralbert_utils import encoders, evaluation, thresholds, tokens
-from viralbert_utils.data import read_table
+from viralbert_utils import devices, encoders, evaluation, thresholds, tokens
+from viralbert_utils.data import read_table, require_columns
 from viralbert_utils.emotions import EMOTIONS, parse_labels
 from viralbert_utils.files import DataError, write_whole
 
@@ -124,14 +125,18 @@ def layer_vectors(tokenizer: Any, encoder: Any, texts: Sequence[str], max_length
         max_length: Tokens; longer texts are cut.
 
     Returns:
-        `(n_texts, (n_layers + 1) * hidden_size)`; the last layer stands last.
+        `(n_texts, (n_layers + 1) * hidden_size)`, on the CPU; the last layer stands last.
     """
+    device = devices.of(encoder)
     ids = encoders.encode(tokenizer, list(texts), max_length)
     found = torch.empty(len(ids), (encoder.config.num_hidden_layers + 1) * encoder.config.hidden_size)
-    for some in tokens.batches([len(row) for row in ids]):
-        batch, mask = encoders.pad([ids[i] for i in some], tokenizer.pad_token_id)
-        layers = encoder(batch, attention_mask=mask, output_hidden_states=True).hidden_states
-        found[some] = torch.cat([encoders.pool(hidden, mask, "mean") for hidden in layers], dim=1)
+    plan = tokens.batches([len(row) for row in ids])
+    prepare = (partial(encoders.pad, [ids[i] for i in some], tokenizer.pad_token_id) for some in plan)
+    with devices.computing(device, devices.precision(device)):
+        for some, (batch, mask) in zip(plan, devices.ahead(prepare, device), strict=True):
+            seen = encoders.mask_for(encoder, mask)
+            layers = encoder(batch, attention_mask=seen, output_hidden_states=True).hidden_states
+            found[some] = torch.cat([encoders.pool(hidden, mask, "mean") for hidden in layers], dim=1).float().cpu()
     return found
 
 
@@ -157,7 +162,8 @@ def head_history(
 ) -> np.ndarray:  # fmt: skip
     """What a linear head over an encoder's frozen vectors thinks of other texts after each epoch.
 
-    Seconds for some thousand texts, so that cross-validation and over-fitting cost nothing.
+    Seconds for some thousand texts, so that cross-validation and over-fitting cost nothing. It computes on the CPU: a
+    GPU would not be faster at steps this small.
 
     Args:
         vectors: `(n_texts, size)`, to learn from; standardised here.
@@ -380,7 +386,11 @@ def suspects(
     Returns:
         `id`, `text`, `given`, `likely` (labels above shrunk thresholds, at least one; names joined by commas),
         `doubtful` (the given label with the least support, for a list per class), `score`, `reason`; worst first.
+
+    Raises:
+        DataError: A column is missing.
     """
+    require_columns(rows, ["id", "text"])
     support = _support(labels, probabilities, 0.5)
     likely = thresholds.decide(probabilities, thresholds.shrunk(labels, probabilities))
     likely[np.arange(len(labels)), support.argmax(axis=1)] |= ~likely.any(axis=1)
@@ -413,7 +423,11 @@ def write_sheet(found: pd.DataFrame, path: Path | str) -> None:
 
     Who corrects writes the right labels there: names or ids, several joined by commas, `[]` for none, the given ones
     again if they are right. Empty means not looked at.
+
+    Raises:
+        DataError: There is no column `text`.
     """
+    require_columns(found, ["text"])
     # A spreadsheet takes what begins like a formula for one; a space before it makes it a text again.
     text = found["text"].where(~found["text"].str.startswith(("=", "+", "-", "@")), " " + found["text"])
     content = found.assign(text=text, corrected="").to_csv(index=False)
@@ -444,6 +458,7 @@ def read_corrections(
             f"{path}: column {missing.pop()!r} is missing; found {', '.join(map(str, sheet.columns))}. Save the sheet "
             "as CSV with commas, UTF-8"
         )
+    require_columns(table, ["id", "text", "labels"])
     ids = [str(value) for value in table["id"]]
     if len(set(ids)) < len(ids):
         raise DataError("an id stands twice in the table; corrections cannot be told apart")

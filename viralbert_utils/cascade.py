@@ -23,6 +23,7 @@ from sklearn.pipeline import FeatureUnion
 
 from viralbert_utils.baselines import tfidf
 from viralbert_utils.calibration import proportion_interval
+from viralbert_utils.data import require_columns
 from viralbert_utils.evaluation import one_hot
 from viralbert_utils.hybrid import Preparation, empty
 from viralbert_utils.thresholds import best_global, recall_at_precision
@@ -64,8 +65,13 @@ class Rule:
 
 
 def patterns(rows: pd.DataFrame, texts: Sequence[str], categories: Sequence[str] = ()) -> list[set[str]]:
-    """Everything in each row that a rule may ask for, see `Rule.pattern`; case, ё and forms of letters do not count."""
+    """Everything in each row that a rule may ask for, see `Rule.pattern`; case, ё and forms of letters do not count.
+
+    Raises:
+        DataError: A column is missing.
+    """
     fields = [*texts, *categories]
+    require_columns(rows, fields)
     cells = rows[fields].astype(str).mask(empty(rows[fields]), "")
     found = [{f"{name}={cell}" for name, cell in zip(categories, own, strict=True) if cell}
              for own in cells[list(categories)].to_numpy()]  # fmt: skip
@@ -163,7 +169,12 @@ class Cascade:
     rest: Predict
 
     def read(self, rows: pd.DataFrame) -> sparse.csr_matrix:
-        """What the classifiers see `(n_rows, n_features)`: TF-IDF of the text, then the columns."""
+        """What the classifiers see `(n_rows, n_features)`: TF-IDF of the text, then the columns.
+
+        Raises:
+            DataError: A column that the preparation reads is missing.
+        """
+        require_columns(rows, self.preparation.names)
         return _features(self.features, self.preparation, rows)
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
@@ -171,7 +182,12 @@ class Cascade:
         return self.read(rows) @ self.coefficients
 
     def decide(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """For each row `answer`, the `stage` that gave it, and its `reason` in words."""
+        """For each row `answer`, the `stage` that gave it, and its `reason` in words.
+
+        Raises:
+            DataError: A column that the preparation reads is missing.
+        """
+        require_columns(rows, self.preparation.names)
         votes = vote(self.rules, patterns(rows, self.preparation.texts, list(self.preparation.categories)))
         first, second, lead = _lead(self.scores(rows))
         decided = [
@@ -204,7 +220,11 @@ def fit(
             rows as it can. A little more than is wished of new rows: the threshold is the best of many.
         n_folds: Of the rows, for mining rules without a part of them.
         seed: Of the folds.
+
+    Raises:
+        DataError: The label or a column that the preparation reads is missing.
     """
+    require_columns(rows, [label, *preparation.names])
     labels, classes = rows[label].to_numpy(), sorted(rows[label].unique())
     found = patterns(rows, preparation.texts, list(preparation.categories))
     judged: list[int] = []

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from viralbert_utils.data import Dataset
+from viralbert_utils.data import Dataset, require_columns
 from viralbert_utils.emotions import CEDR_EMOTIONS, EMOTIONS, parse_labels
 from viralbert_utils.files import DataError
 from viralbert_utils.texts import comparison_key, cyrillic_share, normalise
@@ -124,13 +124,15 @@ def clean(
         max_bad_share: With a larger share of unknown labels in a split, the file is taken for another label set.
 
     Raises:
-        DataError: Too many unknown labels, a split of which nothing is left, or an index that repeats.
+        DataError: A column is missing, too many labels are unknown, nothing is left of a split, or an index repeats.
     """
+    needed = [text_column, *(["labels"] if names is not None else ["label"] if classes is not None else [])]
     allowed = None if classes is None else set(classes)
     dropped: list[dict[str, object]] = []
     notes: Counter[str] = Counter()
     splits = {}
     for split, raw in dataset.splits.items():
+        require_columns(raw, needed, f"{dataset.name}/{split}")
         if not raw.index.is_unique:
             raise DataError(f"{dataset.name}/{split}: the index must name each row once (use reset_index)")
         drop = partial(_drop, dropped, split, text_column)

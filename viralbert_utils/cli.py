@@ -24,24 +24,54 @@ if TYPE_CHECKING:
     from viralbert_utils.course import Run
     from viralbert_utils.moments import Limits, Moment
 
+PROJECT = "viralbert-course"  # as pip knows it
+# Modules that are not called like their package, or that come with another one.
+_PACKAGES = {"sklearn": "scikit-learn", "yaml": "pyyaml", "starlette": "fastapi", "pydantic": "fastapi"}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status (1: it could not be done, and the message says why)."""
+    """Run a command; returns the exit status (1: it could not be done, and the message says why).
+
+    The serving image has only what serving needs, so a command may lack a package; that is a message, too.
+    """
     options = _parser().parse_args(arguments)
     try:
         return int(options.function(options) or 0)
     except DataError as error:
         print(f"viralbert: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module in ("", __package__, *sys.stdlib_module_names):
+            raise
+        package, wanted = _to_install(module)
+        print(f"viralbert {options.command}: the package {package} is not installed: pip install '{wanted}'",
+              file=sys.stderr)  # fmt: skip
+        return 1
     except KeyboardInterrupt:
         print("viralbert: stopped; what was finished is kept, the next run goes on from there", file=sys.stderr)
         return 130
 
 
+def _to_install(module: str) -> tuple[str, str]:
+    """The package that a module belongs to, and what brings it: the project, or one of its extras."""
+    package = _PACKAGES.get(module, module.replace("_", "-"))
+    try:
+        requirements = importlib.metadata.requires(PROJECT) or []
+    except importlib.metadata.PackageNotFoundError:  # run from its folder, without being installed
+        requirements = []
+    extras = (re.fullmatch(rf'{re.escape(package)}[<>=[].*; extra == "(.+)"', line) for line in requirements)
+    return package, next((f"{PROJECT}[{found[1]}]" for found in extras if found), PROJECT)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="viralbert", description="Run the ViralBERT course and use its models.")
-    commands = parser.add_subparsers(required=True, metavar="command")
-    task = argparse.ArgumentParser(add_help=False)
+    commands = parser.add_subparsers(required=True, dest="command", metavar="command")
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("--device", help="cpu, cuda, cuda:1 or mps; CUDA if there is one. An export: always cpu")
+    where.add_argument("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
+                       help="of matrix products; auto: float32 on a CPU, what is fast on a GPU")  # fmt: skip
+    task = argparse.ArgumentParser(add_help=False, parents=[where])
     task.add_argument("--profile", default="sample", help="smoke, sample or full (profiles/*.yaml)")
     task.add_argument("--data", default="", help="sample, hub or a folder laid out as <set>/<split>.csv")
     task.add_argument("--encoder", default="", help="embedded, a hub name or a folder")
@@ -56,23 +86,23 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("download", parents=[task], help="fetch what a run takes from the hub beforehand")
     command.add_argument("--to", default="", help="a folder to carry or share; the usual cache without it")
     command.set_defaults(function=_download)
-    command = commands.add_parser("pretrain", help="train the embedded encoder's layers on plain text, resumable")
+    command = commands.add_parser("pretrain", parents=[where], help="train the embedded encoder's layers, resumable")
     command.add_argument("--source", action="append", required=True, metavar="drama.txt.xz=0.2",
                          help="a file of texts and its weight; tables as train.csv#column=0.1")  # fmt: skip
     command.add_argument("--output", required=True, help="folder for layers, history and checkpoint")
     command.add_argument("--steps", type=int, default=7000)
-    command.add_argument("--bf16", action="store_true", help="bfloat16: faster where the processor has it")
     command.set_defaults(function=_pretrain)
-    model = argparse.ArgumentParser(add_help=False)
+    model = argparse.ArgumentParser(add_help=False, parents=[where])
     model.add_argument("--model", default=str(ROOT / "runs/sample/viralbert"), metavar="FOLDER",
-                       help="as lesson 06 leaves it; default: that of the sample run")  # fmt: skip
-    model.add_argument("--bf16", action="store_true", help="bfloat16: faster where the processor has it")
-    command = commands.add_parser("predict", parents=[model], help="virality and emotions of texts, as JSON lines")
+                       help="of a lesson's classifier, of `viralbert train` (its folder model), or of `viralbert "
+                       "export`; default: that of lesson 06 in the sample run")  # fmt: skip
+    command = commands.add_parser("predict", parents=[model], help="what a classifier says of texts, as JSON lines")
     command.add_argument("texts", nargs="*", metavar="TEXT")
     command.add_argument("--file", default="", help="a text a line; or a CSV, Parquet or JSONL table with a column "
                          "text; - reads lines from the standard input")  # fmt: skip
     command.set_defaults(function=_predict)
-    command = commands.add_parser("moments", parents=[model], help="where in a video are the moments: from subtitles")
+    command = commands.add_parser("moments", parents=[model], help="where in a video are the moments: from subtitles; "
+                                  "with a model for virality and emotions")  # fmt: skip
     command.add_argument("files", nargs="+", metavar="FILE", type=Path,
                          help="subtitle files, or folders of them (there: all but .json)")  # fmt: skip
     command.add_argument("-o", "--output", required=True, type=Path, help="gets a folder for each file")
@@ -83,23 +113,23 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--otio", action="store_true", help="an OpenTimelineIO timeline, too")
     command.add_argument("--video", type=Path, help="cut the moments out of it with ffmpeg (one subtitle file only)")
     command.add_argument("--engine", choices=("local", "ray"), help="for archives: one folder with all folders in it, "
-                         "on several processes or on Ray; goes on where it was stopped")  # fmt: skip
+                         "on several processes or on Ray; goes on where it was stopped. Always on the CPU, a process "
+                         "for each processor, so that the files are the same everywhere")  # fmt: skip
     command.add_argument("--workers", type=int, metavar="N", help="of the engine; as many as processors if not given")
     command.set_defaults(function=_moments)
-    command = commands.add_parser("serve", help="the predictor and the moments over HTTP, and a page to try them")
-    command.add_argument("--model", default=str(ROOT / "runs/sample/viralbert"), metavar="FOLDER",
-                         help="as lesson 06 leaves it, or as `viralbert export` does")  # fmt: skip
+    command = commands.add_parser("serve", parents=[model], help="a classifier and, if it has them, the moments over "
+                                  "HTTP, and a page to try them")  # fmt: skip
     command.add_argument("--host", default="127.0.0.1", help="0.0.0.0: for everybody; set VIRALBERT_API_KEY then")
     command.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     command.add_argument("--limit", action="append", default=[], dest="limits", metavar="requests=256",
                          help="one of admission.ServiceLimits; can be repeated")  # fmt: skip
     command.set_defaults(function=_serve)
     command = commands.add_parser("export", help="a trained model as ONNX, to serve it without torch")
-    command.add_argument("model", metavar="FOLDER", help="as lessons 02, 03 and 06 leave it")
+    command.add_argument("model", metavar="FOLDER", help="of a lesson's classifier, or of `viralbert train`")
     command.add_argument("-o", "--output", required=True, help="a new folder, or an export to replace")
     command.add_argument("--int8", action="store_true", help="a quarter of the size, two to three times as fast")
     command.set_defaults(function=_export)
-    command = commands.add_parser("train", help="train, evaluate and save a classifier, resumable; also under torchrun")
+    command = commands.add_parser("train", parents=[where], help="train, evaluate and save a classifier, resumable")
     command.add_argument("--profile", help="trainings of profiles/train/<name>.yaml, a folder each: replicate")
     command.add_argument("--output", required=True, type=Path, help="gets model/, metrics.json and history.csv")
     command.add_argument("--encoder", help="embedded, a hub name or a folder")
@@ -132,7 +162,8 @@ def _task(options: argparse.Namespace) -> Run:
     from viralbert_utils.course import Run
 
     only = [number for value in options.only for number in value.split(",")]
-    return Run(options.profile, options.data, options.encoder, only, options.settings)
+    return Run(options.profile, options.data, options.encoder, only, options.settings,
+               device=options.device or "", precision=options.precision)  # fmt: skip
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -165,22 +196,23 @@ def _download(options: argparse.Namespace) -> None:
 
 
 def _pretrain(options: argparse.Namespace) -> None:
-    from viralbert_utils import pretraining
+    from viralbert_utils import devices, pretraining
 
-    plan = pretraining.Plan(n_steps=options.steps, bf16=options.bf16)
+    devices.choose(options.device, options.precision)
+    plan = pretraining.Plan(n_steps=options.steps)
     sources = [pretraining.Source.parse(text) for text in options.source]
     found = pretraining.run(sources, Path(options.output), plan)
     print(", ".join(f"{name} {value:.4g}" for name, value in found.items()))
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from viralbert_utils.predictor import ViralBERT
+    from viralbert_utils.predictor import Predictor
 
     if bool(options.texts) == bool(options.file):
         raise DataError("expected texts or --file, found both or neither: viralbert predict 'Кот сам открыл дверь.'")
     # The answer lags behind by a window of texts; tee keeps them meanwhile.
     texts, shown = itertools.tee(options.texts or _lines(options.file))
-    model = ViralBERT.load(options.model, bf16=options.bf16)
+    model = Predictor.load(options.model, options.device, options.precision)
     try:
         for text, found in zip(shown, model.predict_iter(texts), strict=True):
             line = json.dumps({"text": text} | found.as_dict(), ensure_ascii=False)
@@ -222,7 +254,7 @@ def _moments(options: argparse.Namespace) -> int:
     paths = list(dict.fromkeys(itertools.chain.from_iterable(map(_subtitle_files, options.files))))
     if options.video and len(paths) != 1:
         raise DataError(f"--video belongs to one subtitle file, found {len(paths)}; call once for each video")
-    model = ViralBERT.load(options.model, bf16=options.bf16)
+    model = ViralBERT.load(options.model, options.device, options.precision)
     n_failed = 0
     for path, name in zip(paths, _own_names(paths), strict=True):
         folder = options.output / name
@@ -245,12 +277,16 @@ def _moments(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    # FastAPI's error is no ModuleNotFoundError where it is missing.
+    import python_multipart  # noqa: F401
+
     from viralbert_utils.admission import ServiceLimits
     from viralbert_utils.service import serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     serve(options.model, options.host, options.port, ServiceLimits.parse(options.limits),
-          os.environ.get("VIRALBERT_API_KEY", ""), lambda url: print(f"serving on {url}", flush=True))  # fmt: skip
+          os.environ.get("VIRALBERT_API_KEY", ""), lambda url: print(f"serving on {url}", flush=True),
+          options.device, options.precision)  # fmt: skip
 
 
 def _archive(options: argparse.Namespace, limits: Limits) -> int:
@@ -258,7 +294,12 @@ def _archive(options: argparse.Namespace, limits: Limits) -> int:
 
     if len(options.files) != 1 or not options.files[0].is_dir() or options.video:
         raise DataError("--engine works through one folder and cuts no video; call without it for files")
-    model = (options.model, options.bf16)
+    if options.device not in (None, "cpu"):
+        raise DataError(
+            "--engine computes on the CPU, a process for each processor, so that the files are the same everywhere; "
+            f"found --device {options.device}: leave it out, or call without --engine"
+        )
+    model = (options.model, options.precision)
     job = archives.Job(options.files[0], options.output, partial(archives.load_scorer, *model),
                        archives.model_digest(*model), limits, options.fps, options.otio)  # fmt: skip
     outcome = archives.run(job, options.engine, options.workers, show_progress=sys.stderr.isatty())
@@ -313,8 +354,9 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from viralbert_utils import distributed, train
+    from viralbert_utils import devices, distributed, train
 
+    devices.choose(options.device, options.precision)
     names = train.Recipe.__dataclass_fields__
     given = {name: value for name, value in vars(options).items() if name in names and value is not None}
     recipes = train.profile(options.profile, given) if options.profile else {"": train.Recipe(**given)}

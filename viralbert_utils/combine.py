@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from viralbert_utils.data import require_columns
 from viralbert_utils.emotions import cedr_with_no_emotion, to_cedr
 from viralbert_utils.texts import comparison_key
 
@@ -27,7 +28,12 @@ def two_tasks(emotions: pd.DataFrame, virality: pd.DataFrame, seed: int = 0) -> 
     Returns:
         Shuffled rows with `text`, `task` (one of `TASKS`), `labels` (list; empty for virality), `label` (0 or 1;
         missing for emotions).
+
+    Raises:
+        DataError: A column is missing.
     """
+    require_columns(emotions, ["text", "labels"], "emotions")
+    require_columns(virality, ["text", "label"], "virality")
     parts = [
         pd.DataFrame({"text": emotions["text"], "task": "emotions", "labels": emotions["labels"], "label": pd.NA}),
         pd.DataFrame({"text": virality["text"], "task": "virality", "label": virality["label"]}).assign(
@@ -48,13 +54,18 @@ def six_classes(emotions: pd.DataFrame, cedr: pd.DataFrame | None = None) -> tup
     Returns:
         Rows with `text`, `labels` (positions in `CEDR_CLASSES`), `origin` (`goemotions` or `cedr`), and the number of
         GoEmotions rows left out because none of their labels has a counterpart.
+
+    Raises:
+        DataError: A column is missing.
     """
+    require_columns(emotions, ["text", "labels"], "emotions")
     mapped = pd.DataFrame(
         {"text": emotions["text"], "labels": [to_cedr(ids) for ids in emotions["labels"]], "origin": "goemotions"}
     )
     known = mapped[mapped["labels"].notna()]
     parts = [known]
     if cedr is not None:
+        require_columns(cedr, ["text", "labels"], "cedr")
         labels = [cedr_with_no_emotion(ids) for ids in cedr["labels"]]
         parts.append(pd.DataFrame({"text": cedr["text"], "labels": labels, "origin": "cedr"}))
     return pd.concat(parts, ignore_index=True), len(mapped) - len(known)
@@ -72,7 +83,12 @@ def native_and_added(six: Mapping[str, pd.DataFrame]) -> tuple[dict[str, pd.Data
     Returns:
         Split -> CEDR's rows; GoEmotions' training rows whose text is none of CEDR's validation and test texts; how many
         were left out because theirs is.
+
+    Raises:
+        DataError: A column is missing.
     """
+    for split, table in six.items():
+        require_columns(table, ["text", "origin"], split)
     own = {split: (table["origin"] == "cedr").to_numpy() for split, table in six.items()}
     if not any(rows.any() for rows in own.values()):
         own = {split: np.arange(len(rows)) % (2 if split == "train" else 1) == 0 for split, rows in own.items()}

@@ -26,6 +26,7 @@ import nbformat
 import yaml
 
 from viralbert_utils import data as data_sets
+from viralbert_utils import devices
 from viralbert_utils.files import ROOT, DataError, sha256, write_whole
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -146,6 +147,8 @@ class Run:
         only: Numbers of notebooks; all if empty. What they read from is brought up to date first.
         settings: `03.epochs=2` each: one parameter of one notebook.
         root: The repository.
+        device: See `devices.default`; what the environment says if empty.
+        precision: See `devices.precision`; `auto` is what the environment says.
     """
 
     profile: str = "sample"
@@ -154,6 +157,14 @@ class Run:
     only: Sequence[str] = ()
     settings: Sequence[str] = ()
     root: Path = ROOT
+    device: str = ""
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Take device and precision from the environment where nothing else is said."""
+        self.device = self.device or os.environ.get(devices.DEVICE, "")
+        if self.precision == "auto":
+            self.precision = os.environ.get(devices.PRECISION, "auto")
 
     @property
     def name(self) -> str:
@@ -166,6 +177,8 @@ class Run:
                 parts.append(f"{kind}-{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:6]}")
             elif value:
                 parts.append(f"{kind}-{value}")
+        asked = {"device": self.device, "precision": self.precision}
+        parts += [f"{kind}-{value}" for kind, value in asked.items() if value not in ("", "auto")]
         if self.settings:
             parts.append(hashlib.sha256(" ".join(sorted(self.settings)).encode()).hexdigest()[:8])
         return "-".join(re.sub(r"[^\w.-]+", "_", part) for part in parts)
@@ -217,20 +230,21 @@ class Run:
         """
         shared = dict(self.config["common"] or {})
         given = {name: value for name, value in (("data", self.data), ("encoder", self.encoder)) if value}
-        given["run_dir"] = os.path.relpath(self.folder, notebook.path.parent)
+        given["run_dir"] = self.folder.relative_to(self.root).as_posix()
         own = dict((self.config["notebooks"] or {}).get(notebook.name) or {})
         # What the user says goes before what the profile says, the narrower before the wider.
         values = {k: v for k, v in shared.items() if k in notebook.parameters} | own
         values |= {k: v for k, v in given.items() if k in notebook.parameters}
-        # Folders are given relative to where the command runs; notebooks run in their own folder.
-        for name in ("data", "encoder"):
-            path = str(values.get(name) or "")
-            if path and path not in KEYWORDS and Path(path).expanduser().is_dir():
-                values[name] = os.path.relpath(Path(path).expanduser(), notebook.path.parent)
         for setting in self.settings:
             number, name, value = _parse_setting(setting, self.notebooks)
             if number == notebook.number:
                 values[name] = value
+        # Paths are given relative to where the command runs; notebooks run in their own folder.
+        for name, value in values.items():
+            path = Path(str(value)).expanduser()
+            folder = name in ("data", "encoder") and value not in KEYWORDS and path.is_dir()
+            if value and (folder or (name.endswith("_file") and path.is_file())):
+                values[name] = os.path.relpath(path, notebook.path.parent)
         for name in list(values):
             if name not in notebook.parameters:
                 close = difflib.get_close_matches(name, notebook.parameters, 1)
@@ -291,9 +305,13 @@ class Run:
         if any(item.startswith("data:") for item in notebook.reads) and second.is_file():
             yield f"data:{second.name}", sha256(second)
         for name, value in parameters.items():
-            path = here / Path(str(value)).expanduser()
-            if name.endswith("_file") and value and path.is_file():
-                yield f"{name}:{path.name}", sha256(path)
+            given = Path(str(value)).expanduser()
+            path = here / given
+            if name.endswith("_file") and value:
+                # As in `lesson.find`: a file that comes with the course is named from the repository's root.
+                path = path if path.is_file() else self.root / given
+                if path.is_file():
+                    yield f"{name}:{path.name}", sha256(path)
             elif name == "encoder" and value not in KEYWORDS and path.is_dir():
                 for file in sorted(path.rglob("*")):
                     if file.is_file():
@@ -408,8 +426,9 @@ def run(task: Run) -> Outcome:
 
     Raises:
         CourseError: See `execute`; also a notebook that does not leave what it declares.
-        DataError: The data source lacks what a notebook reads.
+        DataError: The data source lacks what a notebook reads, or there is no such device here.
     """
+    devices.choose(task.device, task.precision)  # kernels inherit it
     selected = task.selected()
     for notebook in selected:
         task.parameters(notebook)  # a typo in the last notebook's parameters must not cost the first one's minutes
@@ -504,8 +523,8 @@ def _failure(notebook: Notebook, partial: Path, exec_count: int | None, message:
     if exec_count is not None:
         stopped = [i for i, cell in enumerate(own) if cell.execution_count == exec_count]
     else:
-        # A killed or stopped cell is marked as completed, those behind it as pending.
-        stopped = [i for i, cell in enumerate(own) if cell.metadata.get("papermill", {}).get("status") != "pending"]
+        # In the end papermill marks every cell as completed; those behind a killed or stopped one never started.
+        stopped = [i for i, cell in enumerate(own) if cell.metadata.get("papermill", {}).get("start_time")]
     where = "before its first cell"
     if stopped:
         source = own[stopped[-1]].source.splitlines()
@@ -529,16 +548,12 @@ def _environment_variables(values: dict[str, str]) -> Iterator[None]:
 
 
 def environment() -> dict[str, str]:
-    """Python, the main packages, and the device that torch would use here."""
+    """Python, the main packages, and the device that models compute on here."""
     versions = {"python": platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in VERSIONS_SHOWN}
     return versions | {"device": device()}
 
 
 def device() -> str:
-    """`cpu`, `mps`, or the name of the first CUDA device."""
-    import torch
-
-    if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name(0))
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    """The device that models compute on here, as reports name it; see `devices.describe`."""
+    return devices.describe()

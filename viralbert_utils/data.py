@@ -11,16 +11,16 @@ import io
 import json
 import os
 import re
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from viralbert_utils import hub
 from viralbert_utils.emotions import parse_labels
-from viralbert_utils.files import ROOT, sha256
+from viralbert_utils.files import ROOT, sha256, whole_folder
 from viralbert_utils.files import DataError as DataError
 from viralbert_utils.files import write_whole as write_whole
 
@@ -337,6 +337,23 @@ def conform(table: pd.DataFrame, name: str, where: str) -> pd.DataFrame:
     return frame
 
 
+def require_columns(table: pd.DataFrame, names: Iterable[Hashable], where: str = "the table") -> None:
+    """Refuse a table that lacks columns.
+
+    Args:
+        table: Of whoever calls.
+        names: Columns that are needed.
+        where: What the table is called in the message.
+
+    Raises:
+        DataError: A column is missing (the message lists those that are there).
+    """
+    missing = [name for name in dict.fromkeys(names) if name not in table.columns]
+    if missing:
+        found = ", ".join(map(str, table.columns)) or "none"
+        raise DataError(f"{where}: no column {', '.join(map(repr, missing))}; found {found}")
+
+
 def _load_hub(name: str, hub_id: str | None) -> Dataset:
     import datasets  # a second of import time that only this source needs
 
@@ -350,7 +367,8 @@ def _load_hub(name: str, hub_id: str | None) -> Dataset:
         )
     config = contract.hub_config if hub_id is None else None
     try:
-        loaded = datasets.load_dataset(identifier, config)
+        with hub.loading(identifier):
+            loaded = datasets.load_dataset(identifier, config)
     except Exception as error:  # network, missing repository, wrong format: the remedy is the same
         raise DataError(
             f"data set {identifier!r} could not be loaded from the hub ({type(error).__name__}: {error}). Without a "
@@ -386,13 +404,18 @@ def second_annotation(dataset: Dataset) -> pd.DataFrame:
 
     Returns:
         Columns `id`, `first`, `second`: label ids for multi-label sets, text otherwise; empty if there is no such file.
+
+    Raises:
+        DataError: The file lacks one of its columns.
     """
     folder = SAMPLE if dataset.source == "sample" else Path(dataset.source).expanduser()
     path = folder / "second_annotation.csv"
     table = pd.concat(dataset.splits.values())
     if not path.is_file() or "id" not in table:
         return pd.DataFrame(columns=["id", "first", "second"])
-    second = read_table(path).query("set == @dataset.name").rename(columns={"label": "second"})[["id", "second"]]
+    annotated = read_table(path)
+    require_columns(annotated, ["set", "id", "label"], str(path))
+    second = annotated.query("set == @dataset.name").rename(columns={"label": "second"})[["id", "second"]]
     column = "labels" if "labels" in table else "label"
     both = table[["id", column]].rename(columns={column: "first"}).merge(second, on="id")
     for side in ("first", "second"):
@@ -402,16 +425,11 @@ def second_annotation(dataset: Dataset) -> pd.DataFrame:
 
 def save_sets(sets: Mapping[str, Mapping[str, pd.DataFrame]], folder: Path | str) -> None:
     """Write `<folder>/<set>/<split>.parquet` for all sets; the folder then holds these and nothing older."""
-    target = Path(folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+    with whole_folder(folder) as new:
         for name, tables in sets.items():
-            (Path(scratch, "new") / name).mkdir(parents=True)
+            (new / name).mkdir()
             for split, table in tables.items():
-                table.to_parquet(Path(scratch, "new") / name / f"{split}.parquet", index=False)
-        if target.exists():
-            os.replace(target, Path(scratch, "old"))
-        os.replace(Path(scratch, "new"), target)
+                table.to_parquet(new / name / f"{split}.parquet", index=False)
 
 
 def load_tables(folder: Path | str) -> dict[str, pd.DataFrame]:

@@ -27,18 +27,19 @@ N_AHEAD = 3  # batches that are prepared while the device computes
 Batch = TypeVar("Batch")
 
 
-def choose(device: str | None = None, dtype: str | None = None) -> None:
+def choose(device: str | None = None, dtype: str = "auto") -> None:
     """Ask for a device and a precision, for this process and for those that it starts.
 
     Args:
         device: See `default`; nothing leaves the choice as it is.
-        dtype: Name of a precision, see `precision`; nothing leaves the choice as it is.
+        dtype: Name of a precision, see `precision`; `auto` leaves the choice as it is.
 
     Raises:
         DataError: There is no such device here, or it doesn't compute in that precision.
     """
-    precision(default(device), dtype or "auto")
-    os.environ.update({name: value for name, value in ((DEVICE, device), (PRECISION, dtype)) if value})
+    precision(default(device), dtype)
+    wanted = {DEVICE: device, PRECISION: dtype if dtype != "auto" else ""}
+    os.environ.update({name: value for name, value in wanted.items() if value})
 
 
 def default(wanted: str | None = None) -> torch.device:
@@ -77,7 +78,7 @@ def of(module: nn.Module) -> torch.device:
 def to(batch: Batch, device: torch.device) -> Batch:
     """A tensor, or a tuple of tensors of any depth, on a device; the program does not wait for the copy."""
     if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=device.type == "cuda")
+        return batch.to(device, non_blocking=device.type == "cuda")  # type: ignore[return-value]
     return _rebuilt(batch, lambda part: to(part, device))
 
 
@@ -150,12 +151,25 @@ def computing(device: torch.device, dtype: torch.dtype) -> AbstractContextManage
 
 
 def on_cpu(state: Any) -> Any:
-    """Nested dictionaries and lists, such as an optimiser's state, with copies of their tensors on the CPU."""
+    """Nested dictionaries and lists, such as an optimiser's state, with their tensors on the CPU; not copied there."""
     if isinstance(state, torch.Tensor):
-        return state.detach().cpu().clone()
+        return state.detach().cpu()
     if isinstance(state, dict):
         return {key: on_cpu(value) for key, value in state.items()}
     return type(state)(on_cpu(value) for value in state) if isinstance(state, list | tuple) else state
+
+
+def random_states(device: torch.device) -> list[torch.Tensor]:
+    """States of the generators that order and dropout come from: the CPU's, and the device's if it has its own."""
+    own = [torch.get_device_module(device).get_rng_state()] if device.type in ("cuda", "mps") else []
+    return [torch.get_rng_state(), *own]
+
+
+def restore(states: list[torch.Tensor], device: torch.device) -> None:
+    """Put back what `random_states` gave; another kind of device takes the CPU's alone."""
+    torch.set_rng_state(states[0])
+    if len(states) > 1 and device.type in ("cuda", "mps"):
+        torch.get_device_module(device).set_rng_state(states[1])
 
 
 def describe(device: torch.device | None = None) -> str:

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from viralbert_utils import devices
 from viralbert_utils.files import DataError
 
 Value = TypeVar("Value")
@@ -36,7 +37,7 @@ def process_group() -> Iterator[None]:
         yield
         return
     backend = "gloo"
-    if torch.cuda.is_available():
+    if devices.default().type == "cuda":
         n_local, n_gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
         if n_local > n_gpus:
             raise DataError(f"{n_local} processes for {n_gpus} GPUs; start torchrun with --nproc-per-node {n_gpus}")
@@ -96,9 +97,8 @@ def summed(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None
     found = list(gradients)
     if n_processes() == 1 or not found:
         return found
-    kinds = torch.tensor(
-        [_NONE if one is None else _SPARSE if one.is_sparse else _DENSE for one in found], device=parameters[0].device
-    )
+    # On the CPU (gloo goes along with nccl): asking a GPU for these few numbers would wait for all its work.
+    kinds = torch.tensor([_NONE if one is None else _SPARSE if one.is_sparse else _DENSE for one in found])
     dist.all_reduce(kinds, dist.ReduceOp.MAX)
     waiting = []
     for position, kind in enumerate(kinds.tolist()):
@@ -134,6 +134,13 @@ def same_weights(model: nn.Module) -> None:
     if n_processes() > 1:
         for tensor in model.state_dict().values():
             dist.broadcast(tensor, 0)
+
+
+def broadcast(value: Tensor) -> Tensor:
+    """The first process's tensor; those of the others have its shape, and are overwritten."""
+    if n_processes() > 1:
+        dist.broadcast(value, 0)
+    return value
 
 
 def from_first(value: Value) -> Value:

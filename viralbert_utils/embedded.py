@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 import unicodedata
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -23,7 +21,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from viralbert_utils.files import DataError, sha256
+from viralbert_utils.files import DataError, sha256, whole_folder
+from viralbert_utils.hub import quiet
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LAYERS = Path(__file__).parent / "pretrained" / "layers.safetensors"
@@ -108,21 +107,9 @@ def embedded_folder(recipe: Recipe | None = None) -> Path:
     """
     recipe = recipe or Recipe()
     target = cache_folder() / f"embedded-{recipe.key}"
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
-        build(recipe, scratch)
-        scratch.chmod(0o755)
-        for path in scratch.iterdir():
-            path.chmod(0o644)
-        os.rename(scratch, target)
-    except OSError:
-        if not target.is_dir():
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    if not target.is_dir():
+        with whole_folder(target, replace=False) as new:
+            build(recipe, new)
     return target
 
 
@@ -181,8 +168,9 @@ def build(recipe: Recipe, folder: Path) -> None:
         look_at_neighbours(model, recipe.seed)
     if recipe.pretrained:
         load_layers(model, LAYERS, LAYERS_SHA256)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n", encoding="utf-8")
 
 

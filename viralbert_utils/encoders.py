@@ -6,15 +6,14 @@ Lesson 02 compares the poolings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from viralbert_utils import devices, tokens
+from viralbert_utils import devices, hub, tokens
 from viralbert_utils.embedded import embedded_folder
 from viralbert_utils.files import DataError
 from viralbert_utils.tokens import encode as encode
@@ -64,13 +63,11 @@ def load_tokenizer(name: str = "embedded") -> Any:
 def _load(kind: Any, name: str, **options: Any) -> Any:
     folder = Path(name).expanduser()
     if name == "embedded":
-        with quiet():
-            folder = embedded_folder()
+        folder = embedded_folder()
     elif folder.is_dir() and not (folder / "config.json").is_file():
         raise DataError(f"encoder folder {name!r} has no config.json: expected a model saved by transformers")
     try:
-        with quiet():
-            return kind.from_pretrained(str(folder) if folder.is_dir() else name, **options)
+        return hub.from_pretrained(kind, str(folder) if folder.is_dir() else name, **options)
     except Exception as error:  # network, missing or broken files: a family of errors, two remedies
         problem = f"{type(error).__name__}: {error}"
         if name == "embedded":
@@ -80,25 +77,9 @@ def _load(kind: Any, name: str, **options: Any) -> Any:
         if folder.is_dir():
             raise DataError(f"encoder folder {name!r} is damaged ({problem}); copy, save or train it again") from error
         raise DataError(
-            f"encoder {name!r} could not be loaded: no such folder, and the hub gave {problem}; use encoder='embedded' "
-            "or download it where there is a network, and give its folder"
+            f"encoder {name!r} could not be loaded: no such folder, and from the hub {problem}; use encoder='embedded' "
+            "or download it where there is a network (viralbert download), and give its folder"
         ) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No bars and no report of missing weights as a model is read or written: what matters of it is an error here."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _is_causal(model: Any) -> bool:
@@ -111,6 +92,25 @@ def _is_causal(model: Any) -> bool:
         )
     # Layers that pass their input on (the embedded encoder before training) ignore the rest, attention or not.
     return torch.equal(one[:, 0], other[:, 0]) and type(model).__name__ not in _BIDIRECTIONAL
+
+
+def mask_for(encoder: Any, attention_mask: Tensor) -> Tensor:
+    """The mask as an encoder takes it without looking into it.
+
+    Given `(n_texts, n_tokens)`, transformers asks in each pass whether there is any padding at all. On a CPU that is
+    worth it; a GPU has to finish everything before it can answer. With the mask spelt out nothing is asked.
+
+    Args:
+        encoder: From `load_encoder`.
+        attention_mask: `(n_texts, n_tokens)`, 1 for tokens, 0 for padding.
+
+    Returns:
+        The same on a CPU; else `(n_texts, 1, n_tokens, n_tokens)`, true where a token may look, if the encoder computes
+        attention by PyTorch's own function.
+    """
+    if attention_mask.device.type == "cpu" or encoder.config._attn_implementation != "sdpa":
+        return attention_mask
+    return attention_mask.bool()[:, None, None].expand(-1, 1, attention_mask.shape[1], -1)
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, how: str, queries: Tensor | None = None) -> Tensor:

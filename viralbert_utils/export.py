@@ -12,8 +12,6 @@ import hashlib
 import io
 import json
 import logging
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -24,16 +22,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import expit
 from torch import Tensor
 
-from viralbert_utils import tokens
+from viralbert_utils import predictor, tokens
 from viralbert_utils.data import load
-from viralbert_utils.files import DataError, folder_sha256
+from viralbert_utils.files import DataError, folder_sha256, whole_folder
 from viralbert_utils.models import array_logits, load_classifier
 from viralbert_utils.onnx_model import KEY, MODEL, TOKENIZER, OnnxModel
-from viralbert_utils.predictor import HEAD_SHARE
-from viralbert_utils.thresholds import Thresholds
+from viralbert_utils.predictor import HEAD_SHARE, Predictor
 
 TOLERANCE = {False: 1e-4, True: 0.1}  # int8 or not: greatest difference of a probability to torch's
 N_TEXTS = 256  # that ranges are measured and the export is checked on, unless the caller gives others
@@ -51,7 +47,7 @@ def export(source: Path | str, target: Path | str, int8: bool = False, texts: Se
     metadata. int8 makes the matrices of the linear layers and the word vectors four times smaller.
 
     Args:
-        source: A folder of `models.save_classifier`, `ViralBERT.save` or `Hybrid.save`.
+        source: A folder of `models.save_classifier`, `Predictor.save` or `Hybrid.save`.
         target: A new folder, an empty one, or an export to replace.
         int8: Eight-bit weights, and eight-bit activations in the linear layers.
         texts: Some hundred of the kind that the model will read; sentences of the course's sample without them.
@@ -60,8 +56,8 @@ def export(source: Path | str, target: Path | str, int8: bool = False, texts: Se
         The export, loaded; `about["difference"]` is the greatest difference of a probability to torch's on the texts.
 
     Raises:
-        DataError: The source is no model, its tokenizer has no Rust form, the target holds something else, or the
-            export answers otherwise than torch by more than `TOLERANCE`.
+        DataError: The source is no model, or its thresholds are not its own, its tokenizer has no Rust form, the target
+            holds something else, or the export answers otherwise than torch by more than `TOLERANCE`.
     """
     import onnx
 
@@ -71,15 +67,17 @@ def export(source: Path | str, target: Path | str, int8: bool = False, texts: Se
     model, tokenizer, settings = _load(path)
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise DataError(f"the tokenizer in {path} ({type(tokenizer).__name__}) has no tokenizer.json form to export")
-    thresholds = {p.stem: Thresholds.load(p).to_json() for p in sorted((path / "thresholds").glob("*.json"))}
-    if thresholds:
+    thresholds = predictor.stored_thresholds(path)
+    tasks = Predictor(model, tokenizer, settings, thresholds, predictor.load_calibration(path)).tasks
+    settings = predictor.described(settings, thresholds)
+    if settings["kind"] != "hybrid":
         settings.setdefault("head_share", HEAD_SHARE)
     calibration = path / "calibration.json"
     words = tokenizer.backend_tokenizer.to_str()
     about = {
-        "tasks": {task: list(head.names) for task, head in getattr(model, "tasks", {}).items()}
-        or {"classes": settings["names"]},
-        "settings": settings, "pad_id": tokenizer.pad_token_id, "thresholds": thresholds,
+        "tasks": {task: list(own.names) for task, own in tasks.items()},
+        "settings": settings, "pad_id": tokenizer.pad_token_id,
+        "thresholds": {task: own.to_json() for task, own in thresholds.items()},
         "calibration": json.loads(calibration.read_text(encoding="utf-8")) if calibration.is_file() else None,
         "int8": int8, "source_sha256": folder_sha256(path),
         "tokenizer_sha256": hashlib.sha256(words.encode()).hexdigest(),
@@ -90,21 +88,20 @@ def export(source: Path | str, target: Path | str, int8: bool = False, texts: Se
     pad_id, beside = tokenizer.pad_token_id, []
     if n_columns := settings.get("shape", {}).get("n_columns", 0):
         beside = [np.random.default_rng(0).normal(size=(len(rows), n_columns)).astype(np.float32)]
-    expected = expit(tokens.in_batches(partial(array_logits, model), rows, pad_id, *beside))
+    judged = partial(predictor.probabilities, problem_type=settings["problem_type"])
+    expected = judged(tokens.in_batches(partial(array_logits, model, precision="float32"), rows, pad_id, *beside))
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-        new = Path(scratch) / "new"
-        new.mkdir()
+    with whole_folder(folder) as new:
         (new / TOKENIZER).write_text(words, encoding="utf-8")
-        plain = Path(scratch) / "float.onnx"
+        plain = new / "float.onnx"
         onnx.save(_graph(model, n_columns), plain)  # what stands in a file stands in memory no more
         del model
         graph = onnx.load(plain)
+        plain.unlink()
         if int8:
             graph = _in_int8(graph, rows, pad_id, beside)
         _write(graph, new, about)
-        found = expit(tokens.in_batches(OnnxModel.load(new).step, rows, pad_id, *beside))
+        found = judged(tokens.in_batches(OnnxModel.load(new).step, rows, pad_id, *beside))
         about["difference"] = float(np.abs(found - expected).max())
         if not about["difference"] <= TOLERANCE[int8]:
             raise DataError(
@@ -112,9 +109,6 @@ def export(source: Path | str, target: Path | str, int8: bool = False, texts: Se
                 f"{len(rows)} texts, more than {TOLERANCE[int8]}; {'export without int8' if int8 else 'report it'}"
             )
         _write(graph, new, about)
-        if folder.exists():
-            shutil.move(folder, Path(scratch) / "old")
-        new.rename(folder)
     return OnnxModel.load(folder)
 
 
@@ -134,9 +128,9 @@ def _load(path: Path) -> tuple[Any, Any, dict[str, Any]]:
     if settings.is_file() and '"kind": "hybrid"' in settings.read_text(encoding="utf-8"):
         from viralbert_utils.hybrid import Hybrid
 
-        found = Hybrid.load(path)
+        found = Hybrid.load(path, "cpu")
         return _Flat(found.model).eval(), found.tokenizer, json.loads(settings.read_text(encoding="utf-8"))
-    return load_classifier(path)
+    return load_classifier(path, "cpu")
 
 
 def _graph(model: Any, n_columns: int = 0) -> Any:
@@ -163,7 +157,6 @@ def _write(graph: Any, folder: Path, about: dict[str, Any]) -> None:
     onnx.helper.set_model_props(graph, {KEY: json.dumps(about, ensure_ascii=False, allow_nan=False)})
     # Afterwards the graph only refers to its weights: written again, with more to say, it leaves them where they are.
     onnx.save(graph, folder / MODEL, save_as_external_data=True, location=f"{MODEL}.data")
-    (folder / f"{MODEL}.data").chmod(0o644)  # a service runs as another user
 
 
 @contextlib.contextmanager

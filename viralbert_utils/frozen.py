@@ -11,6 +11,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from viralbert_utils.encoders import pool
+from viralbert_utils import devices
+from viralbert_utils.encoders import mask_for, pool
 
 
 class Cached:
@@ -155,7 +157,7 @@ def on_top(model: nn.Module, top_layers: int) -> Any:
 @torch.inference_mode()
 def cache(
     model: nn.Module, texts: Any, top_layers: int, folder: Path, pad_id: int = 0, limit_gib: float = 8.0,
-    batch_size: int = 128, weights: str = "",
+    batch_size: int = 128, weights: str = "", precision: str = "auto",
 ) -> Cached:  # fmt: skip
     """What the layers below the top ones give for each text, as a float16 file that is read in place.
 
@@ -170,6 +172,7 @@ def cache(
         limit_gib: Largest file that may be written.
         batch_size: Texts at once.
         weights: `digest` of the layers below, where it is known already.
+        precision: See `devices.precision`.
 
     Raises:
         ValueError: The file would be larger than the limit.
@@ -185,27 +188,31 @@ def cache(
             "with fewer texts, or without a cache"
         )
     lower = split(encoder, top_layers)[0].eval()
-    key = [texts.digest, weights or digest(model, top_layers), pooling if pooled else ""]
+    dtype = devices.precision(devices.of(model), precision)
+    key = [texts.digest, weights or digest(model, top_layers), pooling if pooled else "", str(dtype)]
     path = folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.npy"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.part")
         vectors = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-        _fill(Cached(vectors, texts, pooled), lower, texts, pooling if pooled else "", pad_id, batch_size)
+        _fill(Cached(vectors, texts, pooled), lower, texts, pooling if pooled else "", pad_id, batch_size, dtype)
         vectors.flush()
         temporary.replace(path)
     return Cached(np.load(path, mmap_mode="r"), texts, pooled)
 
 
-def _fill(found: Cached, lower: Any, texts: Any, pooling: str, pad_id: int, batch_size: int) -> None:
-    device = next(lower.parameters()).device
+def _fill(
+    found: Cached, lower: Any, texts: Any, pooling: str, pad_id: int, batch_size: int, dtype: torch.dtype
+) -> None:
+    device = devices.of(lower)
     order = sorted(range(len(texts)), key=lambda p: texts.lengths[p])
-    for start in range(0, len(order), batch_size):
-        positions = order[start : start + batch_size]
-        ids, mask = (part.to(device) for part in texts.batch(positions, pad_id))
-        hidden = lower(input_ids=ids, attention_mask=mask).last_hidden_state
-        if pooling:
-            hidden = pool(hidden, mask, pooling).unsqueeze(1)
+    plan = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    prepared = devices.ahead((partial(texts.batch, positions, pad_id) for positions in plan), device)
+    for positions, (ids, mask) in zip(plan, prepared, strict=True):
+        with devices.computing(device, dtype):
+            hidden = lower(input_ids=ids, attention_mask=mask_for(lower, mask)).last_hidden_state
+            if pooling:
+                hidden = pool(hidden, mask, pooling).unsqueeze(1)
         values = hidden.half().cpu().numpy()
         for row, p in enumerate(positions):
             found.vectors[found.starts[p] : found.starts[p + 1]] = values[row, : found.n_kept[p]]

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +26,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, StandardScaler
 from torch import Tensor, nn
 
-from viralbert_utils import frozen, models, training
-from viralbert_utils.encoders import encode, load_encoder, pad
+from viralbert_utils import devices, frozen, models, training
+from viralbert_utils.data import require_columns
+from viralbert_utils.encoders import encode, load_encoder, mask_for, pad
 from viralbert_utils.evaluation import macro_f1, one_hot
 from viralbert_utils.files import DataError
 from viralbert_utils.losses import cross_entropy
@@ -50,7 +51,11 @@ def set_aside(
 
     Returns:
         The rows kept, and the rows set aside with their `reason`: `too many empty fields` or `rare class`.
+
+    Raises:
+        DataError: A column is missing.
     """
+    require_columns(rows, [label, *fields])
     reason = pd.Series("", rows.index)
     reason[empty(rows[list(fields)]).sum(axis=1) > max_empty] = "too many empty fields"
     n_rows = rows.loc[reason == "", label].value_counts()
@@ -59,7 +64,12 @@ def set_aside(
 
 
 def snippet(rows: pd.DataFrame, label: str, n_rows: int) -> pd.DataFrame:
-    """The first rows of each class in turn, for a quick try that still meets every class; in the table's order."""
+    """The first rows of each class in turn, for a quick try that still meets every class; in the table's order.
+
+    Raises:
+        DataError: There is no such column as `label`.
+    """
+    require_columns(rows, [label])
     turn = rows.groupby(label).cumcount().sort_values(kind="stable")
     return rows.loc[turn.index[:n_rows]].sort_index()
 
@@ -102,8 +112,18 @@ class Preparation:
     numbers: dict[str, Number]
     categories: dict[str, list[str]]
 
+    @property
+    def names(self) -> list[str]:
+        """All columns that are read of a row."""
+        return [*self.texts, *self.numbers, *self.categories]
+
     def text(self, rows: pd.DataFrame) -> list[str]:
-        """One text a row: each field under its name, so that the model sees which one is missing."""
+        """One text a row: each field under its name, so that the model sees which one is empty.
+
+        Raises:
+            DataError: A column of `texts` is missing.
+        """
+        require_columns(rows, self.texts)
         gone = empty(rows[self.texts])
         return [
             " ".join(f"{name}: {'—' if none else normalise(str(value))}"
@@ -112,7 +132,12 @@ class Preparation:
         ]  # fmt: skip
 
     def columns(self, rows: pd.DataFrame) -> np.ndarray:
-        """`(n_rows, n_columns)` float32: scaled numbers, which are missing, bins, categories."""
+        """`(n_rows, n_columns)` float32: scaled numbers, which are missing, bins, categories.
+
+        Raises:
+            DataError: A column of `numbers` or `categories` is missing.
+        """
+        require_columns(rows, [*self.numbers, *self.categories])
         frame = _frame(rows, {name: number.log for name, number in self.numbers.items()}, list(self.categories))
         scaled, missing, bins = [], [], []
         for name, number in self.numbers.items():
@@ -149,9 +174,7 @@ def prepare(
     Raises:
         DataError: A column that is not there.
     """
-    absent = [name for name in (*texts, *numbers, *categories) if name not in rows]
-    if absent:
-        raise DataError(f"no column {absent[0]!r}; the table has {', '.join(map(str, rows.columns))}")
+    require_columns(rows, [*texts, *numbers, *categories])
     plain = _frame(rows, dict.fromkeys(numbers, False), [])
     skewed = (plain.min() >= 0) & (plain.skew() > SKEWED)
     logs = {name: bool(skewed[name]) for name in numbers}
@@ -205,10 +228,6 @@ class Inputs(NamedTuple):
     text: Tensor
     columns: Tensor
 
-    def to(self, device: Any) -> Inputs:
-        """Both on a device, so that the training loop treats them as one tensor."""
-        return Inputs(self.text.to(device), self.columns.to(device))
-
 
 @dataclass(frozen=True)
 class EncodedRows(training.Encoded):
@@ -259,6 +278,7 @@ class HybridClassifier(models.PooledClassifier):
         self.dense = nn.Sequential(*parts)
         self.head = nn.Linear(self.size + (hidden if n_columns else 0), n_classes)
         self.register_buffer("token_weights", torch.ones(encoder.config.vocab_size))
+        self.to(devices.of(encoder))
         frozen.freeze(self, top_layers)
 
     def learn_words(self, rows: list[list[int]], pad_id: int) -> None:
@@ -270,11 +290,15 @@ class HybridClassifier(models.PooledClassifier):
 
     @torch.inference_mode()
     def pooled(self, rows: list[list[int]], pad_id: int) -> Tensor:
-        """Vectors of encoded texts before centring and normalisation `(n_texts, size)`."""
-        return torch.cat([self._pool(*pad(rows[i : i + 128], pad_id)) for i in range(0, len(rows), 128)])
+        """Vectors of encoded texts before centring and normalisation `(n_texts, size)`, on the CPU."""
+        device = devices.of(self)
+        prepare = (partial(pad, rows[start : start + 128], pad_id) for start in range(0, len(rows), 128))
+        with devices.computing(device, devices.precision(device)):
+            return torch.cat([self._pool(*batch).float() for batch in devices.ahead(prepare, device)]).cpu()
 
     def _pool(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        seen = mask_for(self.encoder, attention_mask)
+        hidden = self.encoder(input_ids=input_ids, attention_mask=seen).last_hidden_state
         weights = (self.token_weights[input_ids] * attention_mask).unsqueeze(-1)
         return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9)
 
@@ -313,7 +337,12 @@ class Hybrid:
     max_length: int
 
     def probabilities(self, rows: pd.DataFrame) -> np.ndarray:
-        """`(n_rows, n_classes)`, each row adding up to 1."""
+        """`(n_rows, n_classes)`, each row adding up to 1.
+
+        Raises:
+            DataError: A column that the preparation reads is missing.
+        """
+        require_columns(rows, self.preparation.names)
         encoded = _encoded(rows, self.preparation, self.tokenizer, self.max_length)
         return models.predict_logits(self.model, encoded, self.tokenizer.pad_token_id).softmax(dim=1).numpy()
 
@@ -327,6 +356,9 @@ class Hybrid:
         Returns:
             A row each with `answer` and `certainty` (its probability); and, over the rows with a known class, `rows`,
             `accuracy` and `macro_f1`, or nothing where there are none.
+
+        Raises:
+            DataError: A column that the preparation reads is missing.
         """
         probabilities = self.probabilities(rows)
         answers = pd.DataFrame({"answer": np.array(self.classes)[probabilities.argmax(axis=1)],
@@ -344,8 +376,12 @@ class Hybrid:
                                preparation=asdict(self.preparation), max_length=self.max_length)  # fmt: skip
 
     @classmethod
-    def load(cls, folder: Path | str) -> Hybrid:
+    def load(cls, folder: Path | str, device: torch.device | str | None = None) -> Hybrid:
         """What `save` wrote.
+
+        Args:
+            folder: See there.
+            device: Where the model is put; `devices.default` if not given.
 
         Raises:
             DataError: The folder is none of those, or damaged.
@@ -355,7 +391,7 @@ class Hybrid:
             settings = json.loads((path / "classifier.json").read_text(encoding="utf-8"))
             if settings["kind"] != "hybrid":
                 raise ValueError(f"it holds a classifier of the kind {settings['kind']!r}")
-            tokenizer, encoder = load_encoder(str(path / "encoder"))
+            tokenizer, encoder = load_encoder(str(path / "encoder"), device)
             model = HybridClassifier(encoder, len(settings["names"]), **settings["shape"], dropout=settings["dropout"])
             head = load_file(path / "head.safetensors")
             if head.keys() != model.head_state().keys():

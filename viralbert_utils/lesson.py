@@ -24,24 +24,41 @@ from viralbert_utils.evaluation import Estimate
 RECORD_MIME = "application/vnd.viralbert.record+json"
 
 
-def start(seed: int = 0, run_dir: str = "../runs/sample") -> Path:
+def start(seed: int = 0, run_dir: str = "runs/sample") -> Path:
     """Seed Python, NumPy and (when it is loaded) torch, set the figure style.
 
     Args:
         seed: Not enough for equal results on a GPU, where sums run in varying order.
-        run_dir: Where this run keeps what one notebook leaves for another.
+        run_dir: Where this run keeps what one notebook leaves for another; a relative path is seen from the root of
+            the repository, whether the kernel works there or in `notebooks/`.
 
     Returns:
-        `run_dir` as a path, made if missing.
+        `run_dir` as seen from the working directory, made if missing.
     """
     random.seed(seed)
     np.random.seed(seed)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(seed)
     plots.use_style()
-    folder = Path(run_dir)
+    folder = _repository() / run_dir
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def find(file: str) -> Path:
+    """A file as seen from the working directory or, if there is none, from the root of the repository.
+
+    Args:
+        file: A path; whoever reads it reports that it does not exist.
+    """
+    here = Path(file).expanduser()
+    return here if here.is_file() else _repository() / here
+
+
+def _repository() -> Path:
+    """The working directory or its parent, whichever holds `notebooks`; the working directory if neither does."""
+    # Relative, so that no path of this machine gets into an executed notebook.
+    return next((folder for folder in (Path(), Path("..")) if (folder / "notebooks").is_dir()), Path())
 
 
 def record(name: str, value: float | int | str | bool | Estimate | dict) -> None:

@@ -6,8 +6,6 @@ Lesson 02 builds the pooled classifier, lesson 03 the one for two tasks.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,8 +20,9 @@ from torch import Tensor, nn
 
 from viralbert_utils import devices
 from viralbert_utils.emotions import EMOTIONS
-from viralbert_utils.encoders import load_encoder, pad, pool, pooled_size, quiet
-from viralbert_utils.files import DataError
+from viralbert_utils.encoders import load_encoder, mask_for, pad, pool, pooled_size
+from viralbert_utils.files import DataError, whole_folder
+from viralbert_utils.hub import quiet
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,8 @@ class _TextVector(nn.Module):
 
     def vectors(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """One vector a text `(n_texts, size)`."""
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        seen = mask_for(self.encoder, attention_mask)
+        hidden = self.encoder(input_ids=input_ids, attention_mask=seen).last_hidden_state
         pooled = pool(hidden, attention_mask, self.pooling, self.queries)
         return self.dropout(self.norm(pooled - self.centre))
 
@@ -201,39 +201,30 @@ def save_classifier(
         model: A trained classifier.
         tokenizer: Its tokenizer.
         names: The classes of a pooled classifier, in the order of its outputs; several tasks know theirs.
-        about: Anything else that belongs to the model (max_length, thresholds, data), as plain values.
+        about: Anything else that belongs to the model, as plain values: max_length, head_share, problem_type and, of a
+            pooled classifier, task (see `predictor.described`), what it was trained on.
     """
-    target = Path(folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     what: dict[str, Any]
     if isinstance(model, MultiTaskClassifier):
         what = {"kind": "multitask", "tasks": {task: asdict(head) for task, head in model.tasks.items()}}
     else:
         what = {"kind": "pooled", "names": list(names or [])}
-    try:
-        with quiet():
-            model.encoder.save_pretrained(scratch / "encoder")
-        tokenizer.save_pretrained(scratch / "encoder")
-        save_file({name: part.contiguous() for name, part in model.head_state().items()}, scratch / "head.safetensors")
-        settings = what | {
-            "pooling": model.pooling, "dropout": model.dropout.p,
-            "n_queries": 0 if model.queries is None else len(model.queries),
-            "train_embeddings": model.train_embeddings,
-            "versions": {name: metadata.version(name) for name in ("torch", "transformers")}, **about,
-        }  # fmt: skip
-        (scratch / "classifier.json").write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
-        scratch.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        scratch.rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    settings = what | {
+        "pooling": model.pooling, "dropout": model.dropout.p,
+        "n_queries": 0 if model.queries is None else len(model.queries),
+        "train_embeddings": model.train_embeddings,
+        "versions": {name: metadata.version(name) for name in ("torch", "transformers")}, **about,
+    }  # fmt: skip
+    with whole_folder(folder) as new, quiet():
+        # From the CPU, wherever the model is: what the folder holds depends on no device.
+        model.encoder.save_pretrained(new / "encoder", state_dict=devices.on_cpu(model.encoder.state_dict()))
+        tokenizer.save_pretrained(new / "encoder")
+        head = {name: part.contiguous() for name, part in devices.on_cpu(model.head_state()).items()}
+        save_file(head, new / "head.safetensors")
+        (new / "classifier.json").write_text(json.dumps(settings, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
-def load_classifier(
-    folder: Path | str, device: torch.device | str | None = None
-) -> tuple[Any, Any, dict[str, Any]]:
+def load_classifier(folder: Path | str, device: torch.device | str | None = None) -> tuple[Any, Any, dict[str, Any]]:
     """Model in evaluation mode, tokenizer and settings of a folder that `save_classifier` wrote.
 
     Args:
@@ -241,7 +232,7 @@ def load_classifier(
         device: Where the model is put; `devices.default` if not given.
 
     Raises:
-        DataError: The folder is none of those, or damaged.
+        DataError: The folder is none of those, or damaged, or a hybrid's.
     """
     path = Path(folder)
     if not (path / "classifier.json").is_file():
@@ -250,6 +241,11 @@ def load_classifier(
         settings = json.loads((path / "classifier.json").read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise DataError(f"{path / 'classifier.json'} is damaged ({error}); save the model again") from None
+    if settings["kind"] == "hybrid":
+        raise DataError(
+            f"{path} is a hybrid: it needs a table beside each text, and here are texts alone; in Python: "
+            "Hybrid.load(folder).predict(rows) (viralbert_utils.hybrid, lesson 07)"
+        )
     tokenizer, encoder = load_encoder(str(path / "encoder"), device)
     model: Classifier
     options = {name: settings[name] for name in ("pooling", "dropout", "n_queries", "train_embeddings")}
@@ -317,7 +313,8 @@ def text_vectors(
     """Pooled vectors of an encoder as it stands `(n_texts, size)`, on the CPU; see `encoders.pool`."""
 
     def step(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return pool(encoder(input_ids=input_ids, attention_mask=attention_mask)[0], attention_mask, pooling, queries)
+        hidden = encoder(input_ids=input_ids, attention_mask=mask_for(encoder, attention_mask))[0]
+        return pool(hidden, attention_mask, pooling, queries)
 
     return _in_batches(encoder, step, rows, pad_id, batch_size, precision)
 

@@ -1,6 +1,6 @@
 """A model that `export.export` wrote, in ONNX Runtime: needs neither torch nor transformers.
 
-`ViralBERT.load` reads a predictor through it; a classifier of another kind is used as it is (lesson 09).
+`Predictor.load` reads a classifier of texts through it; a hybrid is used as it is (lesson 09).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class OnnxModel:
         session: An `onnxruntime.InferenceSession`; may be called from several threads.
         tokenizer: A `tokenizers.Tokenizer`.
         about: What `export` wrote into the model file: `tasks` (task -> names of its classes, in the order of the
-            outputs), `settings` (as of `models.load_classifier`), `pad_id`, `thresholds` and `calibration` of a
-            predictor, `int8`, `source_sha256`, `tokenizer_sha256`, `difference` (see `export.export`), `versions`.
+            outputs), `settings` (as of `predictor.described`), `pad_id`, `thresholds` and `calibration`, `int8`,
+            `source_sha256`, `tokenizer_sha256`, `difference` (see `export.export`), `versions`.
     """
 
     session: Any
@@ -71,7 +71,7 @@ class OnnxModel:
 
     @property
     def tasks(self) -> dict[str, tuple[str, ...]]:
-        """Task -> names of its classes; a classifier of one task calls it `classes`."""
+        """Task -> names of its classes."""
         return {task: tuple(names) for task, names in self.about["tasks"].items()}
 
     def step(self, *inputs: np.ndarray) -> np.ndarray:

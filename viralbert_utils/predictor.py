@@ -1,41 +1,44 @@
-"""Text in, virality and emotions out: the multi-task model with its thresholds, as one folder and one object.
+"""Text in, answers out: a trained classifier with its thresholds, as one folder and one object.
 
-Lesson 06 builds the folder from what lessons 03 and 04 leave; `viralbert predict` and `viralbert moments` load it. A
-score is a judgement of the text by the annotation guide, never a forecast of views.
+`Predictor` takes any text classifier of the course, with one task or several; `ViralBERT` is the one that knows
+virality and emotions, and so finds moments. Lesson 06 builds its folder from what lessons 03 and 04 leave. A score is a
+judgement of the text by the annotation guide, never a forecast of views.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Self, overload
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, softmax
 
 from viralbert_utils import moments, tokens
 from viralbert_utils.calibration import Calibration
 from viralbert_utils.emotions import RUSSIAN_NAMES
-from viralbert_utils.files import DataError, write_whole
+from viralbert_utils.files import DataError, whole_folder, write_whole
 from viralbert_utils.onnx_model import MODEL, OnnxModel
 from viralbert_utils.texts import normalise
-from viralbert_utils.thresholds import Thresholds
+from viralbert_utils.thresholds import Thresholds, decide
 
 WINDOW = 4096  # texts that are read ahead and sorted by length
-_THRESHOLDS = {task: f"thresholds/{task}.json" for task in ("emotions", "virality")}
+# The names of the transformers library: exactly one class a text, or any number of them.
+SINGLE_LABEL, MULTI_LABEL = "single_label_classification", "multi_label_classification"
 HEAD_SHARE = 0.5  # of a text that is too long, unless the model's settings say otherwise: half is its beginning
 MAX_CHARS = 100  # a token of a long text at each end, before it is cut into tokens
+_TAKEN = {"text", "viral_score", "is_viral", "probabilities", "emotion"}  # keys of answers that can be no task's name
+_log = logging.getLogger("viralbert.predictor")
 
 
 @dataclass(frozen=True)
-class Emotion:
-    """An emotion that a text expresses."""
+class Label:
+    """A class that a text carries, e.g. an emotion; `russian` repeats the name where there is no Russian one."""
 
     name: str
     russian: str
@@ -43,104 +46,218 @@ class Emotion:
 
 
 @dataclass(frozen=True)
+class Labels:
+    """What the model says of one text in one task.
+
+    Attributes:
+        labels: Those that reach their thresholds, most probable first; in a single-label task the most probable alone.
+        probabilities: Of all classes, in the model's order.
+    """
+
+    labels: tuple[Label, ...]
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Prediction:
-    """What the model says of one text.
+    """What the model says of one text. What the model has no task for is `None`.
 
     Attributes:
         viral_score: Probability that the annotation guide would call the text viral, 0 .. 1.
         is_viral: Whether it reaches the threshold.
         emotions: Those that reach their thresholds, most probable first.
         probabilities: Of all emotions, in the model's order.
+        others: Answers of the tasks beside virality and emotions, by their names.
     """
 
-    viral_score: float
-    is_viral: bool
-    emotions: tuple[Emotion, ...]
-    probabilities: dict[str, float]
+    viral_score: float | None = None
+    is_viral: bool | None = None
+    emotions: tuple[Label, ...] | None = None
+    probabilities: dict[str, float] | None = None
+    others: Mapping[str, Labels] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, answers: Mapping[str, Labels]) -> Prediction:
+        """From the answer of each task: virality and emotions have fields of their own, those of ViralBERT v2."""
+        viral, emotions = answers.get("virality"), answers.get("emotions")
+        return cls(
+            next(iter(viral.probabilities.values())) if viral else None, bool(viral.labels) if viral else None,
+            emotions.labels if emotions else None, emotions.probabilities if emotions else None,
+            {task: own for task, own in answers.items() if task not in ("virality", "emotions")},
+        )  # fmt: skip
 
     def as_dict(self) -> dict[str, Any]:
-        """As plain values for JSON."""
-        return vars(self) | {"emotions": [vars(emotion) for emotion in self.emotions]}
+        """As plain values for JSON, without what the model has no task for; other tasks under their own names."""
+        known = {name: value for name, value in vars(self).items() if value is not None and name != "others"}
+        if self.emotions is not None:
+            known["emotions"] = [vars(label) for label in self.emotions]
+        return known | {
+            task: {"labels": [vars(label) for label in own.labels], "probabilities": own.probabilities}
+            for task, own in self.others.items()
+        }
 
 
 @dataclass(frozen=True)
-class ViralBERT:
-    """A model with all that turns its logits into answers.
+class Task:
+    """A task of a model, and how its probabilities become answers.
+
+    Attributes:
+        names: The classes, in the order of the outputs.
+        thresholds: From where each class counts; `None` for a single-label task, whose answer is the most probable one.
+    """
+
+    names: tuple[str, ...]
+    thresholds: Thresholds | None
+
+    @property
+    def problem_type(self) -> str:
+        """`multi_label_classification` or `single_label_classification`."""
+        return SINGLE_LABEL if self.thresholds is None else MULTI_LABEL
+
+    @property
+    def note(self) -> str:
+        """In words, that nobody has tuned the thresholds; empty if somebody has, or if there are none to tune."""
+        if self.thresholds is None or self.thresholds.n_rows:
+            return ""
+        return "no thresholds are stored with the model, so a class counts from a probability of 0.5 (see lesson 04)"
+
+    @cached_property
+    def russian(self) -> tuple[str, ...]:
+        """The classes in Russian; the names themselves where there are no others."""
+        # "neutral" alone makes no set of emotions: reviews have it, too.
+        are_emotions = len(RUSSIAN_NAMES.keys() & set(self.names) - {"neutral"}) > 0
+        return tuple(RUSSIAN_NAMES.get(name, name) if are_emotions else name for name in self.names)
+
+    def answers(self, probabilities: np.ndarray) -> Iterator[Labels]:
+        """An answer for each row of probabilities `(n_texts, n_classes)`.
+
+        Raises:
+            DataError: A probability is NaN.
+        """
+        if self.thresholds is not None:
+            reached = self.thresholds.apply(probabilities, self.names)
+        else:
+            highest = decide(probabilities, probabilities.max(axis=1, keepdims=True))
+            reached = highest & (highest.cumsum(axis=1) == 1)
+        reached = reached & (probabilities > 0)  # an empty text reaches no threshold, not even one of 0
+        for row, values in zip(reached, probabilities.tolist(), strict=True):
+            found = sorted(np.flatnonzero(row).tolist(), key=lambda k: -values[k])
+            yield Labels(
+                tuple(Label(self.names[k], self.russian[k], values[k]) for k in found),
+                dict(zip(self.names, values, strict=True)),
+            )
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A text classifier of one task or several, with all that turns its logits into answers.
 
     An empty text (nothing but blanks and invisible characters) says nothing: its scores are 0, it is not viral and has
-    no emotion. One empty cell in a million rows must not stop the rest, and what the model would answer to no words are
+    no label. One empty cell in a million rows must not stop the rest, and what the model would answer to no words are
     its base rates. Emoji alone and other languages are read like any text, but nobody has measured the model on them.
     Of a text with more than `max_length` tokens the beginning and the end are read.
 
     Attributes:
-        model: A `models.MultiTaskClassifier` or an `OnnxModel` with the tasks `virality` (one class) and `emotions`.
+        model: A classifier of `models`, or an `OnnxModel`.
         tokenizer: Its tokenizer.
-        settings: As `models.load_classifier` gives them; `max_length` and `head_share` are used.
-        virality: Threshold of the class `viral`, on calibrated probabilities.
-        emotions: Thresholds of the emotions.
+        settings: As `models.load_classifier` gives them. `max_length`, `head_share` and `problem_type` are used; of a
+            pooled classifier `names` and `task`, too. See `described` for what stands in when they are missing.
+        thresholds: Task -> thresholds of its classes, on calibrated probabilities. A multi-label task without decides
+            at 0.5, and `note` says so.
         calibration: Of virality (`calibration.platt`, one class); `None` leaves the model's probabilities.
-        bf16: Compute in bfloat16: faster where the processor has it, and probabilities differ in the third decimal.
+        precision: See `devices.precision`; an exported model has its own.
     """
 
     model: Any
     tokenizer: Any
     settings: Mapping[str, Any]
-    virality: Thresholds
-    emotions: Thresholds
+    thresholds: Mapping[str, Thresholds] = field(default_factory=dict)
     calibration: Calibration | None = None
-    bf16: bool = False
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse a model without the two tasks, and thresholds of other classes."""
-        tasks = self._tasks
-        if not {"virality", "emotions"} <= tasks.keys():
-            raise DataError(f"expected a model with the tasks virality and emotions (lesson 03), found {list(tasks)}")
-        for task, thresholds in (("virality", self.virality), ("emotions", self.emotions)):
-            thresholds.apply(np.empty((0, len(tasks[task]))), tasks[task])
+        """Refuse a model that doesn't name its classes, and thresholds or a calibration that belong to another one."""
+        names, problem = self._names, self._described["problem_type"]
+        if not names:
+            raise DataError(
+                "expected a classifier that names its classes (a MultiTaskClassifier, or `names` in the settings of a "
+                f"PooledClassifier), found {type(self.model).__name__} with the settings {list(self.settings)}"
+            )
+        if problem not in (SINGLE_LABEL, MULTI_LABEL):
+            raise DataError(f"problem_type {problem!r} is not known; expected {SINGLE_LABEL} or {MULTI_LABEL}")
+        if taken := sorted(_TAKEN & names.keys()):
+            raise DataError(f"{', '.join(taken)} can be no name of a task: answers have a key of this name already")
+        if foreign := sorted(self.thresholds.keys() - names.keys()):
+            raise DataError(f"thresholds of {', '.join(foreign)}, where the model has the tasks {', '.join(names)}")
+        if problem == SINGLE_LABEL and self.thresholds:
+            raise DataError(
+                f"thresholds of {', '.join(self.thresholds)}, where the problem_type is {SINGLE_LABEL}: its answer is "
+                f"the most probable class; leave the thresholds out, or save the model as {MULTI_LABEL}"
+            )
+        for task, own in self.thresholds.items():
+            own.apply(np.empty((0, len(names[task]))), names[task])
+        if "virality" in names and (problem, len(names["virality"])) != (MULTI_LABEL, 1):
+            raise DataError(
+                f"the task virality is one class, viral or not ({MULTI_LABEL}); found {', '.join(names['virality'])} "
+                f"({problem}): give that task another name"
+            )
+        if self.calibration is not None and "virality" not in names:
+            raise DataError(f"a calibration of virality, where the model has {', '.join(names)}; leave it out")
 
     @classmethod
-    def load(cls, folder: Path | str, device: str | None = None, bf16: bool = False) -> ViralBERT:
-        """Read a folder that `save` or `export.export` wrote; an exported one without torch.
+    def load(cls, folder: Path | str, device: str | None = None, precision: str = "auto") -> Self:
+        """Read a folder of `models.save_classifier`, `save` or `export.export`; an exported one without torch.
 
         Args:
-            folder: E.g. `runs/sample/viralbert`.
-            device: `cpu`, `cuda`, ...; the GPU if there is one. An exported model computes on the CPU.
-            bf16: See the class; for models that are not exported.
+            folder: E.g. `runs/sample/viralbert`, `models/combo/model`.
+            device: See `devices.default`. An exported model computes on the CPU.
+            precision: See `devices.precision`. An exported model has its own.
 
         Raises:
-            DataError: Something is missing or damaged, or the thresholds are those of other classes.
+            DataError: Something is missing or damaged, the thresholds are those of other classes, the model reads a
+                table beside the text, or the device or the precision isn't there.
         """
         path = Path(folder)
-        if (path / MODEL).is_file():
-            return cls._load_exported(path, device, bf16)
-        missing = [name for name in ("classifier.json", *_THRESHOLDS.values()) if not (path / name).is_file()]
-        if missing:
-            raise DataError(
-                f"{path} is no complete predictor: {', '.join(missing)} missing; lesson 06 writes one "
-                "(viralbert run --only 06 leaves runs/sample/viralbert), and so does ViralBERT.save"
-            )
-        import torch
-
-        from viralbert_utils.models import load_classifier
-
-        kept = {task: Thresholds.load(path / name) for task, name in _THRESHOLDS.items()}
-        model, tokenizer, settings = load_classifier(path)
-        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        line = _load_calibration(path / "calibration.json")
-        return cls(model, tokenizer, settings, kept["virality"], kept["emotions"], line, bf16)
+        found = (cls._load_exported if (path / MODEL).is_file() else cls._load_trained)(path, device, precision)
+        if found.note:
+            _log.warning("%s: %s", path, found.note)
+        return found
 
     @classmethod
-    def _load_exported(cls, path: Path, device: str | None, bf16: bool) -> ViralBERT:
-        if bf16 or device not in (None, "cpu"):
-            raise DataError(f"{path} is an exported model: it computes on the CPU, not in bf16; leave both options out")
+    def _load_trained(cls, path: Path, device: str | None, precision: str) -> Self:
+        if not (path / "classifier.json").is_file():
+            raise DataError(
+                f"{path} is no trained model: expected classifier.json, or {MODEL} of an export; lesson 06 leaves one "
+                "(viralbert run --only 06 leaves runs/sample/viralbert), and so does viralbert train (its folder model)"
+            )
+        thresholds = stored_thresholds(path)
+        from viralbert_utils import devices
+        from viralbert_utils.models import load_classifier
+
+        where = devices.default(device)
+        devices.precision(where, precision)
+        model, tokenizer, settings = load_classifier(path, where)
+        return cls(model, tokenizer, settings, thresholds, load_calibration(path), precision)
+
+    @classmethod
+    def _load_exported(cls, path: Path, device: str | None, precision: str) -> Self:
         model = OnnxModel.load(path)
         about = model.about
-        if about["thresholds"].keys() != _THRESHOLDS.keys():
-            raise DataError(f"{path} is a classifier without thresholds; export the folder that lesson 06 writes")
-        kept = {task: Thresholds.from_json(plain) for task, plain in about["thresholds"].items()}
+        if about["settings"].get("kind") == "hybrid":
+            raise DataError(
+                f"{path} is an exported hybrid: it needs a table beside each text, and here are texts alone; in Python "
+                "use Hybrid.load of the folder it was made from, or OnnxModel.load and its logits(texts, columns)"
+            )
+        own = "int8" if about["int8"] else "float32"
+        if device not in (None, "cpu") or precision not in ("auto", own):
+            raise DataError(
+                f"{path} is an exported model: it computes on the CPU in {own}, found device {device or 'cpu'} and "
+                f"precision {precision}; leave both options out, or give the folder that it was made from"
+            )
+        thresholds = {task: Thresholds.from_json(plain) for task, plain in about["thresholds"].items()}
         line = _calibration(about["calibration"], path) if about["calibration"] else None
         settings = dict(about["settings"]) | {name: about[name] for name in ("int8", "source_sha256", "versions")}
-        return cls(model, model.tokenizer, settings, kept["virality"], kept["emotions"], line)
+        return cls(model, model.tokenizer, settings, thresholds, line)
 
     def save(self, folder: Path | str) -> None:
         """Write everything as one folder, whole; a predictor or classifier that stands there is replaced.
@@ -155,20 +272,29 @@ class ViralBERT:
         target = Path(folder)
         if target.exists() and not (target / "classifier.json").is_file() and any(target.iterdir()):
             raise DataError(f"{target} holds something that is no model; give a new or an empty folder")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # `save_classifier` replaces a folder by a model without thresholds: they are put together elsewhere first.
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
-            new = Path(scratch) / "new"
-            about = {name: value for name, value in self.settings.items() if name != "versions"}
+        with whole_folder(target) as new:
+            about = {name: value for name, value in self._described.items() if name != "versions"}
             save_classifier(new, self.model, self.tokenizer, **about)
-            for task, name in _THRESHOLDS.items():
-                getattr(self, task).save(new / name)
+            for task, own in self.thresholds.items():
+                own.save(new / "thresholds" / f"{task}.json")
             if self.calibration is not None:
                 plain = {name: float(value[0]) for name, value in vars(self.calibration).items()}
                 write_whole(new / "calibration.json", json.dumps({"virality": plain}, indent=1) + "\n")
-            if target.exists():
-                shutil.move(target, Path(scratch) / "old")
-            new.rename(target)
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """The model's tasks, in the order of its outputs."""
+        multi_label = self._described["problem_type"] == MULTI_LABEL
+        return {
+            task: Task(names, self.thresholds.get(task, _untuned(names)) if multi_label else None)
+            for task, names in self._names.items()
+        }
+
+    @property
+    def note(self) -> str:
+        """In words, for which tasks no thresholds are stored; empty if for none."""
+        untuned = {task: own.note for task, own in self.tasks.items() if own.note}
+        return f"{', '.join(untuned)}: {next(iter(untuned.values()))}" if untuned else ""
 
     @overload
     def predict(self, texts: str) -> Prediction: ...  # type: ignore[overload-overlap]
@@ -190,37 +316,12 @@ class ViralBERT:
         Raises:
             DataError: Something that is no text, with its position, when its window is read.
         """
-        names = self.emotions.names
-        russian = [RUSSIAN_NAMES.get(name, name) for name in names]
-        for viral, emotions in self._windows(texts):
-            # An empty text reaches no threshold, not even one of 0.
-            is_viral = self.virality.apply(viral, self.virality.names)[:, 0] & (viral[:, 0] > 0)
-            reached = self.emotions.apply(emotions, names) & (emotions > 0)
-            for row, probabilities in enumerate(emotions.tolist()):
-                found = sorted(np.flatnonzero(reached[row]).tolist(), key=lambda k: -probabilities[k])
-                yield Prediction(
-                    float(viral[row, 0]), bool(is_viral[row]),
-                    tuple(Emotion(names[k], russian[k], probabilities[k]) for k in found),
-                    dict(zip(names, probabilities, strict=True)),
-                )  # fmt: skip
+        for scores in self._windows(texts):
+            for answers in zip(*(self.tasks[task].answers(own) for task, own in scores.items()), strict=True):
+                yield Prediction.of(dict(zip(scores, answers, strict=True)))
 
-    def scores(self, texts: Iterable[str]) -> moments.Scores:
-        """The scorer that `moments.find_moments` asks for; errors as of `predict`."""
-        empty = np.empty((0, 1)), np.empty((0, len(self.emotions.names)))
-        viral, emotions = (np.concatenate(parts) for parts in zip(empty, *self._windows(texts), strict=True))
-        return moments.Scores(viral[:, 0], emotions, self.emotions.names, np.array(self.emotions.values))
-
-    async def find_viral_moments_from_subtitles(
-        self, subtitles: Sequence[Mapping], **options: Any
-    ) -> list[dict[str, Any]]:
-        """ViralBERT v2's call: `[{"text", "start"[, "end"]}, ...]` in, dicts with start, end, score, emotions out.
-
-        See `moments.find_viral_moments_from_subtitles`.
-        """
-        return await moments.find_viral_moments_from_subtitles(subtitles, self.scores, **options)
-
-    def _windows(self, texts: Iterable[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Probabilities of virality `(n, 1)` and emotions `(n, n_emotions)`, a window of texts at a time."""
+    def _windows(self, texts: Iterable[str]) -> Iterator[dict[str, np.ndarray]]:
+        """Probabilities of each task `(n, n_classes)`, a window of texts at a time."""
         if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
             raise DataError(f"expected a list or another iterable of texts, found {texts!r:.80}")
         checked = (self._readable(position, text) for position, text in enumerate(texts))
@@ -245,20 +346,28 @@ class ViralBERT:
         # Half a surrogate pair, from a damaged JSON escape, is no character: the tokenizer would refuse its window.
         return normalise(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
-    def _probabilities(self, rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    def _probabilities(self, rows: list[list[int]]) -> dict[str, np.ndarray]:
         logits = tokens.in_batches(self._step, rows, self._pad_id).astype(np.float64)
-        ends = np.cumsum([len(names) for names in self._tasks.values()])
-        by_task = dict(zip(self._tasks, np.split(logits, ends[:-1], axis=1), strict=True))
-        viral, emotions = by_task["virality"], expit(by_task["emotions"])
-        viral = expit(viral) if self.calibration is None else self.calibration.apply(viral)
+        ends = np.cumsum([len(own.names) for own in self.tasks.values()])
         n_special = sum(map(len, tokens.special_ids(self.tokenizer)))
         spoken = np.array([len(row) > n_special for row in rows])[:, None]
-        return np.where(spoken, viral, 0.0), np.where(spoken, emotions, 0.0)
+        found = {}
+        for (task, own), part in zip(self.tasks.items(), np.split(logits, ends[:-1], axis=1), strict=True):
+            line = self.calibration if task == "virality" else None
+            values = probabilities(part, own.problem_type) if line is None else line.apply(part)
+            found[task] = np.where(spoken, values, 0.0)
+        return found
 
-    @property
-    def _tasks(self) -> dict[str, tuple[str, ...]]:
+    @cached_property
+    def _described(self) -> dict[str, Any]:
+        return described(self.settings, self.thresholds)
+
+    @cached_property
+    def _names(self) -> dict[str, tuple[str, ...]]:
         """Task -> names of its classes, in the order of the model's outputs."""
-        return {task: getattr(head, "names", head) for task, head in getattr(self.model, "tasks", {}).items()}
+        if "names" in self._described:
+            return {self._described["task"]: tuple(self._described["names"])}
+        return {task: tuple(getattr(head, "names", head)) for task, head in getattr(self.model, "tasks", {}).items()}
 
     @property
     def _pad_id(self) -> int:
@@ -271,10 +380,99 @@ class ViralBERT:
             return self.model.step
         from viralbert_utils.models import array_logits
 
-        return partial(array_logits, self.model, bf16=self.bf16)
+        return partial(array_logits, self.model, precision=self.precision)
 
 
-def _load_calibration(path: Path) -> Calibration | None:
+class ViralBERT(Predictor):
+    """The predictor for virality and emotions, and whatever other tasks its model has: it also finds moments."""
+
+    def __post_init__(self) -> None:
+        """As of `Predictor`, and refuse a model without the two tasks."""
+        super().__post_init__()
+        check_moments(self.tasks)
+
+    @property
+    def virality(self) -> Thresholds:
+        """Threshold of the class `viral`."""
+        return self._thresholds_of("virality")
+
+    @property
+    def emotions(self) -> Thresholds:
+        """Thresholds of the emotions."""
+        return self._thresholds_of("emotions")
+
+    def scores(self, texts: Iterable[str]) -> moments.Scores:
+        """The scorer that `moments.find_moments` asks for; errors as of `predict`."""
+        empty = {task: np.empty((0, len(own.names))) for task, own in self.tasks.items()}
+        windows = [empty, *self._windows(texts)]
+        viral, emotions = (np.concatenate([found[task] for found in windows]) for task in ("virality", "emotions"))
+        return moments.Scores(viral[:, 0], emotions, self.emotions.names, np.array(self.emotions.values))
+
+    async def find_viral_moments_from_subtitles(
+        self, subtitles: Sequence[Mapping], **options: Any
+    ) -> list[dict[str, Any]]:
+        """ViralBERT v2's call: `[{"text", "start"[, "end"]}, ...]` in, dicts with start, end, score, emotions out.
+
+        See `moments.find_viral_moments_from_subtitles`.
+        """
+        return await moments.find_viral_moments_from_subtitles(subtitles, self.scores, **options)
+
+    def _thresholds_of(self, task: str) -> Thresholds:
+        found = self.tasks[task].thresholds
+        assert found is not None  # virality is multi-label, and so is everything beside it
+        return found
+
+
+def check_moments(tasks: Collection[str]) -> None:
+    """Refuse a model that cannot score moments.
+
+    Raises:
+        DataError: Virality or emotions are not among its tasks.
+    """
+    if not {"virality", "emotions"} <= set(tasks):
+        raise DataError(
+            f"ViralBERT and moments need a model with the tasks virality and emotions, found {', '.join(tasks)}; "
+            "lesson 06 and viralbert train --dataset multitask leave one; Predictor and viralbert predict take any"
+        )
+
+
+def described(settings: Mapping[str, Any], stored: Collection[str]) -> dict[str, Any]:
+    """Settings of a classifier with `problem_type` and, of a pooled one, `task`, which older folders leave out.
+
+    A classifier of several tasks is multi-label. So is a pooled one with thresholds, whose task is named as they are; a
+    pooled one without has a single label a text, and its task is called `classes`.
+
+    Args:
+        settings: As `models.load_classifier` gives them.
+        stored: The tasks that thresholds are stored for.
+    """
+    if "names" not in settings:
+        return {"problem_type": MULTI_LABEL} | dict(settings)
+    older = {"task": next(iter(stored), "classes"), "problem_type": MULTI_LABEL if stored else SINGLE_LABEL}
+    return older | dict(settings)
+
+
+def stored_thresholds(folder: Path) -> dict[str, Thresholds]:
+    """Task -> thresholds, from `thresholds/<task>.json` in a model's folder; errors as of `Thresholds.load`."""
+    return {path.stem: Thresholds.load(path) for path in sorted((folder / "thresholds").glob("*.json"))}
+
+
+def probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:
+    """Of logits `(n_texts, n_classes)`: each class by itself (sigmoid), or one of all (softmax)."""
+    return softmax(logits, axis=1) if problem_type == SINGLE_LABEL else expit(logits)
+
+
+def _untuned(names: tuple[str, ...]) -> Thresholds:
+    return Thresholds(names, (0.5,) * len(names), "0.5", 0, (0,) * len(names), 0.0, "")
+
+
+def load_calibration(folder: Path) -> Calibration | None:
+    """Of virality, from `calibration.json` in a model's folder; `None` if there is none.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    path = folder / "calibration.json"
     if not path.is_file():
         return None
     try:

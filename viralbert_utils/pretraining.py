@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from viralbert_utils import devices
 from viralbert_utils.data import read_table
 from viralbert_utils.embedded import LAYERS, Recipe, embedded_folder, trained_layers
 from viralbert_utils.encoders import load_encoder
@@ -49,7 +51,7 @@ class Plan:
         share: Of the tokens that are hidden.
         n_targets: Tokens that can be asked for, the most frequent ones of the corpus.
         seed: Of sequences, masks and dropout.
-        bf16: Compute in bfloat16: twice as fast on a GPU or on a CPU that has it, slower on one that has not.
+        precision: See `devices.precision`; bfloat16 is twice as fast on a CPU that has it, slower on one that has not.
     """
 
     n_steps: int = 7000
@@ -60,7 +62,7 @@ class Plan:
     share: float = 0.2
     n_targets: int = 10_000
     seed: int = 0
-    bf16: bool = False
+    precision: str = "auto"
 
 
 def pack(tokenizer: Any, texts: Sequence[str], length: int = 64) -> np.ndarray:
@@ -188,16 +190,26 @@ class Objective(nn.Module):
         self.scale = nn.Parameter(torch.tensor(5.0 / math.sqrt(size)))
         self.bias = nn.Parameter(torch.log(torch.from_numpy(counts / counts.sum()).float()))
 
-    def forward(self, batch: np.ndarray, rng: np.random.Generator, mask_id: int) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy over the tokens that are asked for, and the share of right answers."""
-        device = self.encoder.device
+    def prepare(self, batch: np.ndarray, rng: np.random.Generator, mask_id: int) -> tuple[Tensor, ...]:
+        """What `forward` reads of a batch `(n_sequences, length)`, made on the CPU.
+
+        Returns:
+            Ids and positions `(n_sequences, length)`; where the hidden tokens stand, counted through the batch, and
+            which tokens they are, both `(n_hidden,)`.
+        """
         # Half of the sequences stand further back, so that every position vector is trained.
         room = self.encoder.config.max_position_embeddings - batch.shape[1]
         offsets = rng.integers(0, room + 1, len(batch)) * (rng.random(len(batch)) < 0.5)
         seen, chosen = hide(batch, self.candidates, mask_id, self.plan.share, rng)
-        logits = self.logits(self.encode(seen, offsets)[torch.from_numpy(chosen).to(device)])
-        wanted = self.target_of[torch.from_numpy(batch[chosen]).to(device)]
-        return functional.cross_entropy(logits.float(), wanted), (logits.argmax(1) == wanted).float().mean()
+        # Places and not a mask: how many there are, a GPU would have to be asked.
+        where, wanted = np.flatnonzero(chosen), batch[chosen]
+        return (*_placed(seen, offsets), torch.from_numpy(where), torch.from_numpy(wanted))
+
+    def forward(self, ids: Tensor, places: Tensor, where: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy over the tokens that are asked for, and the share of right answers; see `prepare`."""
+        hidden = self.encoder(input_ids=ids, position_ids=places).last_hidden_state
+        logits, targets = self.logits(hidden.flatten(end_dim=1)[where]), self.target_of[wanted]
+        return functional.cross_entropy(logits.float(), targets), (logits.argmax(1) == targets).float().mean()
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores `(n_tokens, n_targets)` of token vectors `(n_tokens, hidden_size)`."""
@@ -205,10 +217,14 @@ class Objective(nn.Module):
 
     def encode(self, seen: np.ndarray, offsets: np.ndarray) -> Tensor:
         """Token vectors of `(n_sequences, length)` ids; all positions but the first are moved back by the offsets."""
-        positions = np.arange(seen.shape[1])[None, :] + offsets[:, None]
-        positions[:, 0] = 0
-        ids, places = (torch.from_numpy(part).to(self.encoder.device) for part in (seen, positions))
+        ids, places = devices.to(_placed(seen, offsets), self.encoder.device)
         return self.encoder(input_ids=ids, position_ids=places).last_hidden_state
+
+
+def _placed(seen: np.ndarray, offsets: np.ndarray) -> tuple[Tensor, Tensor]:
+    positions = np.arange(seen.shape[1])[None, :] + offsets[:, None]
+    positions[:, 0] = 0
+    return torch.from_numpy(seen), torch.from_numpy(positions)
 
 
 def pretrain(
@@ -218,7 +234,7 @@ def pretrain(
     """Train the encoder's layers in place; its word vectors stay frozen.
 
     Args:
-        encoder: From `load_encoder`; moved to the GPU if there is one.
+        encoder: From `load_encoder`; it trains on the device where it is.
         mask_id: `tokenizer.mask_token_id`.
         corpus: Where the sequences come from.
         plan: See there.
@@ -235,7 +251,8 @@ def pretrain(
         ValueError: A checkpoint of another plan.
         FloatingPointError: The loss is no longer a number.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = devices.of(encoder)
+    dtype = devices.precision(device, plan.precision)
     torch.manual_seed(plan.seed)
     encoder.get_input_embeddings().weight.requires_grad_(False)
     model = objective(encoder, plan, corpus).to(device).train()
@@ -248,38 +265,46 @@ def pretrain(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: cosine_with_warmup(step, plan.n_steps, plan.warmup)
     )
-    history = _resume(checkpoint, model, optimiser, schedule, plan) if checkpoint and checkpoint.is_file() else []
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    parts = {"optimiser": optimiser, "schedule": schedule, "scaler": scaler}
+    history = _resume(checkpoint, model, parts, plan) if checkpoint and checkpoint.is_file() else []
     done = history[-1]["step"] if history else 0
     seconds = history[-1]["seconds"] if history else 0.0
-    sums, since = np.zeros(2), time.perf_counter()
-    bar = tqdm(range(done + 1, plan.n_steps + 1), initial=done, total=plan.n_steps, disable=not show_progress)
-    for step in bar:
+
+    def prepare(step: int) -> tuple[Tensor, ...]:
         rng = np.random.default_rng([plan.seed, step])
+        return model.prepare(corpus.draw(plan.batch_size, rng), rng, mask_id)
+
+    found, since = [], time.perf_counter()
+    bar = tqdm(range(done + 1, plan.n_steps + 1), initial=done, total=plan.n_steps, disable=not show_progress)
+    for step, batch in zip(bar, devices.ahead((partial(prepare, n) for n in bar.iterable), device), strict=True):
         # Dropout, too, depends on the step alone, so an interrupted run goes on as if nothing had happened.
         torch.manual_seed(plan.seed * 1_000_003 + step)
-        batch = corpus.draw(plan.batch_size, rng)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=plan.bf16):
-            loss, accuracy = model(batch, rng, mask_id)
-        loss.backward()
+        with devices.computing(device, dtype):
+            loss, accuracy = model(*batch)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimiser)
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        scaler.step(optimiser)
+        scaler.update()
         schedule.step()
         optimiser.zero_grad(set_to_none=True)
-        sums += float(loss.detach()), float(accuracy)
+        found.append(torch.stack([loss.detach(), accuracy]))
         if step % every and step < plan.n_steps:
             continue
+        sums = torch.stack(found).double().sum(dim=0).tolist()  # the one moment when the device is waited for
         n_steps, spent = step - done, time.perf_counter() - since
         if not math.isfinite(sums[0]):
             raise FloatingPointError(f"the loss is no number before step {step}; lower the learning rate")
         seconds += spent
-        rate = n_steps * batch.size / spent
-        loss_mean, accuracy_mean = (sums / n_steps).tolist()
+        rate = n_steps * batch[0].numel() / spent
+        loss_mean, accuracy_mean = (value / n_steps for value in sums)
         history.append({"step": step, "loss": loss_mean, "accuracy": accuracy_mean, "tokens_per_s": rate,
                         "seconds": seconds})  # fmt: skip
         bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", tokens_per_s=f"{rate:.0f}")
         if checkpoint and (len(history) % ROWS_PER_CHECKPOINT == 0 or step == plan.n_steps):
-            _save(checkpoint, model, optimiser, schedule, plan, history)
-        sums, since, done = np.zeros(2), time.perf_counter(), step
+            _save(checkpoint, model, parts, plan, history)
+        found, since, done = [], time.perf_counter(), step
     return pd.DataFrame(history), model.eval()
 
 
@@ -301,6 +326,7 @@ def masked_accuracy(model: Objective, sequences: np.ndarray, mask_id: int, batch
     bigrams = Bigrams(model.corpus.sequences, len(model.candidates))
     found = []
     device = model.encoder.device
+    dtype = devices.precision(device, model.plan.precision)
     for start in range(0, len(sequences), batch_size):
         batch = sequences[start : start + batch_size].astype(np.int64)
         rng = np.random.default_rng([model.plan.seed, start])
@@ -308,8 +334,10 @@ def masked_accuracy(model: Objective, sequences: np.ndarray, mask_id: int, batch
         chosen = model.candidates[batch] & (rng.random(batch.shape) < model.plan.share)
         if not chosen.any():
             continue
-        hidden = model.encode(np.where(chosen, mask_id, batch), np.zeros(len(batch), dtype=np.int64))
-        best = model.ids[model.logits(hidden[torch.from_numpy(chosen).to(device)]).argmax(1).cpu().numpy()]
+        with devices.computing(device, dtype):
+            hidden = model.encode(np.where(chosen, mask_id, batch), np.zeros(len(batch), dtype=np.int64))
+            answers = model.logits(hidden[torch.from_numpy(chosen).to(device)]).argmax(1)
+        best = model.ids[answers.cpu().numpy()]
         previous = np.roll(batch, 1, axis=1)[chosen]
         wanted = batch[chosen]
         right = {"model": best, "bigram": bigrams.most_frequent(previous), "unigram": bigrams.unigram}
@@ -451,16 +479,16 @@ def _learnt(model: nn.Module) -> dict[str, Tensor]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def _save(path: Path, model: nn.Module, optimiser: Any, schedule: Any, plan: Plan, history: list) -> None:
+def _save(path: Path, model: nn.Module, parts: Mapping[str, Any], plan: Plan, history: list) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
-    state = {"model": _learnt(model), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(),
-             "plan": asdict(plan), "history": history}  # fmt: skip
-    torch.save(state, temporary)
+    state = {name: part.state_dict() for name, part in parts.items()}
+    state |= {"model": _learnt(model), "plan": asdict(plan), "history": history}
+    torch.save(devices.on_cpu(state), temporary)  # any device can go on with it
     temporary.replace(path)
 
 
-def _resume(path: Path, model: nn.Module, optimiser: Any, schedule: Any, plan: Plan) -> list[dict[str, Any]]:
+def _resume(path: Path, model: nn.Module, parts: Mapping[str, Any], plan: Plan) -> list[dict[str, Any]]:
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["plan"] != asdict(plan):
         raise ValueError(f"checkpoint {path} was made with another plan ({state['plan']}); delete it or keep the plan")
@@ -468,6 +496,6 @@ def _resume(path: Path, model: nn.Module, optimiser: Any, schedule: Any, plan: P
     with torch.no_grad():
         for name, value in state["model"].items():
             learnt[name].copy_(value)
-    optimiser.load_state_dict(state["optimiser"])
-    schedule.load_state_dict(state["schedule"])
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
     return list(state["history"])

@@ -1,4 +1,4 @@
-"""The predictor and the moments over HTTP, and a page to try them.
+"""A classifier and, if it has the tasks for them, the moments over HTTP, and a page to try them.
 
 Lesson 09 starts it and asks it; `viralbert serve` and the Dockerfile run it. The event loop only reads and writes:
 whatever computes runs in the batcher's thread. `admission` says which requests come in.
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -30,13 +30,13 @@ from prometheus_client import generate_latest as exposition
 from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from typing_extensions import TypedDict
 
 from viralbert_utils import moment_files, moments
 from viralbert_utils.admission import DEFAULTS, STATUSES, Gate, Refusal, ServiceLimits
 from viralbert_utils.batching import Batcher
-from viralbert_utils.emotions import RUSSIAN_NAMES
 from viralbert_utils.files import DataError
-from viralbert_utils.predictor import Emotion, Prediction, ViralBERT
+from viralbert_utils.predictor import Label, Labels, Prediction, Predictor, Task, check_moments
 from viralbert_utils.subtitles import Subtitles, read_subtitles
 
 MAX_WINDOWS = 1_000_000  # candidates for moments in one request; a video of two hours has some 30,000
@@ -45,30 +45,36 @@ PAGE = {"/": "service.html", "/service.css": "service.css", "/service.js": "serv
 _REFUSAL = {"type": "object", "required": ["detail"], "properties": {"detail": {"type": "string"}}}
 _CUES = {"cues": [{"text": "Кот сам открыл дверь.", "start": 0.5, "end": 3.2},
                   {"text": "И попросил зарплату!", "start": 3.4}]}  # fmt: skip
+_COLOUR = Field(description="The colouring in a word: the most probable emotion; null for an empty text.")
+# What stands in an answer for the two tasks that have fields of their own; any other task is a field itself.
+_FIELDS: dict[str, dict[str, Any]] = {
+    "virality": {"viral_score": float, "is_viral": bool},
+    "emotions": {"emotions": list[Label], "probabilities": dict[str, float],
+                 "emotion": Annotated[Label | None, _COLOUR]},
+}  # fmt: skip
 _log = logging.getLogger("viralbert.service")
 
 
 @dataclass(frozen=True)
-class Answer(Prediction):
-    """A prediction and, as `emotion`, the colouring in a word: the most probable emotion; none for an empty text."""
+class ClassInfo:
+    """A class of the model, and the probability from which it counts.
 
-    emotion: Emotion | None
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Predictions in the order of the texts."""
-
-    predictions: list[Answer]
-
-
-@dataclass(frozen=True)
-class EmotionClass:
-    """A class of the model, and the probability from which a text counts as expressing it (null: never)."""
+    The threshold is null if it never does, or if the task has no thresholds, but its most probable class for an answer.
+    """
 
     name: str
     russian: str
     threshold: float | None
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """A task of the model; the note says if its thresholds are none that were tuned."""
+
+    task: str
+    problem_type: str
+    classes: list[ClassInfo]
+    note: str
 
 
 @dataclass(frozen=True)
@@ -79,18 +85,25 @@ class Running:
     process: subprocess.Popen[str]
 
 
-def create_app(model: Path | str, limits: ServiceLimits = DEFAULTS, api_key: str = "") -> FastAPI:
+def create_app(
+    model: Path | str, limits: ServiceLimits = DEFAULTS, api_key: str = "", device: str | None = None,
+    precision: str = "auto",
+) -> FastAPI:  # fmt: skip
     """The service as an ASGI application.
 
     Args:
-        model: Folder of a predictor, or of its ONNX export, which is served without torch.
+        model: Folder of any text classifier, or of its ONNX export, which is served without torch.
         limits: What it takes on.
         api_key: If given, requests below `/v1/` must carry it in the header `X-API-Key`.
+        device: As `Predictor.load`.
+        precision: As `Predictor.load`.
 
     Raises:
-        DataError: As `ViralBERT.load`: before any port is open.
+        DataError: As `Predictor.load`: before any port is open.
     """
-    bert = ViralBERT.load(model)
+    bert = Predictor.load(model, device, precision)
+    emotions = bert.tasks.get("emotions")
+    has_moments = emotions is not None and "virality" in bert.tasks
     bert.predict("Разогрев.")  # the first call is slower than the rest
     gate = Gate(limits, api_key)
     sizes = Histogram("viralbert_batch_texts", "Texts computed together", buckets=[2**k for k in range(10)],
@@ -102,7 +115,8 @@ def create_app(model: Path | str, limits: ServiceLimits = DEFAULTS, api_key: str
         async with batcher.working():
             yield
 
-    app = FastAPI(title="ViralBERT", version="1", summary="Virality and emotions of Russian texts, moments of a video.",
+    what = f"What a model says of Russian texts: {', '.join(bert.tasks)}{'; moments of a video' * has_moments}."
+    app = FastAPI(title="ViralBERT", version="1", summary=what,
                   description="A score is a judgement by the annotation guide, never a forecast of views.",
                   lifespan=lifespan, docs_url=None, redoc_url=None)  # fmt: skip
     app.state.gate = gate
@@ -148,17 +162,18 @@ def create_app(model: Path | str, limits: ServiceLimits = DEFAULTS, api_key: str
     if api_key:  # for the description only: the gate has looked at the key before
         options["dependencies"] = [Depends(APIKeyHeader(name="X-API-Key", auto_error=False))]
 
-    @app.post("/v1/predict", **options)
-    async def predict(question: Question) -> Answers:
-        """Virality and the emotional colouring of one text or many."""
-        return Answers([_answer(found) for found in await batcher.answers(question.text)])
+    @app.post("/v1/predict", response_model=_answers(bert), **options)
+    async def predict(question: Question) -> Any:
+        """What the model says of one text or many; in the order of the texts."""
+        found = [_answer(emotions, one) for one in await batcher.answers(question.text)]
+        return {"predictions": found} | ({"note": bert.note} if bert.note else {})
 
     files = {"type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}
     body = {"required": True, "content": {
         "application/json": {"schema": _inlined(Cues.model_json_schema()), "example": _CUES},
         "multipart/form-data": {"schema": files}}}  # fmt: skip
 
-    @app.post("/v1/moments", openapi_extra={"requestBody": body}, **options)
+    @app.post("/v1/moments", openapi_extra={"requestBody": body}, include_in_schema=has_moments, **options)
     async def find(
         request: Request,
         min_s: Annotated[FiniteFloat, Query(gt=0, le=600)] = 15,
@@ -169,6 +184,7 @@ def create_app(model: Path | str, limits: ServiceLimits = DEFAULTS, api_key: str
 
         The answer is what `viralbert moments` writes as `moments.json`, with `duration_s` and `repairs`.
         """
+        check_moments(bert.tasks)
         wanted = moments.Limits(min_s, max_s, n=n)
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             read = await batcher.run(read_subtitles, await _sent_file(request))
@@ -179,18 +195,26 @@ def create_app(model: Path | str, limits: ServiceLimits = DEFAULTS, api_key: str
             raise Refusal(422, f"expected at most {limits.cues} cues, found {len(read.cues)}; send the video in parts")
         units = await batcher.run(_units, read, wanted)
         if units:
-            scores = _scores(bert, await batcher.answers([unit.text for unit in units]))
-            found = await batcher.run(moments.choose, units, scores, wanted)
+            answers = await batcher.answers([unit.text for unit in units])
+            found = await batcher.run(moments.choose, units, _scores(bert, answers), wanted)
         else:  # says why
-            found = moments.find_moments(read.cues, bert.scores)
+            found = moments.find_moments(read.cues, lambda texts: _scores(bert, bert.predict(texts)))
+        if bert.note:
+            found = replace(found, note=f"{found.note}; {bert.note}")
         duration = max(cue.end for cue in read.cues)
         return JSONResponse(moment_files.as_dict(found) | {"duration_s": duration, "repairs": read.repairs})
 
-    @app.get("/v1/emotions", **options)
-    async def classes() -> list[EmotionClass]:
-        """The emotions, their Russian names and their thresholds."""
-        pairs = zip(bert.emotions.names, bert.emotions.values, strict=True)
-        return [EmotionClass(name, RUSSIAN_NAMES.get(name, name), v if v <= 1 else None) for name, v in pairs]
+    @app.get("/v1/classes", **options)
+    async def classes() -> list[TaskInfo]:
+        """The model's tasks with their classes, Russian names and thresholds."""
+        return [TaskInfo(task, own.problem_type, _classes(own), own.note) for task, own in bert.tasks.items()]
+
+    if emotions is not None:
+
+        @app.get("/v1/emotions", **options)
+        async def emotion_classes() -> list[ClassInfo]:
+            """The emotions, their Russian names and their thresholds."""
+            return _classes(emotions)
 
     @app.get("/healthz")
     async def health() -> dict[str, str]:
@@ -214,7 +238,8 @@ def create_app(model: Path | str, limits: ServiceLimits = DEFAULTS, api_key: str
 
 
 def serve(model: Path | str, host: str = "127.0.0.1", port: int = 8000, limits: ServiceLimits = DEFAULTS,
-          api_key: str = "", started: Callable[[str], object] = lambda url: None) -> None:  # fmt: skip
+          api_key: str = "", started: Callable[[str], object] = lambda url: None, device: str | None = None,
+          precision: str = "auto") -> None:  # fmt: skip
     """Serve until SIGTERM or SIGINT; then refuse what is new, answer what was accepted, and return.
 
     Args:
@@ -224,11 +249,13 @@ def serve(model: Path | str, host: str = "127.0.0.1", port: int = 8000, limits: 
         limits: As `create_app`.
         api_key: As `create_app`.
         started: Is called with the URL as soon as the port is open.
+        device: As `create_app`.
+        precision: As `create_app`.
 
     Raises:
-        DataError: As `ViralBERT.load`, or the port is taken.
+        DataError: As `Predictor.load`, or the port is taken.
     """
-    app = create_app(model, limits, api_key)
+    app = create_app(model, limits, api_key, device, precision)
     if not api_key and host not in ("127.0.0.1", "localhost", "::1"):
         _log.warning("open to everybody who reaches %s: set VIRALBERT_API_KEY", host)
     config = uvicorn.Config(app, host, port, log_config=None, access_log=False, server_header=False,
@@ -316,10 +343,32 @@ def _page(name: str) -> Callable[[], Awaitable[Response]]:
     return page
 
 
-def _answer(found: Prediction) -> Answer:
-    name, probability = max(found.probabilities.items(), key=lambda pair: pair[1])
-    emotion = Emotion(name, RUSSIAN_NAMES.get(name, name), probability) if probability > 0 else None
-    return Answer(**vars(found), emotion=emotion)
+def _answers(bert: Predictor) -> Any:
+    """The type of this model's answers: one with the fields of its tasks for each text."""
+    fields: dict[str, Any] = {}
+    for task in bert.tasks:
+        fields |= _FIELDS.get(task, {task: Labels})
+    # Dictionaries, because a task may have a name that no attribute could have.
+    answer = TypedDict("Answer", fields)  # type: ignore[misc]
+    return TypedDict("Answers", {"predictions": list[answer]} | ({"note": str} if bert.note else {}))  # type: ignore
+
+
+def _answer(emotions: Task | None, found: Prediction) -> dict[str, Any]:
+    """As JSON."""
+    if emotions is None or found.probabilities is None:
+        return found.as_dict()
+    values = list(found.probabilities.values())
+    best = int(np.argmax(values))
+    named = {"name": emotions.names[best], "russian": emotions.russian[best], "probability": values[best]}
+    return found.as_dict() | {"emotion": named if values[best] > 0 else None}
+
+
+def _classes(task: Task) -> list[ClassInfo]:
+    values = task.thresholds.values if task.thresholds else (None,) * len(task.names)
+    return [
+        ClassInfo(name, russian, None if value is None or value > 1 else value)
+        for name, russian, value in zip(task.names, task.russian, values, strict=True)
+    ]
 
 
 async def _sent_file(request: Request) -> bytes:
@@ -349,7 +398,9 @@ def _units(read: Subtitles, wanted: moments.Limits) -> list[moments.Unit]:
     return units
 
 
-def _scores(bert: ViralBERT, found: Sequence[Prediction]) -> moments.Scores:
-    emotions = np.array([list(one.probabilities.values()) for one in found])
+def _scores(bert: Predictor, found: Sequence[Prediction]) -> moments.Scores:
     viral = np.array([one.viral_score for one in found])
-    return moments.Scores(viral, emotions, bert.emotions.names, np.array(bert.emotions.values))
+    emotions = np.array([list((one.probabilities or {}).values()) for one in found])
+    own = bert.tasks["emotions"].thresholds
+    assert own is not None  # beside virality every task is multi-label
+    return moments.Scores(viral, emotions, own.names, np.array(own.values))

@@ -12,20 +12,22 @@ import json
 import logging
 import os
 import re
-import shutil
+import shlex
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
-from viralbert_utils.course import CourseError, Run
-from viralbert_utils.files import write_whole
+from viralbert_utils.course import CourseError, Notebook, Run
+from viralbert_utils.files import whole_folder, write_whole
 
 RECORD_MIME = "application/vnd.viralbert.record+json"
-STATIC = Path(__file__).parent / "static"
+STYLE = Path(__file__).parent / "static" / "course.css"
+_LINK = re.compile(r"\]\((\d\d_\w+)\.ipynb(#[^)\s]*|)")
+_HOW_TO_RUN = "index.md#not-part-of-this-run"
 _GLUE = re.compile(r"``.*?``|\{glue:text\}`([\w.-]+)(?::([^`]*))?`|\{glue")
 HEADLINE = ("<!-- headline: written by `make reports` -->", "<!-- /headline -->")
 
@@ -43,9 +45,11 @@ class Page:
     @property
     def title(self) -> str:
         """Text of the first heading."""
-        return next(
-            line.lstrip("# ").strip() for line in self.node.cells[0].source.splitlines() if line.startswith("# ")
-        )
+        return _title(self.node)
+
+
+def _title(node: nbformat.NotebookNode) -> str:
+    return next(line.lstrip("# ").strip() for line in node.cells[0].source.splitlines() if line.startswith("# "))
 
 
 def read_page(path: Path) -> Page:
@@ -110,8 +114,14 @@ def fill_in(text: str, records: Mapping[str, Any], where: str) -> str:
     return _GLUE.sub(value, text)
 
 
-def prepare(page: Page, banner: str, origin: str) -> nbformat.NotebookNode:
+def prepare(page: Page, banner: str, origin: str, missing: Collection[str] = ()) -> nbformat.NotebookNode:
     """A copy of the executed notebook that is ready to be rendered.
+
+    Args:
+        page: An executed notebook.
+        banner: Stands in bold under the title; none if empty.
+        origin: The line on where the numbers come from.
+        missing: Names of lessons without a page; links to them lead to the first page, which says how to run them.
 
     Raises:
         CourseError: A figure without alt text, or two in one cell, or a value that was not recorded.
@@ -121,7 +131,8 @@ def prepare(page: Page, banner: str, origin: str) -> nbformat.NotebookNode:
     for index, cell in enumerate(node.cells):
         where = f"{page.name}, cell {index + 1}"
         if cell.cell_type == "markdown":
-            cell.source = fill_in(cell.source, page.records, where)
+            text = fill_in(cell.source, page.records, where)
+            cell.source = _LINK.sub(lambda link: f"]({_HOW_TO_RUN}" if link[1] in missing else link[0], text)
             continue
         cell.outputs = [output for output in cell.get("outputs", []) if RECORD_MIME not in output.get("data", {})]
         images = [output for output in cell.outputs if "image/png" in output.get("data", {})]
@@ -162,7 +173,8 @@ def report(task: Run) -> Path:
             f"nothing was executed for the run {task.name!r} yet; run `viralbert run --profile {task.profile}` first"
         )
     pages = [read_page(path) for path in paths]
-    prepared = {page.name: prepare(page, task.config["banner"], origin(page.stamp)) for page in pages}
+    missing = [notebook.name for notebook in _missing(task, pages)]
+    prepared = {page.name: prepare(page, task.config["banner"], origin(page.stamp), missing) for page in pages}
     hidden = ("run.", "headline.")
     metrics = {page.name: {k: v for k, v in page.records.items() if not k.startswith(hidden)} for page in pages}
     write_whole(task.report / "metrics.json", _json(metrics | {"headline": headlines(pages)}))
@@ -172,7 +184,7 @@ def report(task: Run) -> Path:
     # The site takes longest, so it alone is kept when nothing that it is made of has changed.
     first_page, mark = task.report / "site" / "index.html", task.report / "site" / ".made_from"
     digest = hashlib.sha256(first.encode() + task.config["banner"].encode())
-    for path in [*paths, *sorted(Path(__file__).parent.glob("*.py")), *sorted(STATIC.iterdir())]:
+    for path in [*paths, *sorted(Path(__file__).parent.glob("*.py")), STYLE]:
         digest.update(path.read_bytes())
     if not first_page.is_file() or not mark.is_file() or mark.read_text() != digest.hexdigest():
         _build_site(task, prepared, first)
@@ -240,8 +252,8 @@ def manifest(task: Run, pages: list[Page]) -> dict[str, Any]:
 def first_page_text(task: Run, pages: list[Page]) -> str:
     """The report's first page, in Markdown; links between lessons end in `.ipynb`, as in the notebooks."""
     banner = [f"> **{task.config['banner']}**", ""] if task.config["banner"] else []
-    missing = [n.name for n in task.notebooks if n.name not in {page.name for page in pages}]
-    stale = [n.name for n in task.notebooks if n.name not in missing and not task.is_fresh(n)]
+    missing = _missing(task, pages)
+    stale = [n.name for n in task.notebooks if n not in missing and not task.is_fresh(n)]
     environment = pages[0].stamp["environment"]
     status = ["| lesson | seconds | peak memory, MiB | data | encoder |", "|---|---|---|---|---|"]
     files: dict[str, str] = {}
@@ -271,9 +283,9 @@ def first_page_text(task: Run, pages: list[Page]) -> str:
             "## Lessons",
             "",
             *lessons,
-            *([f"\nNot part of this run: {', '.join(missing)}."] if missing else []),
             *([f"\nChanged since, not executed again: {', '.join(stale)}."] if stale else []),
             "",
+            *(_how_to_run(task, missing) if missing else []),
             "## What ran",
             "",
             f"Profile `{task.profile}`, device {environment['device']}.",
@@ -290,6 +302,32 @@ def first_page_text(task: Run, pages: list[Page]) -> str:
             "",
         ]
     )
+
+
+def _missing(task: Run, pages: list[Page]) -> list[Notebook]:
+    """The lessons of the course that this report has no page of."""
+    return [notebook for notebook in task.notebooks if notebook.name not in {page.name for page in pages}]
+
+
+def _how_to_run(task: Run, missing: list[Notebook]) -> list[str]:
+    """The section of the first page that links to lessons without a page lead to."""
+    return [
+        "## Not part of this run",
+        "",
+        f"`{make_command(task)}` runs all lessons; for one of them and what it reads from, there is a command each:",
+        "",
+        *[f"- **{_title(notebook.node)}**: `{make_command(task, notebook.number)}`" for notebook in missing],
+        "",
+    ]
+
+
+def make_command(task: Run, only: str = "") -> str:
+    """The call of make that brings a run up to date: all of it, or one lesson, with the run's own settings."""
+    usual = {"PROFILE": Run.profile, "PRECISION": Run.precision}
+    values = {"ONLY": only, "PROFILE": task.profile, "DATA": task.data, "ENCODER": task.encoder,
+              "SET": " ".join(task.settings), "DEVICE": task.device, "PRECISION": task.precision}  # fmt: skip
+    told = [f"{name}={shlex.quote(value)}" for name, value in values.items() if value and value != usual.get(name)]
+    return " ".join(["make reports", *told])
 
 
 # nbconvert's Markdown with three changes: real alt texts, Markdown tables, folded cells where the tag asks for it.
@@ -337,16 +375,21 @@ def _write_markdown(task: Run, prepared: Mapping[str, nbformat.NotebookNode], fi
 
 
 def _to_markdown_links(text: str) -> str:
-    return re.sub(r"(\]\(\d\d_\w+)\.ipynb", r"\1.md", text)
+    """Links between the pages of the site as links between the Markdown pages."""
+    text = text.replace(f"]({_HOW_TO_RUN}", f"]({_HOW_TO_RUN.replace('index', 'README')}")
+    return _LINK.sub(lambda link: f"]({link[1]}.md{link[2]}", text)
 
 
 def _build_site(task: Run, prepared: Mapping[str, nbformat.NotebookNode], first: str) -> None:
+    # Sphinx takes these by name, and if one is not installed, its own error hides which.
+    import furo  # noqa: F401
+    import latex2mathml  # noqa: F401
+    import myst_nb  # noqa: F401
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace
 
-    task.report.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=task.report, prefix=".site-") as scratch:
-        source, built = Path(scratch, "source"), Path(scratch, "site")
+    with whole_folder(task.report / "site") as built, tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch, "source")
         source.mkdir()
         contents = "\n".join(["```{toctree}", ":hidden:", "", *prepared, "```", ""])
         (source / "index.md").write_text(f"{first}\n{contents}", encoding="utf-8")
@@ -359,8 +402,8 @@ def _build_site(task: Run, prepared: Mapping[str, nbformat.NotebookNode], first:
             "html_theme": "furo",
             "html_theme_options": {"announcement": task.config["banner"]} if task.config["banner"] else {},
             "html_math_renderer": "mathml",
-            "html_static_path": [str(STATIC)],
-            "html_css_files": ["course.css"],
+            "html_static_path": [str(STYLE)],
+            "html_css_files": [STYLE.name],
             "html_copy_source": False,
             "html_show_sphinx": False,
             "html_show_copyright": False,
@@ -383,6 +426,3 @@ def _build_site(task: Run, prepared: Mapping[str, nbformat.NotebookNode], first:
             raise CourseError(f"the site could not be built cleanly:\n{problems}")
         for leftover in (".buildinfo", "objects.inv"):
             (built / leftover).unlink(missing_ok=True)
-        target = task.report / "site"
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(built, target)

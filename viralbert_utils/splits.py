@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 import pandas as pd
 
+from viralbert_utils.data import require_columns
 from viralbert_utils.files import DataError
 from viralbert_utils.texts import comparison_key
 
@@ -41,7 +42,11 @@ def by_label(table: pd.DataFrame, shares: dict[str, float] | None = None, seed: 
 
     Returns:
         Split -> rows, in the order of the table.
+
+    Raises:
+        DataError: A column is missing, or a split would be empty.
     """
+    require_columns(table, [text_column, label_column])
     labels = [value if isinstance(value, list) else [value] for value in table[label_column]]
     n_rows: dict[Hashable, int] = {}
     for ids in labels:
@@ -78,8 +83,9 @@ def by_group(
         seed: Another seed gives another split.
 
     Raises:
-        DataError: Fewer groups than splits.
+        DataError: A column is missing, or there are fewer groups than splits.
     """
+    require_columns(table, [column, label_column])
     wanted = shares or SHARES
     counts = pd.crosstab(table[column].astype(str), table[label_column])
     if len(counts) < len(wanted):
@@ -105,8 +111,9 @@ def by_time(table: pd.DataFrame, column: str, shares: dict[str, float] | None = 
     """The oldest rows train, the newest test: what a model meets after training lies in the future.
 
     Raises:
-        DataError: A value of the column is no date (named with its row).
+        DataError: The column is missing, or a value of it is no date (named with its row).
     """
+    require_columns(table, [column])
     times = pd.to_datetime(table[column], errors="coerce", format="ISO8601", utc=True)
     if times.isna().any():
         row = table.index[times.isna()][0]
@@ -187,7 +194,13 @@ def _select(table: pd.DataFrame, places: Sequence[str], shares: dict[str, float]
 
 
 def label_shares(splits: dict[str, pd.DataFrame], n_classes: int) -> pd.DataFrame:
-    """Share of rows that carry each label, a column a split; for the check that the splits are alike."""
+    """Share of rows that carry each label, a column a split; for the check that the splits are alike.
+
+    Raises:
+        DataError: A table has no column `labels`.
+    """
+    for split, table in splits.items():
+        require_columns(table, ["labels"], split)
     return pd.DataFrame(
         {
             split: [sum(label in ids for ids in table["labels"]) / len(table) for label in range(n_classes)]
@@ -197,6 +210,12 @@ def label_shares(splits: dict[str, pd.DataFrame], n_classes: int) -> pd.DataFram
 
 
 def n_shared(splits: dict[str, pd.DataFrame], text_column: str = "text") -> int:
-    """Number of texts (by comparison key) that stand in more than one split; zero is what one wants to see."""
+    """Number of texts (by comparison key) that stand in more than one split; zero is what one wants to see.
+
+    Raises:
+        DataError: A table lacks the column.
+    """
+    for split, table in splits.items():
+        require_columns(table, [text_column], split)
     keys = [{comparison_key(text) for text in table[text_column]} for table in splits.values()]
     return sum(map(len, keys)) - len(set().union(*keys))

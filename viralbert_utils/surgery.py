@@ -9,7 +9,6 @@ the other surgeries, taken from their library torchjd).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -116,59 +115,64 @@ class TaskGradients:
             self.used.append(task)
 
     @torch.no_grad()
-    def combine(self) -> float:
-        """Leave the weighted sum in `.grad`, and start anew.
+    def combine(self) -> Tensor | None:
+        """Leave the weighted sum in `.grad`, and start anew. Nothing here waits for the device.
 
         Returns:
-            The cosine between the gradients of the first two tasks; nan if only one has any, or none was kept.
+            The cosine between the gradients of the first two tasks, on their device; `None` if only one has any, or
+            none was kept.
         """
         plain = self.private if self.apart else [*self.shared, *self.private]
         gradients = distributed.summed(plain, [parameter.grad for parameter in plain])
         for parameter, gradient in zip(plain, gradients, strict=True):
             parameter.grad = gradient
         if not self.apart:
-            return math.nan
+            return None
         found = [distributed.summed(self.shared, self.kept[task]) for task in self.used]
-        cosine = math.nan
+        cosine, weights = None, None
         if len(found) > 1:
             gramian = self._gramian(found)
-            weights = self.weigh(gramian)
-            cosine = float(gramian[0, 1] / (gramian[0, 0] * gramian[1, 1]).sqrt().clamp(min=1e-30))
-        else:
-            weights = torch.ones(1)
-        # Of three tasks and more the order of projections is random: one process draws it for all.
-        factors = distributed.from_first(weights.tolist())
+            # Of three tasks and more the order of projections is random: one process draws it for all.
+            weights = distributed.broadcast(self.weigh(gramian))
+            cosine = gramian[0, 1] / (gramian[0, 0] * gramian[1, 1]).sqrt().clamp(min=1e-30)
         for position, parameter in enumerate(self.shared):
-            parameter.grad = _weighted_sum([gradients[position] for gradients in found], factors)
+            parameter.grad = _weighted_sum([gradients[position] for gradients in found], weights)
         self.kept = {task: [None] * len(self.shared) for task in self.kept}
         self.used = []
         return cosine
 
     def _gramian(self, found: list[list[Tensor | None]]) -> Tensor:
-        n_tasks = len(found)
+        n_tasks, device = len(found), self.shared[0].device
         rows: list[Tensor] = []
         for one in range(n_tasks):
             row = [rows[other][one] for other in range(one)]
-            row += [_product(found[one], found[other]) for other in range(one, n_tasks)]
+            row += [_product(found[one], found[other], device) for other in range(one, n_tasks)]
             rows.append(torch.stack(row))
         return torch.stack(rows)
 
 
-def _product(one: list[Tensor | None], other: list[Tensor | None]) -> Tensor:
+def _product(one: list[Tensor | None], other: list[Tensor | None], device: torch.device) -> Tensor:
     """Inner product of two gradients; a parameter that a task does not touch counts as zero."""
     parts = [
         (a * b).coalesce().values().sum() if a.is_sparse else torch.dot(a.flatten(), b.flatten())
         for a, b in zip(one, other, strict=True)
         if a is not None and b is not None
     ]
-    return torch.stack(parts).sum() if parts else torch.zeros(())
+    return torch.stack(parts).sum() if parts else torch.zeros((), device=device)
 
 
-def _weighted_sum(gradients: list[Tensor | None], factors: list[float]) -> Tensor | None:
-    """Computed in the memory of the first gradient."""
+def _weighted_sum(gradients: list[Tensor | None], weights: Tensor | None) -> Tensor | None:
+    """Computed in the memory of the first gradient; a single task has no weights."""
     total: Tensor | None = None
-    for gradient, factor in zip(gradients, factors, strict=True):
+    for position, gradient in enumerate(gradients):
         if gradient is None:
             continue
-        total = gradient.mul_(factor) if total is None else total.add_(gradient, alpha=factor)
+        if weights is None:
+            return gradient
+        if total is None:
+            total = gradient.mul_(weights[position])
+        elif gradient.is_sparse or total.is_sparse:
+            total = total + gradient * weights[position]
+        else:
+            total.addcmul_(gradient, weights[position])
     return total

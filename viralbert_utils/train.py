@@ -22,7 +22,7 @@ from viralbert_utils.cleaning import RULES, clean
 from viralbert_utils.course import ROOT, environment
 from viralbert_utils.encoders import encode, load_encoder
 from viralbert_utils.files import DataError, write_whole
-from viralbert_utils.predictor import ViralBERT
+from viralbert_utils.predictor import MULTI_LABEL, Predictor
 from viralbert_utils.splits import split_set
 from viralbert_utils.thresholds import RULES as THRESHOLD_RULES
 from viralbert_utils.thresholds import Thresholds, cross_fit, decide
@@ -251,11 +251,8 @@ def _figures(recipe: Recipe, parts: Labelled, scores: Mapping[str, np.ndarray]) 
 def _save(
     folder: Path, model: models.Classifier, tokenizer: Any, tuned: Mapping[str, Thresholds], recipe: Recipe
 ) -> None:
-    about = {"max_length": recipe.max_length, "head_share": 1.0, "note": recipe.note}
-    model.cpu().eval()
-    if isinstance(model, models.MultiTaskClassifier):
-        ViralBERT(model, tokenizer, about, tuned["virality"], tuned["emotions"]).save(folder)
-        return
-    (task,) = tuned
-    models.save_classifier(folder, model, tokenizer, list(tuned[task].names), **about)
-    tuned[task].save(folder / "thresholds" / f"{task}.json")
+    about = {"problem_type": MULTI_LABEL, "max_length": recipe.max_length, "head_share": 1.0, "note": recipe.note}
+    if not isinstance(model, models.MultiTaskClassifier):
+        (task,) = tuned
+        about |= {"task": task, "names": list(tuned[task].names)}
+    Predictor(model.cpu().eval(), tokenizer, about, tuned).save(folder)

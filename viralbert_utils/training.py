@@ -10,10 +10,11 @@ import hashlib
 import json
 import math
 import random
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,13 +25,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from viralbert_utils import distributed, frozen
+from viralbert_utils import devices, distributed, frozen
 from viralbert_utils.encoders import pad
 from viralbert_utils.losses import Loss
 from viralbert_utils.models import predict_logits
 from viralbert_utils.surgery import TaskGradients
 
 SAMPLINGS = ("proportional", "sqrt", "equal")
+# Steps between two looks at the losses: each look waits until the device has done all that it was given to do.
+READ_EVERY = 50
 # Factor of the learning rate over what is left after the warm-up, 0 .. 1.
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda share: 0.5 * (1 + math.cos(math.pi * share)), "linear": lambda share: 1 - share,
@@ -40,7 +43,10 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """Texts ready for training: token ids, and labels `(n_texts, n_classes)` (0/1) or `(n_texts,)` (class ids)."""
+    """Texts ready for training: token ids, and labels `(n_texts, n_classes)` (0/1) or `(n_texts,)` (class ids).
+
+    They lie on the CPU; training takes each batch to the model.
+    """
 
     rows: list[list[int]]
     labels: Tensor
@@ -108,7 +114,7 @@ class Settings:
         metric: Column of the history that decides which epoch is best; `loss` is best when small, all else when large.
         seed: Order of batches and dropout.
         bucket: Batches that are sorted by length together; 0 = no sorting.
-        bf16: Compute in bfloat16 where the device is a GPU that has it.
+        precision: In which matrices are multiplied, here and in the evaluation, see `devices.precision`.
         surgery: What becomes of the gradients of several tasks, see `surgery.weighting`.
         sampling: Texts of each task in a batch: in proportion to how many there are, to the square root of that, or
             equally many. An epoch is as many texts as there are; short supplies come round again.
@@ -128,7 +134,7 @@ class Settings:
     metric: str = "loss"
     seed: int = 0
     bucket: int = 50
-    bf16: bool = True
+    precision: str = "auto"
     surgery: str = "none"
     sampling: str = "proportional"
 
@@ -238,8 +244,8 @@ def fit(
     then be a mean in which all texts count alike, which cross-entropy with weights of classes is not.
 
     Args:
-        model: Takes `(inputs, attention_mask)`, and the name of the task if there are several; gives logits. Moved to
-            the GPU if there is one.
+        model: Takes `(inputs, attention_mask)`, and the name of the task if there are several; gives logits. It trains
+            on the device where it is.
         tasks: One, or several by name: then the model has `heads`, and all outside them is shared.
         settings: See there.
         pad_id: Of the tokenizer.
@@ -257,7 +263,8 @@ def fit(
     Raises:
         ValueError: No text or no epoch, a metric that is not computed, a checkpoint that is damaged or was made with
             other settings, data or model.
-        FloatingPointError: The loss is no longer a number; the message says at which step.
+        FloatingPointError: The loss is no longer a number; the message says since which step. Losses are looked at
+            every `READ_EVERY` steps.
     """
     return _fit(model, tasks, settings, pad_id, checkpoint, show_progress, log)[0]
 
@@ -277,8 +284,9 @@ def _fit(
             raise ValueError(
                 f"nothing to do with {n_texts}{of_task} and {settings.epochs} epochs; each must be at least 1"
             )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
+    _check_metric(tasks, settings, log is not None)
+    device = devices.of(model)
+    dtype = devices.precision(device, settings.precision)
     distributed.same_weights(model)
     torch.manual_seed(settings.seed + distributed.rank())
     optimisers = make_optimisers(model, settings)
@@ -291,8 +299,10 @@ def _fit(
         )
         for optimiser in optimisers
     ]
+    # Only float16 needs it: gradients that it would round to zero are made longer, and shorter again before the update.
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     # What is saved and restored with the weights.
-    state = [*optimisers, *schedules]
+    state = [*optimisers, *schedules, scaler]
     history: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
     task_digest = _task_digest(model, tasks)
@@ -310,13 +320,16 @@ def _fit(
         plan = mixed_batches(lengths, settings, epoch)
         rate = float(schedules[0].get_last_lr()[0])
         name = f"epoch {epoch + 1}/{settings.epochs}"
-        steps = tqdm(plan, desc=name, unit="batch", disable=not show_progress or distributed.rank() > 0, leave=False)
+        hidden = not show_progress or distributed.rank() > 0
         n_before = len(rows)
-        losses = _train_epoch(model, tasks, steps, settings, pad_id, optimisers, schedules, gradients, rows, device)
+        with tqdm(total=len(plan), desc=name, unit="batch", disable=hidden, leave=False) as bar:
+            losses = _train_epoch(
+                model, tasks, plan, settings, pad_id, optimisers, schedules, gradients, rows, dtype, scaler, bar
+            )
         figures: dict[str, float] = {"epoch": epoch + 1, "train_loss": 0.0, "loss": 0.0}
         for name, task in tasks.items():
             part = distributed.Part(task.validation)
-            logits = part.whole(predict_logits(model, part, pad_id, **_which(name)))
+            logits = part.whole(predict_logits(model, part, pad_id, precision=settings.precision, **_which(name)))
             own = {"train_loss": losses[name], "loss": float(task.loss(logits, task.validation.labels))}
             for figure in ("train_loss", "loss"):
                 figures[figure] += task.weight * own[figure]
@@ -328,8 +341,7 @@ def _fit(
             figures["cosine"] = sum(cosines) / len(cosines)
             figures["conflicts"] = sum(cosine < 0 for cosine in cosines) / len(cosines)
         figures["learning_rate"] = rate
-        if settings.metric not in figures:
-            raise ValueError(f"metric {settings.metric!r} is not computed; there are {', '.join(figures)}")
+        _check_named(settings.metric, figures)
         history.append(figures)
         if _epochs_since_best(history, settings.metric) == 0:
             best = _copy(_trainable_state(model))
@@ -401,9 +413,7 @@ def fit_stages(
     best: dict[str, Tensor] = {}
     best_value = math.inf
     final: dict[str, Tensor] = {}
-    # The lower layers do their work before `fit` moves what trains.
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    distributed.same_weights(model)
+    distributed.same_weights(model)  # before the lower layers do their work
     with nullcontext(cache_folder) if cache_folder else TemporaryDirectory() as own_scratch:
         scratch = distributed.from_first(own_scratch)
         for number, stage in enumerate(stages, 1):
@@ -413,7 +423,7 @@ def fit_stages(
             trained, own = model, tasks
             if cached and stage.top_layers is not None:
                 trained = frozen.on_top(model, stage.top_layers)
-                own = _cached(model, tasks, stage.top_layers, Path(scratch), pad_id, cache_gib)
+                own = _cached(model, tasks, stage, Path(scratch), pad_id, cache_gib)
             table, final = _fit(trained, own, stage.settings, pad_id, checkpoint, show_progress, log)
             figures = table[stage.settings.metric]
             value = figures.min() if stage.settings.metric.endswith("loss") else -figures.max()
@@ -432,68 +442,150 @@ def fit_stages(
 
 
 def _cached(
-    model: nn.Module, tasks: Mapping[str, Task], top_layers: int, folder: Path, pad_id: int, limit_gib: float
+    model: nn.Module, tasks: Mapping[str, Task], stage: Stage, folder: Path, pad_id: int, limit_gib: float
 ) -> dict[str, Task]:
     found = {}
-    weights = frozen.digest(model, top_layers)
+    top_layers = stage.top_layers or 0
+    options: dict[str, Any] = {"weights": frozen.digest(model, top_layers), "precision": stage.settings.precision}
     for name, task in tasks.items():
         with distributed.first_alone():
             train, validation = (
-                frozen.cache(model, part, top_layers, folder, pad_id, limit_gib, weights=weights)
+                frozen.cache(model, part, top_layers, folder, pad_id, limit_gib, **options)
                 for part in (task.train, task.validation)
             )
         found[name] = replace(task, train=train, validation=validation)
     return found
 
 
+class _Readings:
+    """What the steps of an epoch have found, left on the device and read in one go now and then."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[int, str, int, Tensor | None]] = []
+        self.totals: dict[str, float] = {}
+        self.n_texts: dict[str, int] = {}
+        self.rows: list[dict[str, float]] = []  # one an update
+        self._row: dict[str, float] = {}  # losses of the update that is not complete yet
+
+    def loss(self, step: int, task: str, n_texts: int, value: Tensor) -> None:
+        """The mean loss of some texts of a task."""
+        self.waiting.append((step, task, n_texts, value))
+
+    def update(self, step: int, cosine: Tensor | None) -> None:
+        """An update, and the cosine between the gradients that made it."""
+        self.waiting.append((step, "", 0, cosine))
+
+    def read(self) -> None:
+        """Take over what waits.
+
+        Raises:
+            FloatingPointError: A loss is no number.
+        """
+        found = [value for *_, value in self.waiting if value is not None]
+        values = iter(torch.stack(found).tolist() if found else ())
+        for step, task, n_texts, given in self.waiting:
+            value = math.nan if given is None else next(values)
+            if not n_texts:
+                self.rows.append({"cosine": value} | self._row)
+                self._row = {}
+                continue
+            if not math.isfinite(value):
+                raise FloatingPointError(f"the loss is {value} at step {step}; lower the learning rate")
+            self.totals[task] = self.totals.get(task, 0.0) + value * n_texts
+            self.n_texts[task] = self.n_texts.get(task, 0) + n_texts
+            self._row[f"{task}.loss"] = value
+        self.waiting = []
+
+
 def _train_epoch(
-    model: nn.Module, tasks: Mapping[str, Task], plan: Any, settings: Settings, pad_id: int,
-    optimisers: list[torch.optim.Optimizer], schedules: list[Any], gradients: TaskGradients,
-    log: list[dict[str, float]], device: torch.device,
+    model: nn.Module, tasks: Mapping[str, Task], plan: list[list[tuple[str, list[int]]]], settings: Settings,
+    pad_id: int, optimisers: list[torch.optim.Optimizer], schedules: list[Any], gradients: TaskGradients,
+    log: list[dict[str, float]], dtype: torch.dtype, scaler: torch.amp.GradScaler, bar: tqdm,
 ) -> dict[str, float]:  # fmt: skip
     """Mean training loss of each task, taken while the weights still move."""
     # from_pretrained gives a model in evaluation mode: without this line there is no dropout at all.
     model.train()
     frozen.still(model)
-    use_bf16 = settings.bf16 and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    device = devices.of(model)
     # Word vectors with sparse gradients are left out of the norm; their optimiser does not depend on the scale.
     parameters = [p for group in optimisers[0].param_groups for p in group["params"]]
-    totals, seen = dict.fromkeys(tasks, 0.0), dict.fromkeys(tasks, 0)
-    row: dict[str, float] = {}
-    for step, batch in enumerate(plan, 1):
+    readings = _Readings()
+    prepared = devices.ahead((partial(_prepare, tasks, batch, pad_id) for batch in plan), device)
+    for step, (batch, parts) in enumerate(zip(plan, prepared, strict=True), 1):
         # The mean over the steps of the group; the last group of an epoch may hold fewer.
         group_start = (step - 1) // settings.accumulate * settings.accumulate
         in_group = min(settings.accumulate, len(plan) - group_start)
-        for name, positions in batch:
+        for (name, positions), part in zip(batch, parts, strict=True):
             task = tasks[name]
-            own = distributed.part(positions)
             value = torch.zeros((), device=device)
-            if own:
-                inputs, mask = (part.to(device) for part in task.train.batch(own, pad_id))
-                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bf16):
-                    value = task.loss(model(inputs, mask, **_which(name)), task.train.labels[own].to(device))
+            if part:
+                inputs, mask, labels = part
+                with devices.computing(device, dtype):
+                    logits = model(inputs, mask, **_which(name))
                 # The sum over the processes is then the mean over the texts, also where their parts differ in size.
-                value = value * (len(own) / len(positions))
-            loss = float(distributed.total(value.detach()))
-            if not math.isfinite(loss):
-                raise FloatingPointError(f"the loss is {loss} at step {step}; lower the learning rate")
+                value = task.loss(logits.float(), labels) * (len(labels) / len(positions))
+            readings.loss(step, name, len(positions), distributed.total(value.detach()))
             # A backward pass over the task's own texts: no graph is kept, nothing is computed twice.
             with gradients.of(name):
-                if own:
-                    (task.weight * value / in_group).backward()
-            totals[name] += loss * len(positions)
-            seen[name] += len(positions)
-            row[f"{name}.loss"] = loss
+                if part:
+                    scaler.scale(task.weight * value / in_group).backward()
         if step % settings.accumulate == 0 or step == len(plan):
-            log.append({"update": len(log) + 1, "cosine": gradients.combine()} | row)
-            row = {}
+            readings.update(step, gradients.combine())
+            for optimiser in optimisers:
+                scaler.unscale_(optimiser)
             if settings.clip_norm:
                 nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
             for optimiser, schedule in zip(optimisers, schedules, strict=True):
-                optimiser.step()
+                scaler.step(optimiser)
                 schedule.step()
                 optimiser.zero_grad(set_to_none=True)
-    return {name: totals[name] / max(1, seen[name]) for name in tasks}
+            scaler.update()
+        if step % READ_EVERY == 0:
+            readings.read()
+        bar.update()
+    readings.read()
+    log.extend({"update": len(log) + number} | row for number, row in enumerate(readings.rows, 1))
+    return {name: readings.totals.get(name, 0.0) / max(1, readings.n_texts.get(name, 0)) for name in tasks}
+
+
+def _prepare(tasks: Mapping[str, Task], batch: list[tuple[str, list[int]]], pad_id: int) -> tuple:
+    """This process's part of a batch: for each task input, mask and labels, or nothing."""
+    found = []
+    for name, positions in batch:
+        texts, own = tasks[name].train, distributed.part(positions)
+        found.append((*texts.batch(own, pad_id), texts.labels[own]) if own else ())
+    return tuple(found)
+
+
+def _check_metric(tasks: Mapping[str, Task], settings: Settings, measured: bool) -> None:
+    """Refuse a metric that no epoch will compute, before one is spent.
+
+    Args:
+        tasks: See `fit`.
+        settings: See there.
+        measured: Whether the angle between the tasks' gradients is kept.
+    """
+    names = ["epoch", "train_loss", "loss", "learning_rate"]
+    if len(tasks) > 1 and (measured or settings.surgery != "none"):
+        names += ["cosine", "conflicts"]
+    for name, task in tasks.items():
+        own = ["train_loss", "loss"]
+        if task.metrics:
+            labels = task.validation.labels
+            n_classes = labels.shape[1] if labels.ndim > 1 else int(max(labels.max(), task.train.labels.max())) + 1
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    own += task.metrics(torch.zeros(len(labels), n_classes), labels)
+            except Exception:  # a figure that the same answer for all texts has not: the first epoch will tell
+                return
+        names += [f"{name}.{figure}" if name else figure for figure in own]
+    _check_named(settings.metric, dict.fromkeys(names))
+
+
+def _check_named(metric: str, figures: Mapping[str, Any]) -> None:
+    if metric not in figures:
+        raise ValueError(f"metric {metric!r} is not computed; there are {', '.join(figures)}")
 
 
 def _which(name: str) -> dict[str, Any]:
@@ -528,8 +620,7 @@ def _save_checkpoint(
     path: Path, model: nn.Module, parts: list[Any], settings: Settings, task: str,
     history: list[dict[str, float]], best: dict[str, Tensor],
 ) -> None:  # fmt: skip
-    random_states = [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])]
-    every = distributed.gathered(random_states)
+    every = distributed.gathered(devices.random_states(devices.of(model)))
     if distributed.rank():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -538,7 +629,7 @@ def _save_checkpoint(
         "model": _trainable_state(model), "parts": [part.state_dict() for part in parts],
         "settings": asdict(settings), "task": task, "history": history, "best": best, "random": every,
     }  # fmt: skip
-    torch.save(state, temporary)
+    torch.save(devices.on_cpu(state), temporary)  # any device can go on with it
     temporary.replace(path)
 
 
@@ -559,10 +650,7 @@ def _resume(
     for part, saved in zip(parts, state["parts"], strict=True):
         part.load_state_dict(saved)
     # Another number of processes, or another device, may go on with it.
-    random_states = state["random"][distributed.rank() % len(state["random"])]
-    torch.set_rng_state(random_states[0])
-    if len(random_states) > 1 and torch.cuda.is_available():
-        torch.cuda.set_rng_state(random_states[1])
+    devices.restore(state["random"][distributed.rank() % len(state["random"])], devices.of(model))
     return state["history"], state["best"]
 
 

@@ -16,30 +16,30 @@ from typing import Any
 
 from tqdm import tqdm
 
-from viralbert_utils.data import read_table
+from viralbert_utils import devices, hub
+from viralbert_utils.data import read_table, require_columns
 from viralbert_utils.files import DataError, write_whole
 
 MODEL = "Helsinki-NLP/opus-mt-en-ru"
 
 
 def load_model(name: str = MODEL) -> tuple[Any, Any]:
-    """Tokenizer and translation model from the hub or a folder, in evaluation mode on the GPU if there is one.
+    """Tokenizer and translation model from the hub or a folder, in evaluation mode, on `devices.default`.
 
     Raises:
         DataError: It cannot be loaded; the message says what to do.
     """
-    import torch
     from transformers import AutoTokenizer, MarianMTModel
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = MarianMTModel.from_pretrained(name).eval()
+        tokenizer = hub.from_pretrained(AutoTokenizer, name)
+        model = hub.from_pretrained(MarianMTModel, name).eval()
     except (OSError, ValueError) as error:
         raise DataError(
             f"translation model {name!r} could not be loaded ({error}); download it on a machine with network "
             "and give its folder as the model"
         ) from error
-    return tokenizer, model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return tokenizer, model.to(devices.default())
 
 
 def translate(texts: Sequence[str], tokenizer: Any, model: Any, kept: Path, batch_size: int = 32, n_beams: int = 4,
@@ -97,8 +97,7 @@ def translate_file(
         DataError: The file or the column is not there, or the model cannot be loaded.
     """
     table = read_table(Path(source))
-    if column not in table:
-        raise DataError(f"{source}: no column {column!r}; found {', '.join(table.columns)}")
+    require_columns(table, [column], source)
     texts = [str(text) for text in table[column]]
     translated = translate(texts, *load_model(model), kept=Path(f"{target}.translations.jsonl"), batch_size=batch_size)
     whole = [text is not None for text in translated]

@@ -57,34 +57,61 @@ function bar(label, probability, reached, threshold) {
     element("span", {}, label), track, element("span", { className: "number" }, percent(probability)));
 }
 
-async function emotions() {
-  const text = $("text").value;
-  const [{ predictions: [found] }, classes] = await Promise.all([
-    ask("v1/predict", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ text }) }),
-    ask("v1/emotions"),
-  ]);
-  if (!found.emotion) return [element("p", { className: "verdict" }, "An empty text says nothing.")];
-  const reached = new Set(found.emotions.map((emotion) => emotion.name));
-  const bars = classes
-    .sort((a, b) => reached.has(b.name) - reached.has(a.name) || found.probabilities[b.name] - found.probabilities[a.name])
-    .map(({ name, russian, threshold }) =>
-      bar(`${name} · ${russian}`, found.probabilities[name], reached.has(name), threshold));
-  const shown = Math.max(5, reached.size);
-  const named = found.emotions.length ? found.emotions : [found.emotion];
+const named = ({ name, russian }) => (russian === name ? name : `${name} · ${russian}`);
+
+// The answer of one task as its labels and the probabilities of its classes; two tasks have fields of their own.
+function answered(found, { task, classes }) {
+  if (task === "emotions") return { labels: found.emotions, probabilities: found.probabilities };
+  if (task !== "virality") return found[task];
+  const [{ name, russian }] = classes;
+  return { labels: found.is_viral ? [{ name, russian }] : [], probabilities: { [name]: found.viral_score } };
+}
+
+function verdict({ task, classes, labels, probabilities }) {
+  if (task === "virality") return labels.length ? "viral" : "not viral";
+  const best = classes.reduce((a, b) => (probabilities[b.name] > probabilities[a.name] ? b : a));
+  return (labels.length ? labels : [best]).map(named).join(", ");
+}
+
+function bars(answer) {
+  const { task, classes, labels, probabilities } = answer;
+  const reached = new Set(labels.map((label) => label.name));
+  const items = [...classes]
+    .sort((a, b) => reached.has(b.name) - reached.has(a.name) || probabilities[b.name] - probabilities[a.name])
+    .map((each) => bar(task === "virality" ? verdict(answer) : named(each), probabilities[each.name],
+      reached.has(each.name), each.threshold));
+  const shown = items.length <= 8 ? items.length : Math.max(5, reached.size);
+  const marked = classes.some((each) => each.threshold) ? "; the mark is where one begins to count" : "";
+  const title = task === "virality" ? "Virality" : `${task[0].toUpperCase()}${task.slice(1)}${marked}`;
   return [
-    element("p", { className: "verdict" }, element("strong", {}, named.map((e) => `${e.name} · ${e.russian}`).join(", "))),
-    element("h3", {}, "Virality"),
-    element("ul", { className: "bars" }, bar(found.is_viral ? "viral" : "not viral", found.viral_score, found.is_viral)),
-    element("h3", {}, "Emotions; the mark is where one begins to count"),
-    element("ul", { className: "bars" }, ...bars.slice(0, shown)),
-    element("details", {}, element("summary", {}, `The other ${bars.length - shown}`),
-      element("ul", { className: "bars" }, ...bars.slice(shown))),
+    element("h3", {}, title),
+    element("ul", { className: "bars" }, ...items.slice(0, shown)),
+    ...(shown < items.length ? [element("details", {}, element("summary", {}, `The other ${items.length - shown}`),
+      element("ul", { className: "bars" }, ...items.slice(shown)))] : []),
+  ];
+}
+
+async function judged() {
+  const text = $("text").value;
+  const [{ predictions: [found], note }, tasks] = await Promise.all([
+    ask("v1/predict", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ text }) }),
+    ask("v1/classes"),
+  ]);
+  const answers = tasks.sort((a, b) => (b.task === "virality") - (a.task === "virality"))
+    .map((task) => ({ ...task, ...answered(found, task) }));
+  const says = answers.some(({ probabilities }) => Object.values(probabilities).some((p) => p > 0));
+  if (!says) return [element("p", { className: "verdict" }, "An empty text says nothing.")];
+  const told = answers.length > 1 ? answers.filter(({ task }) => task !== "virality") : answers;
+  return [
+    element("p", { className: "verdict" }, element("strong", {}, told.map(verdict).join("; "))),
+    ...(note ? [element("p", { className: "hint" }, note)] : []),
+    ...answers.flatMap(bars),
   ];
 }
 
 $("text-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  answer($("text-form"), $("text-result"), emotions);
+  answer($("text-form"), $("text-result"), judged);
 });
 $("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("text-form").requestSubmit();
@@ -98,6 +125,11 @@ for (const example of EXAMPLES) {
 }
 
 // Video ----------------------------------------------------------------------------------------------------------------
+
+// A model without virality or emotions finds no moments, and the service's description says so: it asks for no key.
+ask("openapi.json").then(({ paths }) => {
+  for (const part of document.querySelectorAll("[data-needs=moments]")) part.hidden = !("/v1/moments" in paths);
+}).catch(() => {});
 
 function item(moment) {
   const feelings = moment.emotions.map((e) => `${e.name} · ${e.russian}`).join(", ");

@@ -1,0 +1,254 @@
+"""Where tensors live, and in which precision they are computed.
+
+No GPU is needed: a pretended device (`pretended/pretend.py`) refuses to meet the CPU's tensors.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+
+from viralbert_utils import course, devices, losses, models, site, training
+from viralbert_utils.files import ROOT, DataError
+
+PRETENDED = Path(__file__).parent / "pretended"
+
+
+def pretending(*command: str, timeout_s: int = 300) -> str:
+    """What a Python program prints on a machine whose GPU is the pretended one."""
+    environment = os.environ | {devices.DEVICE: "pretend:0", "PYTHONPATH": str(PRETENDED)}
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True,
+                          timeout=timeout_s, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+# The seam
+
+
+def test_the_device_is_the_one_that_was_asked_for(monkeypatch):
+    assert devices.default("cpu") == torch.device("cpu")
+    monkeypatch.setenv(devices.DEVICE, "cuda:7")
+    with pytest.raises(DataError, match="device 'cuda:7' is not on this machine; use cpu"):
+        devices.default()
+    for unknown in ("gpu", "cuda:x"):
+        with pytest.raises(DataError, match=f"device '{unknown}' is not on this machine"):
+            devices.default(unknown)
+    monkeypatch.setenv(devices.DEVICE, "")
+    assert devices.default().type in ("cpu", "cuda")
+
+
+def test_a_wrong_choice_changes_nothing(monkeypatch):
+    monkeypatch.setenv(devices.DEVICE, "cpu")
+    monkeypatch.delenv(devices.PRECISION, raising=False)
+    with pytest.raises(DataError, match="'cuda:9' is not on this machine"):
+        devices.choose("cuda:9")
+    with pytest.raises(DataError, match="precision 'half' is not known; use auto, float32, bfloat16, float16"):
+        devices.choose("cpu", "half")
+    assert os.environ[devices.DEVICE] == "cpu" and devices.PRECISION not in os.environ
+    devices.choose(None, "bfloat16")
+    assert devices.describe() == "cpu, bfloat16"
+    monkeypatch.delenv(devices.PRECISION)
+
+
+@pytest.mark.parametrize(
+    ("native", "capability", "expected"),
+    [(True, (9, 0), torch.bfloat16), (False, (7, 5), torch.float16), (False, (6, 1), torch.float32)],
+)
+def test_precision_follows_the_card(monkeypatch, native, capability, expected):
+    """An H100 has bfloat16; a T4 only emulates it and has float16; a Pascal card has neither."""
+    asked = []
+
+    def supported(including_emulation: bool = True) -> bool:
+        asked.append(including_emulation)
+        return native or including_emulation
+
+    monkeypatch.delenv(devices.PRECISION, raising=False)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla")
+    card = torch.device("cuda", 0)
+    assert devices.precision(card) == expected
+    assert devices.precision(card, "float32") == torch.float32
+    assert asked == [False, False]
+    if not native:
+        with pytest.raises(DataError, match="Tesla has no bfloat16; use float16, float32 or auto"):
+            devices.precision(card, "bfloat16")
+    assert devices.precision(torch.device("cpu")) == torch.float32
+    monkeypatch.setenv(devices.PRECISION, "float32")
+    assert devices.precision(card) == torch.float32
+
+
+def test_batches_come_in_order_and_errors_come_through():
+    def fail() -> torch.Tensor:
+        raise ValueError("no such text")
+
+    for device in (torch.device("cpu"), torch.device("meta")):
+        made = [lambda k=k: (torch.full((2,), k), (torch.zeros(k + 1),)) for k in range(9)]
+        found = list(devices.ahead(made, device))
+        assert [len(nested[0]) for _, nested in found] == list(range(1, 10))
+        assert {tensor.device.type for tensor, _ in found} == {device.type}
+        with pytest.raises(ValueError, match="no such text"):
+            list(devices.ahead([*made, fail], device))
+
+
+# Training in half precision
+
+
+def little_task(n: int = 96) -> tuple[models.PooledClassifier, training.Task]:
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    encoder = BertModel(BertConfig(vocab_size=40, max_position_embeddings=16, **sizes), add_pooling_layer=False)
+    rows = [[1, 5 + k % 3, 10 + k % 7, 2] for k in range(n)]
+    labels = torch.nn.functional.one_hot(torch.arange(n) % 3, 3)
+    encoded = training.Encoded(rows, labels)
+    return models.PooledClassifier(encoder, 3, train_embeddings=False), training.Task(
+        encoded, encoded, losses.binary_cross_entropy()
+    )
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_learns_and_goes_on_after_a_stop(precision, tmp_path):
+    how = {"epochs": 4, "batch_size": 8, "learning_rate": 1e-2, "warmup": 0}
+    settings = training.Settings(**how, precision=precision)
+    model, task = little_task()
+    history = training.fit(model, task, settings)
+    assert history["loss"].iloc[-1] < 0.8 * history["loss"].iloc[0]
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    exact, _ = little_task()
+    training.fit(exact, task, training.Settings(**how))
+    assert not torch.equal(exact.head.weight, model.head.weight), "it was computed in another precision"
+
+    calls = []
+
+    def power_cut(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        calls.extend([1] * (not logits.requires_grad))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return task.loss(logits, labels)
+
+    cut, _ = little_task()
+    broken = training.Task(task.train, task.validation, power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(cut, broken, settings, checkpoint=tmp_path / "c.pt")
+    again, _ = little_task()
+    assert training.fit(again, task, settings, checkpoint=tmp_path / "c.pt").equals(history)
+    assert torch.equal(again.head.weight, model.head.weight)
+
+
+def test_gradients_that_float16_rounds_to_zero_arrive():
+    model, task = little_task()
+    tiny = training.Task(task.train, task.validation, lambda logits, labels: task.loss(logits, labels) * 1e-6)
+    before = model.encoder.encoder.layer[0].output.dense.weight.clone()
+    settings = training.Settings(epochs=1, learning_rate=1e-2, warmup=0, precision="float16", weight_decay=0)
+    training.fit(model, tiny, settings)
+    moved = (model.encoder.encoder.layer[0].output.dense.weight != before).float().mean()
+    assert moved > 0.9, "without loss scaling nearly all of these gradients are zero"
+
+
+# The pretended device
+
+
+def test_the_pretended_device_refuses_what_a_gpu_refuses():
+    found = pretending("-c", """if True:
+        import torch
+        here, there = torch.ones(3), torch.ones(3, device="pretend:0")
+        positions = torch.tensor([0, 2])
+        for what, attempt in {
+            "sum": lambda: here + there, "product": lambda: there @ here, "joined": lambda: torch.cat([here, there]),
+            "table": lambda: torch.nn.functional.embedding(positions, torch.ones(4, 3, device="pretend:0")),
+            "positions of the device": lambda: here[positions.to("pretend:0")], "numpy": lambda: there.numpy(),
+        }.items():
+            try:
+                attempt()
+                print("let through:", what)
+            except (RuntimeError, TypeError):
+                pass
+        assert there.device.type == "pretend" and there.cpu().device.type == "cpu"
+        assert (there + 1)[positions].sum().item() == 4
+        assert torch.equal((there * torch.tensor(2.0)).cpu(), here * 2)
+        layer = torch.nn.Linear(3, 2).to("pretend:0")
+        layer(there).sum().backward()
+        assert torch.equal(layer.weight.grad.cpu(), torch.ones(2, 3))
+    """)  # fmt: skip
+    assert found == ""
+
+
+def test_no_step_of_a_training_waits_for_the_device():
+    """Twice the steps are no more looks at the device: losses and cosines are read once an epoch, or every 50 steps."""
+    code = """if True:
+        import sys
+        sys.path.insert(0, "tests")
+        from dataclasses import replace
+        import pretend, torch
+        from test_distributed import BCE, HEADS, make_encoder, make_texts
+        from viralbert_utils import models, pretraining, training
+        looks = {}
+        for n_texts in (160, 320):
+            for surgery in ("none", "pcgrad"):
+                tasks = {t: training.Task(make_texts(n_texts, n, 0), make_texts(20, n, 1), BCE)
+                         for t, n in (("virality", 1), ("emotions", 3))}
+                model = models.MultiTaskClassifier(make_encoder(0.1).to("pretend:0"), HEADS, "mean",
+                                                   train_embeddings=False)
+                pretend.WAITS.clear()
+                settings = training.Settings(epochs=1, batch_size=16, surgery=surgery, clip_norm=0)
+                training.fit(model, tasks, settings, log=[])
+                looks[surgery, n_texts] = sum(pretend.WAITS.values())
+        print(looks["none", 320] - looks["none", 160], looks["pcgrad", 320] - looks["pcgrad", 160])
+        print(looks["pcgrad", 160])
+    """
+    growth, looks = pretending("-c", code).splitlines()
+    assert growth == "0 0", "20 more steps"
+    assert 0 < int(looks) < 200
+
+
+@pytest.fixture(scope="module")
+def lessons() -> dict[str, site.Page]:
+    """All lessons, executed on the pretended device."""
+    pretending("-m", "viralbert_utils.cli", "run", "--profile", "smoke", timeout_s=600)
+    task = course.Run("smoke", device="pretend:0")
+    return {notebook.name: site.read_page(task.executed(notebook)) for notebook in task.notebooks}
+
+
+def test_every_lesson_runs_on_another_device_than_the_cpu(lessons):
+    assert list(lessons) == [notebook.name for notebook in course.notebooks()]
+    for page in lessons.values():
+        assert page.stamp["environment"]["device"] == "pretend"
+        assert "on pretend." in site.origin(page.stamp)
+
+
+def test_a_lesson_says_the_same_on_every_device(lessons, smoke):
+    """The arithmetic is the CPU's; dropout is drawn otherwise, so what was trained is near, and the rest is the same."""
+    for name, what, tolerance in (
+        ("03_multitask_pcgrad", "half_passes.off", 1e-5), ("03_multitask_pcgrad", "first_cosine", 1e-3),
+        ("04_threshold_tuning", "published", 0.0),
+    ):  # fmt: skip
+        assert lessons[name].records[what] == pytest.approx(smoke[name].records[what], abs=tolerance)
+
+
+def test_a_model_is_trained_used_and_exported_on_another_device(tmp_path):
+    """From texts to answers by the commands; the export computes on the CPU and answers the same."""
+    train = ["train", "--dataset", "multitask", "--max-rows", "150", "--epochs", "1", "--max-length", "16"]
+    code = f"""if True:
+        import sys
+        from viralbert_utils.cli import main
+        folder = {str(tmp_path)!r}
+        assert main([*{train!r}, "--output", folder + "/m"]) == 0
+        for model in ("m/model", "onnx"):
+            if model == "onnx":
+                assert main(["export", folder + "/m/model", "-o", folder + "/onnx"]) == 0
+            print("answer")
+            assert main(["predict", "--model", folder + "/" + model, "Кот сам открыл дверь."]) == 0
+    """
+    printed = pretending("-c", code)
+    answers = [json.loads(part.strip().splitlines()[0]) for part in printed.split("answer\n")[1:]]
+    assert answers[0]["viral_score"] == pytest.approx(answers[1]["viral_score"], abs=1e-4)
+    assert json.loads((tmp_path / "m" / "metrics.json").read_text())["environment"]["device"] == "pretend"
