@@ -19,14 +19,15 @@ ARGS := --profile $(PROFILE) $(if $(DATA),--data '$(DATA)') $(if $(ENCODER),--en
         $(if $(ONLY),--only $(ONLY)) $(foreach pair,$(SET),--set $(pair)) \
         $(if $(DEVICE),--device $(DEVICE)) $(if $(PRECISION),--precision $(PRECISION))
 
-.PHONY: reports test lab serve check-env lint clean clean-all lock help
+.PHONY: reports test smoke lab serve check-env gpu-check lint clean clean-all lock help
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make reports     execute the notebooks and write the report; PROFILE= DATA= ENCODER= ONLY=03 SET=\"03.epochs=2\""
+	@echo "make reports     execute the notebooks and write the report; PROFILE= DATA= ENCODER= DEVICE= ONLY=03 SET=\"03.epochs=2\""
 	@echo "make test        lint, types, unit tests, and every notebook on the smoke profile, as CI does"
 	@echo "make lab         JupyterLab on the notebooks"
 	@echo "make serve       the predictor over HTTP, with a page to try it: MODEL=<folder> PORT=8000"
+	@echo "make gpu-check   what the course does on a CUDA card, written to benchmarks/gpu.md (8 minutes)"
 	@echo "make check-env   what is installed, what is missing, which device"
 	@echo "make lock        resolve requirements.lock and environment.yml anew from pyproject.toml (maintainers)"
 	@echo "make clean       remove runs/ and the built site; 'make clean-all' removes .venv too"
@@ -49,9 +50,13 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+# Two processors: lint beside the notebooks, then two halves of the tests, a file always on one of them.
+test: .venv/.installed
+	@$(MAKE) --no-print-directory --jobs 2 lint smoke
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+
+smoke: .venv/.installed
 	$(BIN)/viralbert run --profile smoke
-	$(BIN)/pytest
 
 lab: .venv/.installed
 	$(BIN)/jupyter lab notebooks
@@ -61,6 +66,10 @@ serve: .venv/.installed
 
 check-env: .venv/.installed
 	@$(BIN)/viralbert check-env
+
+# A machine with a card often has a torch of its own: PYTHON names its environment, .venv is taken if it is there.
+gpu-check:
+	$(if $(filter file,$(origin PYTHON)),$(firstword $(wildcard $(BIN)/python) $(PYTHON)),$(PYTHON)) benchmarks/gpu.py
 
 lock: .venv/.installed
 	$(BIN)/python tools/lock.py

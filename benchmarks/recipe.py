@@ -18,7 +18,7 @@ import surgery as task
 import torch
 from torch import Tensor, nn
 
-from viralbert_utils import frozen, losses, models, surgery, training
+from viralbert_utils import devices, frozen, losses, models, surgery, training
 
 WARMUP = 0.1  # the published 500 updates are more than these few texts give
 
@@ -31,7 +31,9 @@ def evaluate(model: models.MultiTaskClassifier, tasks: dict[str, training.Task])
         for name, own in tasks.items():
             part = own.validation
             chunks = [range(i, min(i + 16, len(part))) for i in range(0, len(part), 16)]
-            logits = torch.cat([model(*padded(part, list(chunk)), name) for chunk in chunks])
+            device = devices.of(model)
+            batches = (devices.to(padded(part, list(chunk)), device) for chunk in chunks)
+            logits = torch.cat([model(*batch, name) for batch in batches]).cpu()
             total += float(own.loss(logits, part.labels))
     return total
 
@@ -63,12 +65,13 @@ def plainly(model: models.MultiTaskClassifier, tasks: dict[str, training.Task], 
             for batch in plan:
                 model.train()
                 frozen.still(model)
-                parts = [padded(tasks[name].train, positions) for name, positions in batch]
+                device = devices.of(model)
+                parts = [devices.to(padded(tasks[name].train, positions), device) for name, positions in batch]
                 vectors = model.vectors(*(torch.cat(part) for part in zip(*parts, strict=True)))
                 found, start = [], 0
                 for name, positions in batch:
                     logits = model.heads[name](vectors[start : start + len(positions)])
-                    found.append(tasks[name].loss(logits, tasks[name].train.labels[positions]))
+                    found.append(tasks[name].loss(logits, tasks[name].train.labels[positions].to(device)))
                     start += len(positions)
                 for (name, _), value in zip(batch, found, strict=True):
                     with gradients.of(name):

@@ -5,7 +5,7 @@
 
 Batches of 64 real texts, as many of each task as there are; layers and heads train, word vectors do not. All variants
 take the same batches in turn; the optimiser is left out, since it is the same for all. The ruBert-base shape has random
-weights: time does not depend on them.
+weights: time does not depend on them. Device and precision are those of `devices`: a GPU if there is one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torchjd.aggregation import PCGrad
 from torchjd.autojac import jac_to_grad, mtl_backward
 from transformers import BertConfig, BertModel
 
-from viralbert_utils import cleaning, data, emotions, encoders, models, surgery, training
+from viralbert_utils import cleaning, data, devices, emotions, encoders, models, surgery, training
 
 BATCH, TURNS, MAX_LENGTH = 64, 5, 128
 Batch = list[tuple[str, list[int]]]
@@ -53,21 +53,28 @@ def make_model(shape: str, pooling: str = "mean") -> tuple[models.MultiTaskClass
     if shape == "ruBert-base":
         config = BertConfig(vocab_size=max(120_138, len(tokenizer)), hidden_size=768, num_hidden_layers=12,
                             num_attention_heads=12, intermediate_size=3072)  # fmt: skip
-        encoder = BertModel(config, add_pooling_layer=False)
+        encoder = BertModel(config, add_pooling_layer=False).to(devices.default())
     heads = models.viralbert_heads(encoder.config.hidden_size)
     return models.MultiTaskClassifier(encoder, heads, pooling, train_embeddings=False), tokenizer
 
 
 def whole(model: models.MultiTaskClassifier, texts: dict[str, training.Encoded], batch: Batch) -> tuple[Tensor, list]:
     """Vectors of the whole batch in one pass, and each task's loss on its own rows."""
+    device = devices.of(model)
     rows = [texts[task].rows[p] for task, positions in batch for p in positions]
-    vectors = model.vectors(*encoders.pad(rows, 0))
     losses, start = [], 0
-    for task, positions in batch:
-        logits = model.heads[task](vectors[start : start + len(positions)])
-        losses.append(torch.nn.functional.binary_cross_entropy_with_logits(logits, texts[task].labels[positions]))
-        start += len(positions)
+    with devices.computing(device, devices.precision(device)):
+        vectors = model.vectors(*devices.to(encoders.pad(rows, 0), device))
+        for task, positions in batch:
+            logits = model.heads[task](vectors[start : start + len(positions)])
+            losses.append(loss(logits, texts[task].labels[positions]))
+            start += len(positions)
     return vectors, losses
+
+
+def loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy, in float32."""
+    return torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), labels.to(logits.device))
 
 
 def plain(model: models.MultiTaskClassifier, texts: dict[str, training.Encoded], batch: Batch) -> None:
@@ -79,11 +86,13 @@ def ours(model: models.MultiTaskClassifier, texts: dict[str, training.Encoded], 
     """A half pass for each task, gradients combined by PCGrad."""
     shared = [p for name, p in model.named_parameters() if not name.startswith("heads.")]
     gradients = surgery.TaskGradients(shared, list(texts), "pcgrad")
+    device = devices.of(model)
     for task, positions in batch:
-        logits = model(*texts[task].batch(positions, 0), task)
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, texts[task].labels[positions])
+        with devices.computing(device, devices.precision(device)):
+            logits = model(*devices.to(texts[task].batch(positions, 0), device), task)
+        value = loss(logits, texts[task].labels[positions])
         with gradients.of(task):
-            loss.backward()
+            value.backward()
     gradients.combine()
 
 
@@ -100,9 +109,9 @@ def two_passes(model: models.MultiTaskClassifier, texts: dict[str, training.Enco
     losses = whole(model, texts, batch)[1]
     shared = [p for name, p in model.named_parameters() if not name.startswith("heads.")]
     gradients = surgery.TaskGradients(shared, list(texts), "pcgrad")
-    for (task, _), loss in zip(batch, losses, strict=True):
+    for (task, _), value in zip(batch, losses, strict=True):
         with gradients.of(task):
-            loss.backward(retain_graph=True)
+            value.backward(retain_graph=True)
     gradients.combine()
 
 
@@ -110,6 +119,35 @@ VARIANTS: dict[str, Callable[..., None]] = {
     "plain joint step": plain, "PCGrad, half passes": ours, "PCGrad, torchjd": library,
     "PCGrad, two whole passes": two_passes,
 }  # fmt: skip
+
+
+def measure(
+    model: models.MultiTaskClassifier, texts: dict[str, training.Encoded], n_turns: int = TURNS
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Seconds of each step by variant, the first as a warm-up left out; and on a GPU the peak memory in MiB."""
+    lengths = {task: part.lengths for task, part in texts.items()}
+    plan = training.mixed_batches(lengths, training.Settings(batch_size=BATCH), 0)
+    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    memory: dict[str, float] = {}
+    on_gpu = devices.of(model).type == "cuda"
+    for batch in plan[: n_turns + 1]:
+        for name, step in VARIANTS.items():
+            if on_gpu:
+                torch.cuda.synchronize()
+                torch.cuda.reset_peak_memory_stats()
+            start = time.perf_counter()
+            step(model, texts, batch)
+            if on_gpu:
+                torch.cuda.synchronize()
+                memory[name] = max(memory.get(name, 0.0), torch.cuda.max_memory_allocated() / 2**20)
+            seconds[name].append(time.perf_counter() - start)
+            model.zero_grad()
+    return {name: spent[1:] for name, spent in seconds.items()}, memory
+
+
+def ratios(seconds: dict[str, list[float]], name: str) -> list[float]:
+    """Step by step, how many times the plain one a variant took."""
+    return [own / base for own, base in zip(seconds[name], seconds["plain joint step"], strict=True)]
 
 
 def main() -> None:
@@ -123,9 +161,9 @@ def main() -> None:
     model, tokenizer = make_model(shape)
     model.train()
     texts = load_texts(source, BATCH * (TURNS + 1), tokenizer)
-    lengths = {task: part.lengths for task, part in texts.items()}
-    plan = training.mixed_batches(lengths, training.Settings(batch_size=BATCH), 0)
     if len(sys.argv) > 4:
+        lengths = {task: part.lengths for task, part in texts.items()}
+        plan = training.mixed_batches(lengths, training.Settings(batch_size=BATCH), 0)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for batch in plan[:2]:
             VARIANTS[sys.argv[4]](model, texts, batch)
@@ -134,20 +172,16 @@ def main() -> None:
         shared = sum(p.numel() for p in model.encoder.parameters() if p.requires_grad) * 4 / 2**20
         print(f"{sys.argv[4]}: {peak:.0f} MiB over the model; one copy of the shared gradients: {shared:.0f} MiB")
         return
-    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    for batch in plan[: TURNS + 1]:
-        for name, step in VARIANTS.items():
-            start = time.perf_counter()
-            step(model, texts, batch)
-            seconds[name].append(time.perf_counter() - start)
-            model.zero_grad()
+    seconds, memory = measure(model, texts)
     sizes = {task: len(part) for task, part in texts.items()}
-    print(f"{shape}, {source}: batches of {BATCH} from {sizes}, {torch.get_num_threads()} threads, {TURNS} turns")
+    print(
+        f"{shape}, {source}: batches of {BATCH} from {sizes}, {devices.describe()}, {torch.get_num_threads()} threads"
+    )
     for name, spent in seconds.items():
-        ratios = [own / base for own, base in zip(spent, seconds["plain joint step"], strict=True)][1:]
-        middle = statistics.median(spent[1:])
-        print(f"{name:26} {middle:7.3f} s, {statistics.median(ratios):.2f} times plain "
-              f"({min(ratios):.2f} to {max(ratios):.2f})")  # fmt: skip
+        times = ratios(seconds, name)
+        peak = f", {memory[name]:.0f} MiB at most" if memory else ""
+        print(f"{name:26} {statistics.median(spent):7.3f} s, {statistics.median(times):.2f} times plain "
+              f"({min(times):.2f} to {max(times):.2f}){peak}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 import nbformat
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from viralbert_utils import course, site
 from viralbert_utils.course import ROOT
@@ -28,7 +29,9 @@ def shared_data() -> Path:
 def smoke() -> dict[str, site.Page]:
     """Every notebook, executed once on the smoke profile (again only if something changed)."""
     task = course.Run("smoke")
-    course.run(task)
+    task.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(task.folder.parent / "smoke.lock"):  # one process of the tests runs them, the others wait
+        course.run(task)
     return {notebook.name: site.read_page(task.executed(notebook)) for notebook in task.notebooks}
 
 

@@ -63,7 +63,7 @@ def test_fingerprint_follows_what_is_imported_and_read(tiny_course, tmp_path, mo
     # cleaning uses data, which uses more; the report's code plays no part.
     assert set(first["modules"]) == {
         "__init__.py",
-        *(f"{name}.py" for name in ("cleaning", "data", "emotions", "files", "texts")),
+        *(f"{name}.py" for name in ("cleaning", "data", "emotions", "files", "hub", "texts")),
     }
     (module / "site.py").write_text("# changed")
     assert Run(root=task.root).fingerprint(task.notebooks[0]) == first
@@ -342,7 +342,7 @@ def test_a_syntax_error_and_a_bad_declaration_are_named(tiny_course):
 
 def test_command_reports_errors_in_one_line(capsys, monkeypatch, tiny_course):
     task = tiny_course([PARAMETERS, "1"])
-    monkeypatch.setattr(course, "Run", lambda *args: Run(*args, root=task.root))
+    monkeypatch.setattr(course, "Run", lambda *args, **where: Run(*args, root=task.root, **where))
     assert cli.main(["run", "--set", "01.epoch=1"]) == 1
     assert capsys.readouterr().err.startswith("viralbert: 01_lesson has no parameter 'epoch'")
     assert cli.main(["run"]) == 0

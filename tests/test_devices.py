@@ -7,8 +7,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +23,8 @@ PRETENDED = Path(__file__).parent / "pretended"
 
 def pretending(*command: str, timeout_s: int = 300) -> str:
     """What a Python program prints on a machine whose GPU is the pretended one."""
-    environment = os.environ | {devices.DEVICE: "pretend:0", "PYTHONPATH": str(PRETENDED)}
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment |= {devices.DEVICE: "pretend:0", "PYTHONPATH": str(PRETENDED)}
     done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True,
                           timeout=timeout_s, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
@@ -45,15 +48,14 @@ def test_the_device_is_the_one_that_was_asked_for(monkeypatch):
 
 def test_a_wrong_choice_changes_nothing(monkeypatch):
     monkeypatch.setenv(devices.DEVICE, "cpu")
-    monkeypatch.delenv(devices.PRECISION, raising=False)
+    monkeypatch.setenv(devices.PRECISION, "auto")  # what is chosen below ends with this test
     with pytest.raises(DataError, match="'cuda:9' is not on this machine"):
         devices.choose("cuda:9")
     with pytest.raises(DataError, match="precision 'half' is not known; use auto, float32, bfloat16, float16"):
         devices.choose("cpu", "half")
-    assert os.environ[devices.DEVICE] == "cpu" and devices.PRECISION not in os.environ
+    assert (os.environ[devices.DEVICE], os.environ[devices.PRECISION]) == ("cpu", "auto")
     devices.choose(None, "bfloat16")
     assert devices.describe() == "cpu, bfloat16"
-    monkeypatch.delenv(devices.PRECISION)
 
 
 @pytest.mark.parametrize(
@@ -226,12 +228,27 @@ def test_every_lesson_runs_on_another_device_than_the_cpu(lessons):
 
 
 def test_a_lesson_says_the_same_on_every_device(lessons, smoke):
-    """The arithmetic is the CPU's; dropout is drawn otherwise, so what was trained is near, and the rest is the same."""
-    for name, what, tolerance in (
-        ("03_multitask_pcgrad", "half_passes.off", 1e-5), ("03_multitask_pcgrad", "first_cosine", 1e-3),
-        ("04_threshold_tuning", "published", 0.0),
-    ):  # fmt: skip
-        assert lessons[name].records[what] == pytest.approx(smoke[name].records[what], abs=tolerance)
+    """The arithmetic is the CPU's, so the figures are."""
+    n_compared = 0
+    for name, page in lessons.items():
+        if name == "09_export_and_serve":  # measures times and rounding, and computes on the CPU in any case
+            continue
+        here, there = (dict(numbers("", records)) for records in (page.records, smoke[name].records))
+        assert here.keys() == there.keys()
+        for what, value in here.items():
+            if not what.startswith(("run.", "cache.ratio")):
+                assert value == pytest.approx(there[what], abs=2e-3, rel=2e-3), f"{name}: {what}"
+                n_compared += 1
+    assert n_compared > 500
+
+
+def numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    """Every number of a record, by name."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from numbers(f"{name}.{key}" if name else key, part)
+    elif isinstance(value, int | float):
+        yield name, value
 
 
 def test_a_model_is_trained_used_and_exported_on_another_device(tmp_path):

@@ -46,6 +46,7 @@ REASONS = {
     "prometheus-client": "counters and times of the service",
     "pysubs2": "subtitle formats beside SubRip and WebVTT",
     "pytest": "tests",
+    "pytest-xdist": "tests on two processors",
     "python-multipart": "subtitle files sent to the service",
     "pyyaml": "profiles",
     "ray": "archives of subtitle files over several processes or machines",

@@ -386,7 +386,7 @@ class Hybrid:
         Raises:
             DataError: The folder is none of those, or damaged.
         """
-        path = Path(folder)
+        path, device = Path(folder), torch.device(device) if device else devices.default()
         try:
             settings = json.loads((path / "classifier.json").read_text(encoding="utf-8"))
             if settings["kind"] != "hybrid":
@@ -423,6 +423,8 @@ def train(
     Returns:
         The hybrid, and the history of `training.fit`.
     """
+    for table in (rows, *([validation] if validation is not None else [])):
+        require_columns(table, [label, *preparation.names])
     classes = sorted(rows[label].unique())
     encoded = _encoded(rows, preparation, tokenizer, max_length, [classes.index(value) for value in rows[label]])
     torch.manual_seed(settings.seed)

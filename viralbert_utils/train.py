@@ -255,4 +255,4 @@ def _save(
     if not isinstance(model, models.MultiTaskClassifier):
         (task,) = tuned
         about |= {"task": task, "names": list(tuned[task].names)}
-    Predictor(model.cpu().eval(), tokenizer, about, tuned).save(folder)
+    Predictor(model.eval(), tokenizer, about, tuned).save(folder)
