@@ -12,10 +12,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from viralbert_utils import course, devices, losses, models, site, training
+from viralbert_utils import course, devices, frozen, losses, models, site, training
 from viralbert_utils.files import ROOT, DataError
 
 PRETENDED = Path(__file__).parent / "pretended"
@@ -156,6 +157,18 @@ def test_gradients_that_float16_rounds_to_zero_arrive():
     assert moved > 0.9, "without loss scaling nearly all of these gradients are zero"
 
 
+def test_frozen_layers_and_evaluation_follow_the_precision(tmp_path):
+    model, task = little_task()
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        vectors = frozen.cache(model, task.train, 0, tmp_path, precision=precision).vectors
+        found[precision] = (vectors, models.predict_logits(model, task.train.rows, 0, precision=precision))
+    assert len(list(tmp_path.iterdir())) == 2, "vectors of one precision are not taken for those of another"
+    for exact, near in zip(*found.values(), strict=True):
+        difference = np.abs(np.asarray(exact, dtype=np.float32) - np.asarray(near, dtype=np.float32))
+        assert 0 < difference.max() < 0.1
+
+
 # The pretended device
 
 
@@ -182,6 +195,33 @@ def test_the_pretended_device_refuses_what_a_gpu_refuses():
         assert torch.equal(layer.weight.grad.cpu(), torch.ones(2, 3))
     """)  # fmt: skip
     assert found == ""
+
+
+def test_a_model_stays_where_it_is():
+    """Whoever shares a part of it, an encoder or word vectors, finds it where it was."""
+    code = """if True:
+        import sys
+        sys.path.insert(0, "tests")
+        import copy
+        import torch
+        from test_distributed import BCE, HEADS, SHORT, make_encoder, make_texts
+        from viralbert_utils import devices, frozen, models, training
+        tasks = {t: training.Task(make_texts(40, n, 0), make_texts(20, n, 1), BCE)
+                 for t, n in (("virality", 1), ("emotions", 3))}
+        for where in ("cpu", "pretend:0"):
+            encoder = make_encoder(0.0).to(where)
+            words = encoder.get_input_embeddings()
+            new = [models.MultiTaskClassifier(copy.deepcopy(encoder, {id(words): words}), HEADS, "mean",
+                                              train_embeddings=False) for _ in range(2)]
+            training.fit(new[0], tasks, SHORT)
+            training.fit_stages(new[1], tasks, [training.Stage(SHORT, 0), training.Stage(SHORT, 1)])
+            models.predict_logits(new[0], tasks["virality"].train.rows, 0, task="virality")
+            models.text_vectors(encoder, tasks["virality"].train.rows, 0)
+            for module in (encoder, *new):
+                assert {str(p.device) for p in [*module.parameters(), *module.buffers()]} == {where}
+            assert tasks["virality"].train.labels.device.type == "cpu"
+    """
+    assert pretending("-c", code) == ""
 
 
 def test_no_step_of_a_training_waits_for_the_device():

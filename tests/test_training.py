@@ -277,6 +277,36 @@ def test_bad_input_is_named():
         fit(make_model(), Task(make_data(20), make_data(10), lambda a, b: a.sum() * float("nan")), Settings(epochs=1))
 
 
+def test_a_misspelt_metric_costs_nothing():
+    """It is refused before the first batch, whatever figures a task brings, and in stages before layers are cached."""
+    touched = []
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        touched.append(1)
+        return losses.cross_entropy()(logits, labels)
+
+    def only_later(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+        if not logits.any():
+            raise ValueError("all answers are the same")
+        return accuracy(logits, labels)
+
+    task = Task(make_data(20), make_data(10), loss, accuracy)
+    there = "there are epoch, train_loss, loss, learning_rate, accuracy"
+    with pytest.raises(ValueError, match=f"metric 'acuracy' is not computed; {there}"):
+        fit(make_model(), task, Settings(epochs=1, metric="acuracy"))
+    stages = [training.Stage(Settings(epochs=1, metric=name), 0) for name in ("both.accuracy", "both.acuracy")]
+    with pytest.raises(ValueError, match=r"'both.acuracy' is not computed; .*both.accuracy"):
+        training.fit_stages(make_model(), {"both": task}, stages)
+    with pytest.raises(ValueError, match="metric 'cosine' is not computed"):
+        fit(make_model(), task, Settings(epochs=1, metric="cosine"))
+    for wrong in ({"schedule": "cosin"}, {"sampling": "log"}, {"surgery": "pcgrat"}):
+        with pytest.raises(ValueError, match=f"'{next(iter(wrong.values()))}' is not known; use "):
+            fit(make_model(), task, Settings(epochs=1, **wrong))
+    assert not touched
+    later = Task(make_data(20), make_data(10), loss, only_later)
+    assert len(fit(make_model(), later, Settings(epochs=1, metric="accuracy"))) == 1
+
+
 def test_a_saved_classifier_comes_back_the_same(tmp_path, tiny_tokenizer):
     model = make_model(pooling="attention+max").eval()
     torch.nn.init.normal_(model.queries)

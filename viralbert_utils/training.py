@@ -29,9 +29,10 @@ from viralbert_utils import devices, distributed, frozen
 from viralbert_utils.encoders import pad
 from viralbert_utils.losses import Loss
 from viralbert_utils.models import predict_logits
-from viralbert_utils.surgery import TaskGradients
+from viralbert_utils.surgery import TaskGradients, weighting
 
-SAMPLINGS = ("proportional", "sqrt", "equal")
+# Power of the number of a task's texts that its share in a batch goes by.
+SAMPLINGS = {"proportional": 1.0, "sqrt": 0.5, "equal": 0.0}
 # Steps between two looks at the losses: each look waits until the device has done all that it was given to do.
 READ_EVERY = 50
 # Factor of the learning rate over what is left after the warm-up, 0 .. 1.
@@ -165,9 +166,8 @@ def mixed_batches(
     Raises:
         ValueError: An unknown sampling.
     """
-    if settings.sampling not in SAMPLINGS:
-        raise ValueError(f"sampling {settings.sampling!r} is not known; use {', '.join(SAMPLINGS)}")
-    power = {"proportional": 1.0, "sqrt": 0.5, "equal": 0.0}[settings.sampling]
+    _check_sampling(settings.sampling)
+    power = SAMPLINGS[settings.sampling]
     n_texts = sum(map(len, lengths.values()))
     shares = {task: len(own) ** power for task, own in lengths.items()}
     n_batches = math.ceil(n_texts / settings.batch_size)
@@ -275,16 +275,7 @@ def _fit(
 ) -> tuple[pd.DataFrame, dict[str, Tensor]]:  # fmt: skip
     """See `fit`; the weights after the last epoch besides."""
     tasks = {"": given} if isinstance(given, Task) else dict(given)
-    if settings.schedule not in SCHEDULES:
-        raise ValueError(f"schedule {settings.schedule!r} is not known; use {', '.join(SCHEDULES)}")
-    for name, task in tasks.items():
-        if not len(task.train) or not len(task.validation) or settings.epochs < 1:
-            n_texts = f"{len(task.train)} training and {len(task.validation)} validation texts"
-            of_task = f" of task {name!r}" if name else ""
-            raise ValueError(
-                f"nothing to do with {n_texts}{of_task} and {settings.epochs} epochs; each must be at least 1"
-            )
-    _check_metric(tasks, settings, log is not None)
+    _check(tasks, settings, log is not None)
     device = devices.of(model)
     dtype = devices.precision(device, settings.precision)
     distributed.same_weights(model)
@@ -413,6 +404,8 @@ def fit_stages(
     best: dict[str, Tensor] = {}
     best_value = math.inf
     final: dict[str, Tensor] = {}
+    for stage in stages:
+        _check(tasks, stage.settings, log is not None)
     distributed.same_weights(model)  # before the lower layers do their work
     with nullcontext(cache_folder) if cache_folder else TemporaryDirectory() as own_scratch:
         scratch = distributed.from_first(own_scratch)
@@ -557,14 +550,35 @@ def _prepare(tasks: Mapping[str, Task], batch: list[tuple[str, list[int]]], pad_
     return tuple(found)
 
 
-def _check_metric(tasks: Mapping[str, Task], settings: Settings, measured: bool) -> None:
-    """Refuse a metric that no epoch will compute, before one is spent.
+def _check(tasks: Mapping[str, Task], settings: Settings, measured: bool) -> None:
+    """Refuse a training that cannot come to its end, before an epoch is spent on it.
 
     Args:
         tasks: See `fit`.
         settings: See there.
         measured: Whether the angle between the tasks' gradients is kept.
     """
+    if settings.schedule not in SCHEDULES:
+        raise ValueError(f"schedule {settings.schedule!r} is not known; use {', '.join(SCHEDULES)}")
+    _check_sampling(settings.sampling)
+    weighting(settings.surgery)
+    for name, task in tasks.items():
+        if not len(task.train) or not len(task.validation) or settings.epochs < 1:
+            n_texts = f"{len(task.train)} training and {len(task.validation)} validation texts"
+            of_task = f" of task {name!r}" if name else ""
+            raise ValueError(
+                f"nothing to do with {n_texts}{of_task} and {settings.epochs} epochs; each must be at least 1"
+            )
+    _check_metric(tasks, settings, measured)
+
+
+def _check_sampling(name: str) -> None:
+    if name not in SAMPLINGS:
+        raise ValueError(f"sampling {name!r} is not known; use {', '.join(SAMPLINGS)}")
+
+
+def _check_metric(tasks: Mapping[str, Task], settings: Settings, measured: bool) -> None:
+    """Refuse a metric that no epoch will compute; arguments as of `_check`."""
     names = ["epoch", "train_loss", "loss", "learning_rate"]
     if len(tasks) > 1 and (measured or settings.surgery != "none"):
         names += ["cosine", "conflicts"]
