@@ -27,7 +27,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # torch may come from an environment in which the project is not installed
+# torch may come from an environment in which the project is not installed; kernels and processes look there, too.
+sys.path.insert(0, str(ROOT))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
 
 PACKAGES = ("torch", "transformers", "torchjd", "numpy")
 HEAD = """# The course on a GPU
@@ -37,18 +39,22 @@ Written by `make gpu-check` (`benchmarks/gpu.py`).
 
 
 def missing_packages() -> list[str]:
-    """Packages of the course that are not installed here."""
+    """Packages of the course that are not installed here; others in another version are only named."""
     import tomllib
+
+    from packaging.requirements import Requirement
 
     about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = [*about["dependencies"], *about["optional-dependencies"]["serve"]]
-    names = [re.match(r"[\w.-]+", line)[0] for line in wanted]  # type: ignore[index]
     found = []
-    for name in names:
+    for requirement in map(Requirement, wanted):
         try:
-            importlib.metadata.version(name)
+            version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            found.append(name)
+            found.append(requirement.name)
+            continue
+        if version.split("+")[0] not in requirement.specifier:
+            print(f"{requirement.name} is {version}, the course asks for {requirement.specifier}: going on with it")
     return found
 
 
@@ -118,7 +124,8 @@ def _trained(texts: dict[str, Any], surgery: str, n_texts: int) -> tuple[Any, fl
     for name, part in texts.items():
         own = _repeated(part, max(8, round(share * len(part))))
         few = training.Encoded(own.rows[:64], own.labels[:64])
-        tasks[name] = training.Task(own, few, losses.binary_cross_entropy())
+        weights = losses.positive_weights(own.labels, "sqrt")
+        tasks[name] = training.Task(own, few, losses.binary_cross_entropy(weights))
     settings = training.Settings(epochs=1, batch_size=64, learning_rate=5e-4, head_factor=10, surgery=surgery)
     start = time.perf_counter()
     training.fit(model, tasks, settings)

@@ -74,7 +74,7 @@ def whole(model: models.MultiTaskClassifier, texts: dict[str, training.Encoded],
 
 def loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Binary cross-entropy, in float32."""
-    return torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), labels.to(logits.device))
+    return torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), devices.to(labels, logits.device))
 
 
 def plain(model: models.MultiTaskClassifier, texts: dict[str, training.Encoded], batch: Batch) -> None:
@@ -129,17 +129,18 @@ def measure(
     plan = training.mixed_batches(lengths, training.Settings(batch_size=BATCH), 0)
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     memory: dict[str, float] = {}
-    on_gpu = devices.of(model).type == "cuda"
+    device = devices.of(model)
+    on_gpu = device.type == "cuda"
     for batch in plan[: n_turns + 1]:
         for name, step in VARIANTS.items():
             if on_gpu:
-                torch.cuda.synchronize()
-                torch.cuda.reset_peak_memory_stats()
+                torch.cuda.synchronize(device)
+                torch.cuda.reset_peak_memory_stats(device)
             start = time.perf_counter()
             step(model, texts, batch)
             if on_gpu:
-                torch.cuda.synchronize()
-                memory[name] = max(memory.get(name, 0.0), torch.cuda.max_memory_allocated() / 2**20)
+                torch.cuda.synchronize(device)
+                memory[name] = max(memory.get(name, 0.0), torch.cuda.max_memory_allocated(device) / 2**20)
             seconds[name].append(time.perf_counter() - start)
             model.zero_grad()
     return {name: spent[1:] for name, spent in seconds.items()}, memory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 import nbformat
 import pandas as pd
 import pytest
+import torch
 from filelock import FileLock
 
 from viralbert_utils import course, site
 from viralbert_utils.course import ROOT
 
+if torch.cuda.is_available():  # the tests compute on the CPU all the same: many of them feed a model by hand
+    os.environ.setdefault("VIRALBERT_DEVICE", "cpu")
 SHARED = ROOT.parent / "shared" / "data"
 
 

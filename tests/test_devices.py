@@ -10,13 +10,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from viralbert_utils import course, devices, frozen, losses, models, site, training
+from viralbert_utils import course, devices, encoders, frozen, losses, models, site, surgery, training
 from viralbert_utils.files import ROOT, DataError
 
 PRETENDED = Path(__file__).parent / "pretended"
@@ -130,16 +131,8 @@ def test_half_precision_learns_and_goes_on_after_a_stop(precision, tmp_path):
     training.fit(exact, task, training.Settings(**how))
     assert not torch.equal(exact.head.weight, model.head.weight), "it was computed in another precision"
 
-    calls = []
-
-    def power_cut(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        calls.extend([1] * (not logits.requires_grad))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return task.loss(logits, labels)
-
     cut, _ = little_task()
-    broken = training.Task(task.train, task.validation, power_cut)
+    broken = training.Task(task.train, task.validation, stopping_after(2, task.loss))
     with pytest.raises(KeyboardInterrupt):
         training.fit(cut, broken, settings, checkpoint=tmp_path / "c.pt")
     again, _ = little_task()
@@ -155,6 +148,59 @@ def test_gradients_that_float16_rounds_to_zero_arrive():
     training.fit(model, tiny, settings)
     moved = (model.encoder.encoder.layer[0].output.dense.weight != before).float().mean()
     assert moved > 0.9, "without loss scaling nearly all of these gradients are zero"
+
+
+@pytest.mark.parametrize(("saved", "resumed"), [("float32", "float16"), ("float16", "float32")])
+def test_another_card_goes_on_with_a_checkpoint(monkeypatch, saved, resumed, tmp_path):
+    """`auto` means another precision there; the loss scaler starts anew where the first run had none."""
+    settings = training.Settings(epochs=2, batch_size=16, learning_rate=1e-3)
+    model, task = little_task()
+    monkeypatch.setenv(devices.PRECISION, saved)
+    half = training.Task(task.train, task.validation, stopping_after(1, task.loss))
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(model, half, settings, checkpoint=tmp_path / "c.pt")
+    monkeypatch.setenv(devices.PRECISION, resumed)
+    again, _ = little_task()
+    assert len(training.fit(again, task, settings, checkpoint=tmp_path / "c.pt")) == 2
+
+
+def stopping_after(n_epochs: int, loss: losses.Loss) -> losses.Loss:
+    """The loss, until the evaluation of the epoch after so many: then the power is cut."""
+    calls = []
+
+    def cut(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        calls.extend([1] * (not logits.requires_grad))
+        if len(calls) > n_epochs:
+            raise KeyboardInterrupt
+        return loss(logits, labels)
+
+    return cut
+
+
+@pytest.mark.parametrize("name", ["pcgrad", "gradvac", "imtl-g", "upgrad"])
+def test_a_step_that_overflows_spoils_no_surgery(name):
+    """Float16 overflows now and then; the step is skipped, and the next one is projected as if it had not been."""
+    weights = torch.nn.Parameter(torch.zeros(2))
+    found = {}
+    for spoilt in (True, False):
+        gradients = surgery.TaskGradients([weights], ["a", "b"], name)
+        for first in ([torch.inf] if spoilt else []) + [1.0]:
+            for task, gradient in (("a", [first, 0.2]), ("b", [-1.0, 0.5])):
+                with gradients.of(task):
+                    (weights * torch.tensor(gradient)).sum().backward()
+            cosine = gradients.combine()
+            assert torch.isfinite(weights.grad).all() == (first == 1.0), "the scaler sees what to skip"
+            found[spoilt], weights.grad = weights.grad, None
+        assert float(cosine) == pytest.approx(-0.9 / (1.04 * 1.25) ** 0.5, abs=1e-5)
+    assert torch.allclose(found[True], found[False])
+
+
+def test_layers_that_look_at_a_window_get_the_mask_as_it_is():
+    """Spelt out, the mask would tell such layers to look everywhere."""
+    mask = torch.ones(2, 5, dtype=torch.long, device="meta")
+    for kinds, n_dimensions in ((None, 4), (["full_attention"] * 2, 4), (["full_attention", "sliding_attention"], 2)):
+        config = SimpleNamespace(_attn_implementation="sdpa", layer_types=kinds)
+        assert encoders.mask_for(SimpleNamespace(config=config), mask).ndim == n_dimensions
 
 
 def test_frozen_layers_and_evaluation_follow_the_precision(tmp_path):

@@ -161,7 +161,7 @@ def on_cpu(state: Any) -> Any:
 
 def random_states(device: torch.device) -> list[torch.Tensor]:
     """States of the generators that order and dropout come from: the CPU's, and the device's if it has its own."""
-    own = [torch.get_device_module(device).get_rng_state()] if device.type in ("cuda", "mps") else []
+    own = [torch.get_device_module(device).get_rng_state(device)] if device.type in ("cuda", "mps") else []
     return [torch.get_rng_state(), *own]
 
 
@@ -169,7 +169,7 @@ def restore(states: list[torch.Tensor], device: torch.device) -> None:
     """Put back what `random_states` gave; another kind of device takes the CPU's alone."""
     torch.set_rng_state(states[0])
     if len(states) > 1 and device.type in ("cuda", "mps"):
-        torch.get_device_module(device).set_rng_state(states[1])
+        torch.get_device_module(device).set_rng_state(states[1], device)
 
 
 def describe(device: torch.device | None = None) -> str:

@@ -42,6 +42,7 @@ def process_group() -> Iterator[None]:
         if n_local > n_gpus:
             raise DataError(f"{n_local} processes for {n_gpus} GPUs; start torchrun with --nproc-per-node {n_gpus}")
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        os.environ[devices.DEVICE] = "cuda"  # each its own, even if one card was named for all
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend)
     try:

@@ -155,7 +155,7 @@ def build(recipe: Recipe, folder: Path) -> None:
         num_attention_heads=recipe.n_heads, intermediate_size=recipe.intermediate,
         max_position_embeddings=recipe.max_length, type_vocab_size=2, pad_token_id=0,
     )  # fmt: skip
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = BertModel(config, add_pooling_layer=False)
     with torch.no_grad():

@@ -106,9 +106,11 @@ def mask_for(encoder: Any, attention_mask: Tensor) -> Tensor:
 
     Returns:
         The same on a CPU; else `(n_texts, 1, n_tokens, n_tokens)`, true where a token may look, if the encoder computes
-        attention by PyTorch's own function.
+        attention by PyTorch's own function and every layer looks at the whole text.
     """
-    if attention_mask.device.type == "cpu" or encoder.config._attn_implementation != "sdpa":
+    layers = getattr(encoder.config, "layer_types", None) or ["full_attention"]
+    plain = encoder.config._attn_implementation == "sdpa" and set(layers) == {"full_attention"}
+    if attention_mask.device.type == "cpu" or not plain:
         return attention_mask
     return attention_mask.bool()[:, None, None].expand(-1, 1, attention_mask.shape[1], -1)
 

@@ -222,6 +222,6 @@ def digest(model: nn.Module, top_layers: int) -> str:
     """Tells the weights below the top layers apart; quick, and no protection against anybody who means harm."""
     lower = split(model.encoder, top_layers)[0]
     # Nothing here reads BERT's pooler; where a folder has none, each loading draws it anew.
-    used = [(name, p.detach()) for name, p in lower.named_parameters() if not name.startswith("pooler.")]
+    used = [(name, p.detach().cpu()) for name, p in lower.named_parameters() if not name.startswith("pooler.")]
     parts = [[name, list(p.shape), str(torch.hash_tensor(p).item())] for name, p in used]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

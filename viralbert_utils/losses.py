@@ -7,6 +7,7 @@ Ridnik et al. 2021, arXiv 2009.14119 (asymmetric loss); King & Zeng 2001 (weight
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -16,20 +17,27 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 WEIGHTINGS = ("none", "sqrt", "clipped", "balanced", "power")
 
 
+def _on_each_device(weight: Tensor | None) -> Callable[[torch.device], Tensor | None]:
+    """The weights on a device, copied there once: a copy in each step would wait for the device in each step."""
+    return cache(lambda device: None if weight is None else weight.to(device))
+
+
 def cross_entropy(weight: Tensor | None = None) -> Loss:
     """Mean cross-entropy of one label a text; texts of a class count as much as its `weight` `(n_classes,)` says."""
+    there = _on_each_device(weight)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        return functional.cross_entropy(logits, labels, weight=None if weight is None else weight.to(logits.device))
+        return functional.cross_entropy(logits, labels, weight=there(logits.device))
 
     return loss
 
 
 def binary_cross_entropy(pos_weight: Tensor | None = None) -> Loss:
     """Mean binary cross-entropy over texts and classes; errors on positives weighted by `pos_weight` `(n_classes,)`."""
+    there = _on_each_device(pos_weight)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        weight = None if pos_weight is None else pos_weight.to(logits.device)
+        weight = there(logits.device)
         return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), pos_weight=weight)
 
     return loss

@@ -261,7 +261,7 @@ def pretrain(
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": plan.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    optimiser = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.98), fused=device.type == "cuda" or None)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: cosine_with_warmup(step, plan.n_steps, plan.warmup)
     )
@@ -292,7 +292,7 @@ def pretrain(
         found.append(torch.stack([loss.detach(), accuracy]))
         if step % every and step < plan.n_steps:
             continue
-        sums = torch.stack(found).double().sum(dim=0).tolist()  # the one moment when the device is waited for
+        sums = torch.stack(found).cpu().double().sum(dim=0).tolist()  # the one moment when the device is waited for
         n_steps, spent = step - done, time.perf_counter() - since
         if not math.isfinite(sums[0]):
             raise FloatingPointError(f"the loss is no number before step {step}; lower the learning rate")
@@ -497,5 +497,6 @@ def _resume(path: Path, model: nn.Module, parts: Mapping[str, Any], plan: Plan) 
         for name, value in state["model"].items():
             learnt[name].copy_(value)
     for name, part in parts.items():
-        part.load_state_dict(state[name])
+        if state[name]:  # a run without float16 leaves nothing for the scaler, which then starts anew
+            part.load_state_dict(state[name])
     return list(state["history"])

@@ -1,7 +1,8 @@
 """Gradient surgery: what to do when the gradients of two tasks pull the shared parameters in different directions.
 
 Each text belongs to one task, so the gradient of a task comes from a backward pass over its own texts alone: two half
-passes cost what one whole pass costs. All that a surgery needs of the gradients is their products with each other (the
+passes cost what one whole pass costs, as long as there is enough to compute (a GPU that waits for the next kernel to be
+launched waits twice as often). All that a surgery needs of the gradients is their products with each other (the
 Gramian, 2 x 2 for two tasks): it answers with one weight a task, and the update is the weighted sum. Lesson 03 derives
 it. Sources: Yu et al. 2020, arXiv 2001.06782 (PCGrad, algorithm 1); Quinton & Rey 2024, arXiv 2406.16232 (Gramians, and
 the other surgeries, taken from their library torchjd).
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +118,10 @@ class TaskGradients:
 
     @torch.no_grad()
     def combine(self) -> Tensor | None:
-        """Leave the weighted sum in `.grad`, and start anew. Nothing here waits for the device.
+        """Leave the weighted sum in `.grad`, and start anew.
+
+        With `none` and `pcgrad` nothing here waits for the device, unless word vectors have sparse gradients; the
+        solvers of some other surgeries compute on the CPU.
 
         Returns:
             The cosine between the gradients of the first two tasks, on their device; `None` if only one has any, or
@@ -132,11 +137,14 @@ class TaskGradients:
         cosine, weights = None, None
         if len(found) > 1:
             gramian = self._gramian(found)
+            cosine = gramian[0, 1] / (gramian[0, 0] * gramian[1, 1]).sqrt().clamp(min=1e-30)
+            # Where float16 has overflowed, the scaler of the loss skips the step; no surgery may learn from it.
+            usable = gramian.isfinite().all()
+            gramian = torch.where(usable, gramian, torch.eye(len(gramian), device=gramian.device))
             # Of three tasks and more the order of projections is random: one process draws it for all.
             weights = distributed.broadcast(self.weigh(gramian))
-            cosine = gramian[0, 1] / (gramian[0, 0] * gramian[1, 1]).sqrt().clamp(min=1e-30)
-        for position, parameter in enumerate(self.shared):
-            parameter.grad = _weighted_sum([gradients[position] for gradients in found], weights)
+        for parameter, gradient in zip(self.shared, _weighted_sums(found, weights), strict=True):
+            parameter.grad = gradient
         self.kept = {task: [None] * len(self.shared) for task in self.kept}
         self.used = []
         return cosine
@@ -153,26 +161,46 @@ class TaskGradients:
 
 def _product(one: list[Tensor | None], other: list[Tensor | None], device: torch.device) -> Tensor:
     """Inner product of two gradients; a parameter that a task does not touch counts as zero."""
-    parts = [
-        (a * b).coalesce().values().sum() if a.is_sparse else torch.dot(a.flatten(), b.flatten())
-        for a, b in zip(one, other, strict=True)
-        if a is not None and b is not None
+    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
+    parts = []
+    if one is other and (dense := [a for a, _ in pairs if not a.is_sparse]):  # of itself, in a few kernels
+        parts.append(torch.stack(torch._foreach_norm(dense)).square().sum())
+        pairs = [(a, b) for a, b in pairs if a.is_sparse]
+    parts += [
+        (a * b).coalesce().values().sum() if a.is_sparse else torch.dot(a.flatten(), b.flatten()) for a, b in pairs
     ]
     return torch.stack(parts).sum() if parts else torch.zeros((), device=device)
 
 
-def _weighted_sum(gradients: list[Tensor | None], weights: Tensor | None) -> Tensor | None:
-    """Computed in the memory of the first gradient; a single task has no weights."""
-    total: Tensor | None = None
-    for position, gradient in enumerate(gradients):
-        if gradient is None:
-            continue
-        if weights is None:
-            return gradient
-        if total is None:
-            total = gradient.mul_(weights[position])
-        elif gradient.is_sparse or total.is_sparse:
-            total = total + gradient * weights[position]
-        else:
-            total.addcmul_(gradient, weights[position])
-    return total
+def _dense(found: list[list[Tensor | None]]) -> list[int]:
+    """Positions at which every task has a dense gradient: these can be handled all at once."""
+    columns = enumerate(zip(*found, strict=True))
+    return [place for place, column in columns if all(one is not None and not one.is_sparse for one in column)]
+
+
+def _weighted_sums(found: list[list[Tensor | None]], weights: Tensor | None) -> list[Tensor | None]:
+    """For each parameter the weighted sum over the tasks, in the memory of the first one's gradients.
+
+    Args:
+        found: The gradients of each task.
+        weights: Of the tasks, on their device; a single task has none.
+    """
+    if weights is None:
+        return found[0]
+    sums: list[Tensor | None] = [None] * len(found[0])
+    dense = _dense(found)
+    if dense:  # a few kernels for all parameters, where one after the other would keep a GPU waiting for the program
+        lists: list[Any] = [[gradients[place] for place in dense] for gradients in found]
+        for own, weight in zip(lists, weights, strict=True):
+            torch._foreach_mul_(own, weight)
+        for own in lists[1:]:
+            torch._foreach_add_(lists[0], own)
+        for place, gradient in zip(dense, lists[0], strict=True):
+            sums[place] = gradient
+    for place in set(range(len(sums))) - set(dense):
+        for gradients, weight in zip(found, weights, strict=True):
+            gradient = gradients[place]
+            if gradient is not None:
+                part, before = gradient * weight, sums[place]
+                sums[place] = part if before is None else before + part
+    return sums
