@@ -23,8 +23,9 @@ ARGS := --profile $(PROFILE) $(if $(DATA),--data '$(DATA)') $(if $(ENCODER),--en
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make reports     execute the notebooks and write the report; PROFILE= DATA= ENCODER= DEVICE= ONLY=03 SET=\"03.epochs=2\""
+	@echo "make reports     execute the notebooks and write the report; PROFILE= DATA= ENCODER= DEVICE= PRECISION= ONLY=03 SET=\"03.epochs=2\""
 	@echo "make test        lint, types, unit tests, and every notebook on the smoke profile, as CI does"
+	@echo "make lint, make smoke: its first two parts alone"
 	@echo "make lab         JupyterLab on the notebooks"
 	@echo "make serve       the predictor over HTTP, with a page to try it: MODEL=<folder> PORT=8000"
 	@echo "make gpu-check   what the course does on a CUDA card, written to benchmarks/gpu.md (8 minutes)"

@@ -3,6 +3,7 @@
 import importlib.metadata
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -233,7 +234,7 @@ LACKING = [
     ("torch", EXPORT, "torch", ""), ("onnx", EXPORT, "onnx", "[serve]"),
     ("fastapi", SERVE, "fastapi", "[serve]"), ("starlette", SERVE, "fastapi", "[serve]"),
     ("python_multipart", SERVE, "python-multipart", "[serve]"), ("torch", SERVE, "torch", ""),
-    ("torch", TRANSLATE, "torch", ""), ("torch", ["check-env"], "torch", ""),
+    ("torch", TRANSLATE, "torch", ""),
 ]  # fmt: skip
 
 
@@ -255,6 +256,12 @@ def test_a_command_without_its_package_says_what_to_install(module, arguments, p
         f"viralbert {arguments[0]}: the package {package} is not installed: pip install 'viralbert-course{extra}'\n"
     )
     assert result.returncode == 1
+
+
+def test_check_env_without_torch_still_checks_the_rest(tmp_path):
+    result = without("torch", ["check-env"], tmp_path)
+    assert result.returncode == 1 and not result.stderr
+    assert re.search(r"packages as in requirements.lock\n\[missing\] Python .* without torch: no model", result.stdout)
 
 
 def test_an_archive_without_ray_says_what_to_install(tmp_path):

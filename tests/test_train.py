@@ -69,6 +69,31 @@ def test_a_finished_training_is_not_repeated_and_not_mixed_up(recipe, tmp_path, 
         train.run(replace(recipe, epochs=2), tmp_path)
 
 
+def test_a_finished_training_is_not_taken_for_one_of_other_data(recipe, write_csv, tmp_path):
+    texts = [f"Текст номер {k} о погоде и котах" for k in range(120)]
+    given = replace(recipe, data=str(write_csv("cedr", text=texts, labels=[f"[{k % 3}]" for k in range(120)])))
+    train.run(given, tmp_path / "out")
+    write_csv("cedr", text=texts, labels=[f"[{(k + 1) % 3}]" for k in range(120)])
+    with pytest.raises(DataError, match=r"the data have changed since .*metrics.json was written; give another folder"):
+        train.run(given, tmp_path / "out")
+
+
+def test_wrong_numbers_are_refused_before_anything_is_done(recipe, encoder, tmp_path, capsys):
+    for wrong in ("--epochs 0", "--batch-size 0", "--max-length 2", "--max-rows -5", "--lr nan", "--lr -1"):
+        name = {"--lr": "learning_rate"}.get(wrong.split()[0], wrong.split()[0][2:].replace("-", "_"))
+        assert main(["train", "--output", str(tmp_path / "out"), *wrong.split()]) == 1
+        assert f"{name} is " in capsys.readouterr().err
+    with pytest.raises(DataError, match="max_length is 4096, and the encoder .* reads .* at most"):
+        train.run(replace(recipe, max_length=4096), tmp_path / "out")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError, match="is a file; expected a folder"):
+        train.run(recipe, tmp_path / "file")
+    assert not (tmp_path / "out").exists()
+    for wrong in ({"batch_size": 0}, {"accumulate": 0}, {"patience": -1}):
+        with pytest.raises(DataError, match="expected at least"):
+            training._check({}, training.Settings(**wrong), False)
+
+
 def test_a_stopped_training_goes_on(recipe, tmp_path, monkeypatch):
     epoch = training._train_epoch
     calls = []

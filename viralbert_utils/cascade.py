@@ -23,7 +23,7 @@ from sklearn.pipeline import FeatureUnion
 
 from viralbert_utils.baselines import tfidf
 from viralbert_utils.calibration import proportion_interval
-from viralbert_utils.data import require_columns
+from viralbert_utils.data import require_columns, require_rows
 from viralbert_utils.evaluation import one_hot
 from viralbert_utils.hybrid import Preparation, empty
 from viralbert_utils.thresholds import best_global, recall_at_precision
@@ -188,6 +188,7 @@ class Cascade:
             DataError: A column that the preparation reads is missing.
         """
         require_columns(rows, self.preparation.names)
+        require_rows(rows)
         votes = vote(self.rules, patterns(rows, self.preparation.texts, list(self.preparation.categories)))
         first, second, lead = _lead(self.scores(rows))
         decided = [

@@ -371,8 +371,6 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _check_environment(options: argparse.Namespace) -> int:
-    from viralbert_utils.course import device
-
     pins = re.findall(r"^([\w.-]+)==([^\s;]+)(?: ; (.*))?$", (ROOT / "requirements.lock").read_text(), re.M)
     wrong = 0
     for name, wanted, marker in pins:
@@ -386,7 +384,16 @@ def _check_environment(options: argparse.Namespace) -> int:
             wrong += 1
             print(f"[different] {name}: {found}, the lock says {wanted}")
     print(f"[{'ok' if not wrong else 'different'}] {len(pins) - wrong} of {len(pins)} packages as in requirements.lock")
-    print(f"[ok] Python {sys.version.split()[0]}, torch {importlib.metadata.version('torch')}, device: {device()}")
+    python = f"Python {sys.version.split()[0]}"
+    try:
+        from viralbert_utils.devices import describe
+
+        print(f"[ok] {python}, torch {importlib.metadata.version('torch')}, device: {describe()}")
+    except ModuleNotFoundError as error:
+        print(
+            f"[missing] {python} without {error.name}: here no model can be trained, and only exported ones can be used"
+        )
+        wrong += 1
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     print(
         f"[{'ok' if browser else 'optional'}] Chromium for the page tests: {browser or 'not found, those tests skip'}"

@@ -354,6 +354,16 @@ def require_columns(table: pd.DataFrame, names: Iterable[Hashable], where: str =
         raise DataError(f"{where}: no column {', '.join(map(repr, missing))}; found {found}")
 
 
+def require_rows(table: pd.DataFrame) -> None:
+    """Refuse a table without rows, about which a model has nothing to say.
+
+    Raises:
+        DataError: It has none.
+    """
+    if table.empty:
+        raise DataError("the table has no rows; expected at least one")
+
+
 def _load_hub(name: str, hub_id: str | None) -> Dataset:
     import datasets  # a second of import time that only this source needs
 

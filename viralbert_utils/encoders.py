@@ -94,6 +94,12 @@ def _is_causal(model: Any) -> bool:
     return torch.equal(one[:, 0], other[:, 0]) and type(model).__name__ not in _BIDIRECTIONAL
 
 
+def most_tokens(tokenizer: Any, encoder: Any) -> int:
+    """How many tokens of a text an encoder can read, special ones included."""
+    # RoBERTa counts positions from behind its padding token; its tokenizer knows what is left.
+    return min(int(tokenizer.model_max_length), int(getattr(encoder.config, "max_position_embeddings", 10**9)))
+
+
 def mask_for(encoder: Any, attention_mask: Tensor) -> Tensor:
     """The mask as an encoder takes it without looking into it.
 

@@ -27,7 +27,7 @@ from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, StandardScale
 from torch import Tensor, nn
 
 from viralbert_utils import devices, frozen, models, training
-from viralbert_utils.data import require_columns
+from viralbert_utils.data import require_columns, require_rows
 from viralbert_utils.encoders import encode, load_encoder, mask_for, pad
 from viralbert_utils.evaluation import macro_f1, one_hot
 from viralbert_utils.files import DataError
@@ -343,6 +343,7 @@ class Hybrid:
             DataError: A column that the preparation reads is missing.
         """
         require_columns(rows, self.preparation.names)
+        require_rows(rows)
         encoded = _encoded(rows, self.preparation, self.tokenizer, self.max_length)
         return models.predict_logits(self.model, encoded, self.tokenizer.pad_token_id).softmax(dim=1).numpy()
 

@@ -113,7 +113,7 @@ class _TextVector(nn.Module):
             ValueError: No text, or a single one, which would leave nothing of itself.
         """
         if len(rows) < 2:
-            raise ValueError(f"{len(rows)} texts to centre on; give some hundred training texts")
+            raise DataError(f"{len(rows)} texts to centre on; give some hundred training texts")
         self.centre.copy_(text_vectors(self.encoder, rows, pad_id, self.pooling, self.queries).mean(dim=0))
 
     def head_state(self) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ import yaml
 from viralbert_utils import baselines, combine, data, distributed, emotions, evaluation, losses, models, training
 from viralbert_utils.cleaning import RULES, clean
 from viralbert_utils.course import ROOT, environment
-from viralbert_utils.encoders import encode, load_encoder
+from viralbert_utils.encoders import encode, load_encoder, most_tokens
 from viralbert_utils.files import DataError, write_whole
 from viralbert_utils.predictor import MULTI_LABEL, Predictor
 from viralbert_utils.splits import split_set
@@ -72,6 +72,10 @@ class Recipe:
         """Refuse what is not known."""
         if self.dataset not in DATASETS:
             raise DataError(f"dataset {self.dataset!r} is not known; use {', '.join(DATASETS)}")
+        least = {"epochs": 1, "batch_size": 1, "max_length": 3, "max_rows": 0, "learning_rate": 0}
+        for name, bound in least.items():
+            if not bound <= getattr(self, name) < float("inf"):
+                raise DataError(f"{name} is {getattr(self, name)}; expected at least {bound}")
         if not set(self.evaluate) <= SPLITS.keys():
             raise DataError(f"cannot evaluate {', '.join(self.evaluate)}; use dev, test or both")
 
@@ -109,15 +113,21 @@ def run(recipe: Recipe, output: Path, show_progress: bool = False) -> dict[str, 
     """
     used = asdict(recipe) | {"evaluate": list(recipe.evaluate)}
     finished = output / "metrics.json"
+    if output.is_file():
+        raise DataError(f"{output} is a file; expected a folder, or a name that is free")
+    started = time.perf_counter()
+    sets, files = read(recipe)
     if finished.is_file():
         found = json.loads(finished.read_text(encoding="utf-8"))
         if found["recipe"] != used:
             raise DataError(f"{output} holds another training ({finished}); give another folder, or delete it")
+        if found["files"] != files:
+            raise DataError(f"the data have changed since {finished} was written; give another folder, or delete it")
         return found
-    started = time.perf_counter()
-    sets, files = read(recipe)
     with distributed.first_alone():  # it may have to build or to fetch the encoder
         tokenizer, encoder = load_encoder(recipe.encoder)
+    if recipe.max_length > (room := most_tokens(tokenizer, encoder)):
+        raise DataError(f"max_length is {recipe.max_length}, and the encoder {recipe.encoder!r} reads {room} at most")
     names = {task: CLASSES[task] for task in sets}
     encoded = {
         task: {

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from viralbert_utils import devices, distributed, frozen
 from viralbert_utils.encoders import pad
+from viralbert_utils.files import DataError
 from viralbert_utils.losses import Loss
 from viralbert_utils.models import predict_logits
 from viralbert_utils.surgery import TaskGradients, weighting
@@ -562,14 +563,17 @@ def _check(tasks: Mapping[str, Task], settings: Settings, measured: bool) -> Non
         measured: Whether the angle between the tasks' gradients is kept.
     """
     if settings.schedule not in SCHEDULES:
-        raise ValueError(f"schedule {settings.schedule!r} is not known; use {', '.join(SCHEDULES)}")
+        raise DataError(f"schedule {settings.schedule!r} is not known; use {', '.join(SCHEDULES)}")
     _check_sampling(settings.sampling)
     weighting(settings.surgery)
+    for name, least in (("batch_size", 1), ("accumulate", 1), ("patience", 0)):
+        if getattr(settings, name) < least:
+            raise DataError(f"{name} is {getattr(settings, name)}; expected at least {least}")
     for name, task in tasks.items():
         if not len(task.train) or not len(task.validation) or settings.epochs < 1:
             n_texts = f"{len(task.train)} training and {len(task.validation)} validation texts"
             of_task = f" of task {name!r}" if name else ""
-            raise ValueError(
+            raise DataError(
                 f"nothing to do with {n_texts}{of_task} and {settings.epochs} epochs; each must be at least 1"
             )
     _check_metric(tasks, settings, measured)
@@ -577,7 +581,7 @@ def _check(tasks: Mapping[str, Task], settings: Settings, measured: bool) -> Non
 
 def _check_sampling(name: str) -> None:
     if name not in SAMPLINGS:
-        raise ValueError(f"sampling {name!r} is not known; use {', '.join(SAMPLINGS)}")
+        raise DataError(f"sampling {name!r} is not known; use {', '.join(SAMPLINGS)}")
 
 
 def _check_metric(tasks: Mapping[str, Task], settings: Settings, measured: bool) -> None:
@@ -602,7 +606,7 @@ def _check_metric(tasks: Mapping[str, Task], settings: Settings, measured: bool)
 
 def _check_named(metric: str, figures: Mapping[str, Any]) -> None:
     if metric not in figures:
-        raise ValueError(f"metric {metric!r} is not computed; there are {', '.join(figures)}")
+        raise DataError(f"metric {metric!r} is not computed; there are {', '.join(figures)}")
 
 
 def _which(name: str) -> dict[str, Any]:
