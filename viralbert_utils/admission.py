@@ -1,9 +1,9 @@
 """Which requests a service lets in, and how it says no: limits, a readable reason, and a stop that loses nothing.
 
 Lesson 09 loads a service until it refuses. Refusing costs next to nothing: neither the model nor the validation has
-seen the request then. A request takes its place before its body is read; it is accepted when the body is there, and
-from then on it gets an answer, also while the service is being stopped. Every request is counted and logged, its text
-never.
+seen the request then. A request is accepted when its body is there, and from then on it gets an answer, also while the
+service is being stopped. Bodies that come slowly give way to others. Every request is counted and logged, never its
+text.
 """
 
 from __future__ import annotations
@@ -53,20 +53,24 @@ _log = logging.getLogger("viralbert.service")
 
 @dataclass(frozen=True)
 class ServiceLimits:
-    """What a service takes on. Beyond it come 413 (bytes), 422 (texts, chars, cues), 429 (requests), 503 (timeout_s).
+    """What a service takes on.
+
+    Beyond it come 413 (bytes), 422 (texts, chars, cues), 429 (bodies, requests) and 503 (timeout_s).
 
     Attributes:
         bytes: Of a request's body.
+        bodies: Bytes of all bodies that come or are in hand, at once; never less than `bytes`.
         texts: In one request.
         chars: Of one text.
         cues: In one request.
-        requests: Whose body comes or whose answer is computed, at once.
+        requests: Accepted and not yet answered, at once; and as many whose body comes.
         timeout_s: From a request's first byte to its answer.
         batch: Texts that are computed together.
         wait_s: How long a text waits for others to be computed with.
     """
 
     bytes: int = 2_000_000
+    bodies: int = 64_000_000
     texts: int = 256
     chars: int = 20_000
     cues: int = 20_000
@@ -124,8 +128,9 @@ class Gate:
     """ASGI middleware, and the state that it keeps.
 
     Attributes:
-        coming: Requests whose body is not there yet.
+        coming: Requests whose body is not there yet, the oldest first; with the bytes that are.
         in_hand: Requests accepted and not yet answered.
+        held: Bytes of their bodies.
     """
 
     def __init__(self, limits: ServiceLimits, api_key: str, hosts: Sequence[str] = ("*",)) -> None:
@@ -144,7 +149,8 @@ class Gate:
                             "found one that no request can carry; give another")  # fmt: skip
         self.limits, self.api_key = limits, api_key.encode()
         self.hosts = frozenset(host.lower().rstrip(".") for host in hosts)
-        self.coming = self.in_hand = 0
+        self.coming: dict[asyncio.Timeout, int] = {}
+        self.in_hand = self.held = 0
         self.stopped_at: float | None = None
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -209,21 +215,51 @@ class Gate:
         if self.api_key and not hmac.compare_digest(headers.get("x-api-key", "").encode("latin-1"), self.api_key):
             raise Refusal(401, "expected the service's key in the header X-API-Key, found none or another one")
         async with asyncio.timeout(self.limits.timeout_s):
-            waiting = self.coming + self.in_hand
-            if waiting >= self.limits.requests:
-                raise Refusal(429, f"{waiting} requests wait already, and no more are taken on; come again in a "
-                                   "second, or send several texts in one request", 1)  # fmt: skip
-            self.coming += 1
-            try:
-                body = await self._body(headers, receive)
-            finally:
-                self.coming -= 1
+            self._check_place()
+            body = await self._arrived(headers, receive)
             self.check_open()
+            self._check_place()
             self.in_hand += 1
+            self.held += len(body)
             try:
                 await _answered(app, scope, body, receive, send)
             finally:
                 self.in_hand -= 1
+                self.held -= len(body)
+
+    def _check_place(self) -> None:
+        if self.in_hand >= self.limits.requests:
+            raise Refusal(429, f"{self.in_hand} requests wait already, and no more are taken on; come again in a "
+                               "second, or send several texts in one request", 1)  # fmt: skip
+
+    async def _arrived(self, headers: Headers, receive: Receive) -> bytes:
+        """The body, unless it has to give way to others that come later and faster."""
+        place = asyncio.timeout(None)
+
+        async def counting() -> Message:
+            message = await receive()
+            if place in self.coming:
+                self.coming[place] += len(message.get("body", b""))
+                self._make_room()
+            return message
+
+        try:
+            async with place:
+                self.coming[place] = 0
+                self._make_room()
+                return await self._body(headers, counting)
+        except TimeoutError:
+            raise Refusal(429, "other requests have come while the body of this one was on its way, and needed its "
+                               "place; send it again in a second", 1) from None  # fmt: skip
+        finally:
+            self.coming.pop(place, None)
+
+    def _make_room(self) -> None:
+        room = max(self.limits.bodies, self.limits.bytes)
+        while len(self.coming) > self.limits.requests or (self.coming and self.held + sum(self.coming.values()) > room):
+            oldest = next(iter(self.coming))
+            del self.coming[oldest]
+            oldest.reschedule(0)
 
     def _check_host(self, headers: Headers) -> None:
         """A page whose name was made to lead here (DNS rebinding) says so in Host.
