@@ -1,5 +1,5 @@
 # Serves an exported model without torch:  viralbert export runs/sample/viralbert -o model && docker compose up --build
-# The model is mounted, nothing is fetched at the start.
+# The model is mounted, nothing is fetched at the start. By itself it wants a key: docker run -e VIRALBERT_API_KEY=<a secret> ... viralbert
 FROM python:3.11.14-slim-trixie
 
 WORKDIR /app

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.server
 import json
 import logging
 import os
@@ -983,6 +984,30 @@ def test_the_page_says_what_is_wrong(page, tmp_path):
     page.get_by_label("Subtitle file").set_input_files(tmp_path / "<b>.srt")
     page.locator("#file-result .problem").wait_for()
     assert "no cue found" in page.locator("#file-result").inner_text()
+
+
+def test_another_page_neither_frames_it_nor_asks_it(known, serve, browser):
+    url, _ = serve()
+    known.batches.clear()
+    page = browser.new_page()
+    another = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    threading.Thread(target=another.serve_forever, daemon=True).start()
+    page.goto(f"http://127.0.0.1:{another.server_port}/")  # its 501 is a page as good as any
+    page.set_content(f"<iframe src='{url}'></iframe>")
+    until(lambda: page.frames[1].url.startswith("chrome-error") or (page.wait_for_timeout(50) and False))
+    page.evaluate("""async (url) => {
+      const form = new FormData();
+      form.append('file', new Blob(['1\\n00:00:01,000 --> 00:00:20,000\\nКот.\\n']), 'a.srt');
+      await fetch(`${url}/v1/moments`, { method: 'POST', mode: 'no-cors', body: form }).catch(() => {});
+      await fetch(`${url}/v1/predict`, { method: 'POST', mode: 'no-cors', body: '{"text": "а"}' }).catch(() => {});
+    }""", url)  # fmt: skip
+    told = httpx.get(f"{url}/metrics").text
+    for route in ("moments", "predict"):
+        assert f'viralbert_requests_total{{route="/v1/{route}",status="403"}} 1.0' in told
+    assert known.batches == []
+    page.close()
+    another.shutdown()
+    another.server_close()
 
 
 def test_the_page_can_be_used_by_keyboard_and_read_aloud(page):
