@@ -1164,6 +1164,7 @@ def test_the_image_is_small_closed_and_pinned():
     options = cli._parser().parse_args(command[1:])
     assert (command[0], options.model, options.host, options.port) == ("viralbert", "/model", "0.0.0.0", 8000)
     assert ("EXPOSE", "8000") in found
+    assert any("ORT_DISABLE_TELEMETRY=1" in rest.split() for name, rest in found if name == "ENV")
     assert not {"ADD", "VOLUME"} & set(names)
     pinned = lock.read_lock()
     assert packages() <= pinned.keys()
