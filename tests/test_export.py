@@ -1,17 +1,19 @@
 """Export: the same answers as torch, without torch; int8 within its bound, whatever stands beside a text."""
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pandas as pd
 import pytest
 import torch
-from onnxruntime import InferenceSession
-from onnxruntime.quantization import quantize_dynamic
 from scipy.special import expit, softmax
 from test_predictor import TEXTS, make_tokenizer, thresholds
 from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
@@ -20,9 +22,9 @@ from viralbert_utils import export, hybrid, tokens
 from viralbert_utils.calibration import Calibration
 from viralbert_utils.cli import main
 from viralbert_utils.emotions import EMOTIONS
-from viralbert_utils.files import DataError
+from viralbert_utils.files import ROOT, DataError
 from viralbert_utils.models import Head, MultiTaskClassifier, PooledClassifier, save_classifier
-from viralbert_utils.onnx_model import OnnxModel
+from viralbert_utils.onnx_model import OnnxModel, runtime
 from viralbert_utils.predictor import HEAD_SHARE, ViralBERT
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -97,8 +99,11 @@ def test_int8_is_near_and_depends_on_no_neighbour(bert, folders):
 
 def test_plain_dynamic_quantisation_does_depend_on_neighbours(folders, tmp_path):
     """What the fixed ranges are for."""
+    runtime()
+    from onnxruntime.quantization import quantize_dynamic
+
     quantize_dynamic(folders / "float" / "model.onnx", tmp_path / "model.onnx", op_types_to_quantize=["MatMul"])
-    session = InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    session = runtime().InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     model = replace(OnnxModel.load(folders / "float"), session=session)
     rows = tokens.encode(model.tokenizer, MANY, 24)
     apart = tokens.in_batches(model.step, rows, 0, n_tokens=1)
@@ -134,7 +139,7 @@ def test_int8_layers_compute_what_their_integers_say():
     low, high = export._ranges(plain, ["read"], rows, 0, [])["read"]
     model = export._in_int8(plain, rows, 0, [])
     assert not {"first", "second", "table"} & {one.name for one in model.graph.initializer}
-    session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = runtime().InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     ids = np.arange(9)[None]
     found = session.run(None, {"input_ids": ids, "mask": ids})
 
@@ -264,6 +269,47 @@ def test_a_damaged_export_is_named(folders, tmp_path):
             ViralBERT.load(folders / "int8")
         (folders / "int8" / name).write_bytes(content)
     ViralBERT.load(folders / "int8")
+
+
+# nothing leaves the machine
+
+USE = """
+import sys, time
+from viralbert_utils.predictor import Predictor
+Predictor.load(sys.argv[1]).predict(["Кот сам открыл дверь."])
+time.sleep(3)  # a thread of the runtime would ask for an address by now
+"""
+
+
+def traceless(folders, tmp_path: Path, *before: str, **more: str) -> list[str]:
+    """Load and run an export with new folders for HOME and temporary files; returns the files that were made there."""
+    new = {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"}
+    for folder in (tmp_path / "home", tmp_path / "tmp"):
+        folder.mkdir()
+    given = {k: v for k, v in os.environ.items() if not re.match("XDG_|ORT_", k)} | new | more
+    command = [*before, sys.executable, "-c", USE, str(folders / "float")]
+    subprocess.run(command, env=given, check=True, timeout=120)
+    return [str(path.relative_to(tmp_path)) for top in ("home", "tmp") for path in (tmp_path / top).rglob("*")]
+
+
+@pytest.mark.parametrize("given", [{}, {"ORT_DISABLE_TELEMETRY": "0"}], ids=["unset", "asked for"])
+def test_an_export_in_use_leaves_no_file_behind(folders, tmp_path, given):
+    assert traceless(folders, tmp_path, **given) == []
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed; it shows sockets that are opened")
+def test_an_export_in_use_opens_no_socket(folders, tmp_path):
+    calls = tmp_path / "calls"
+    traceless(folders, tmp_path, "strace", "-f", "-qq", "-e", "trace=network", "-o", str(calls))
+    assert [line for line in calls.read_text().splitlines() if "socket(" in line] == []
+
+
+def test_only_one_place_imports_the_runtime():
+    sources = [*(ROOT / "viralbert_utils").glob("*.py"), *(ROOT / "notebooks").glob("*.ipynb"),
+               *(ROOT / "tools").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]  # fmt: skip
+    importing = r"(import|from) onnxruntime|import_module\(.onnxruntime"
+    found = [path.name for path in sources if re.search(importing, path.read_text(encoding="utf-8"))]
+    assert found == ["onnx_model.py"]
 
 
 def test_options_of_torch_are_refused(folders, tmp_path):

@@ -1,12 +1,15 @@
 """The service: answers, refusals, batches, a stop that loses nothing, the page in a browser, and the image's steps."""
 
 import asyncio
+import contextlib
+import http.server
 import json
 import logging
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -27,7 +30,7 @@ from test_environment import lock
 from test_pages import watch
 from test_predictor import make_tokenizer, thresholds
 
-from viralbert_utils import admission, cli, service
+from viralbert_utils import admission, cli, connections, service
 from viralbert_utils.admission import ServiceLimits
 from viralbert_utils.batching import Batcher
 from viralbert_utils.emotions import EMOTIONS, RUSSIAN_NAMES
@@ -325,6 +328,238 @@ def test_limits_that_are_none_are_refused(setting):
     assert ServiceLimits.parse(["batch=3", "wait_s=0"]) == ServiceLimits(batch=3, wait_s=0.0)
 
 
+# bodies: one reader for both routes
+
+BODIES = {
+    "/v1/predict": {"text": "Ёж сказал: «ай»!"},
+    "/v1/moments": {"cues": [{"text": "Ёж сказал: «ай»!", "start": 1}]},
+}
+routes = pytest.mark.parametrize("path", BODIES)
+
+
+def raw(path: str, encoding: str = "utf-8") -> bytes:
+    return json.dumps(BODIES[path], ensure_ascii=False).encode(encoding)
+
+
+def post(client, path: str, content: bytes, **headers: str) -> httpx.Response:
+    return client.post(path, content=content, headers={"content-type": "application/json"} | headers)
+
+
+@routes
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_json_with_a_byte_order_mark_or_in_utf_16_is_read_by_all_routes(ask, path, encoding):
+    found, plain = post(ask, path, raw(path, encoding)), post(ask, path, raw(path))
+    assert (found.status_code, found.json()) == (200, plain.json())
+
+
+@routes
+@pytest.mark.parametrize("encoding", ["cp1251", "cp866", "koi8-r", "mac-cyrillic"])
+def test_json_in_another_encoding_is_refused_with_the_remedy(ask, path, encoding):
+    body = json.dumps(BODIES[path], ensure_ascii=False).replace("«", "").replace("»", "").encode(encoding)
+    found = post(ask, path, body)
+    assert found.status_code == 422
+    assert re.search(r"expected JSON in UTF-8, found byte 0x[\dA-F]{2} at position \d+.*send it in UTF-8", found.text)
+
+
+@routes
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"[" * 100_000, {}, 422),
+        (b'{"text": ' * 50_000, {}, 422),
+        (b'{"text": ' + b"9" * 5000 + b"}", {}, 422),
+        (b"\xef\xbb\xbf", {}, 422),
+        (b"\xff\xfe{", {}, 422),
+        (b'{"text": "\xed\xa0\xbd"}', {}, 422),
+        (b'{"text": "a\x00b"}', {}, 422),
+        (b"null", {}, 422),
+        (b"\x1f\x8b\x08", {"content-encoding": "gzip"}, 415),
+        (b"{}", {"content-type": "text/plain"}, 415),
+        (b"{}", {"content-type": "application/x-www-form-urlencoded"}, 415),
+        (b"{}", {"content-type": ""}, 415),
+        (b"{}", {"content-type": "application/problem+json"}, 422),
+        (b"{}", {"content-type": "APPLICATION/JSON ; charset=undefined"}, 422),
+    ],
+)
+def test_strange_bodies_have_one_documented_answer_on_all_routes(ask, path, body, headers, status):
+    found = post(ask, path, body, **headers)
+    assert found.status_code == status
+    assert found.json().keys() == {"detail"}
+    assert str(status) in ask.get("/openapi.json").json()["paths"][path]["post"]["responses"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("Multipart/Form-Data; Boundary=b", b"", 200),
+        ("multipart/form-data; boundary=b; charset=undefined", b"", 422),
+        ("multipart/form-data; boundary=b; charset=utf-7000", b"", 200),  # only names would be read with it
+        ("multipart/form-data", b"", 422),
+        ("multipart/form-data; boundary=other", b"", 422),
+        ("multipart/form-data; boundary=b", b"--b\r\nno header\r\n", 422),
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="f"\r\n\r\na\r\n' * 3000,
+            422,
+        ),
+    ],
+)
+def test_forms_in_any_spelling_and_damaged_ones(ask, kind, body, status):
+    head = '--b\r\nContent-Disposition: form-data; name="file"; filename="а.srt"\r\n\r\n'
+    whole = f"{head}1\n00:00:01,000 --> 00:00:02,000\nКот.\n\r\n--b--\r\n".encode()
+    found = ask.post("/v1/moments", content=body or whole, headers={"content-type": kind})
+    assert found.status_code == status, found.text
+    assert status == 200 or "in the field 'file'" in found.json()["detail"]
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a\x00b.srt", "a\r\nb.srt", "а" * 300, "", "CON"])
+def test_names_of_sent_files_are_never_used(ask, name):
+    content = f"1\n00:00:01,000 --> 00:00:02,000\n{TEXTS[0]}\n".encode()
+    assert ask.post("/v1/moments", files={"file": (name or "x", content)}).status_code == 200
+
+
+def test_a_file_stays_in_memory(ask, monkeypatch):
+    """On a read-only disk there is nowhere else."""
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda *_, **__: pytest.fail("a file on disk"))
+    monkeypatch.setattr("tempfile._TemporaryFileWrapper", lambda *_, **__: pytest.fail("a file on disk"))
+    lines = "".join(
+        f"{k}\n00:00:{k % 60:02},000 --> 00:00:{k % 60:02},900\n{'слово ' * 1000}\n\n" for k in range(1, 120)
+    )
+    assert 1_200_000 < len(lines.encode()) < 2_000_000
+    found = ask.post("/v1/moments", files={"file": ("a.srt", lines.encode())})
+    assert found.status_code in (200, 422)
+    assert "tempfile" not in found.text
+
+
+def test_errors_of_the_framework_are_in_the_services_own_form(ask):
+    for method, path, status in (
+        ("GET", "/v1/nothing", 404), ("GET", "/v1/predict/", 404), ("POST", "/v1/moments/", 404), ("GET", "/docs", 404),
+        ("GET", "/service.css/", 404), ("GET", "/../../etc/passwd", 404), ("GET", "/v1/predict", 405),
+        ("DELETE", "/v1/moments", 405), ("POST", "/healthz", 405), ("OPTIONS", "/v1/predict", 405),
+        ("PUT", "/", 405), ("BREW", "/metrics", 405),
+    ):  # fmt: skip
+        found = ask.request(method, path, follow_redirects=False)
+        assert found.status_code == status, (method, path)
+        assert "/openapi.json says what is where" in found.json()["detail"]
+        assert status != 405 or found.headers["allow"]
+
+
+def test_every_answer_of_the_service_is_described(ask):
+    described = ask.get("/openapi.json").json()["paths"]
+    for path, operations in described.items():
+        for operation in operations.values():
+            wanted = {"400", "404", "405", "500"} | ({"403", "503"} if path.startswith("/v1/") else set())
+            assert wanted <= operation["responses"].keys()
+
+
+# pages of others
+
+LOCAL = {"host": "localhost:8000"}
+
+
+@pytest.fixture
+def closed(known):
+    """As `serve` makes it for this machine."""
+    with TestClient(service.create_app("folder", hosts=["127.0.0.1", "кот.example".encode("idna").decode()])) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.7", "[::2]:8000",
+     "", "[", "localhost@evil.example", "evil.example:localhost", "0.0.0.0:8000", "2130706433"],
+)  # fmt: skip
+def test_names_that_were_made_to_lead_here_are_refused(closed, host):
+    for path in ("/", "/openapi.json", "/metrics", "/v1/classes"):
+        found = closed.get(path, headers={"host": host})
+        assert (found.status_code, "header Host" in found.json()["detail"]) == (400, True)
+    assert closed.post("/v1/predict", json={"text": "а"}, headers={"host": host}).status_code == 400
+    assert closed.get("/healthz", headers={"host": host}).status_code == 200, "a probe knows no name"
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:8000", "LOCALHOST", "127.0.0.1:1", "[::1]:8000", "xn--j1aim.example", "localhost."]
+)
+def test_names_of_this_machine_and_given_ones_are_served(closed, host):
+    assert closed.post("/v1/predict", json={"text": "а"}, headers={"host": host}).status_code == 200
+
+
+def test_a_service_for_others_is_served_under_any_address_but_not_any_name(known):
+    with TestClient(service.create_app("folder", api_key="к", hosts=["0.0.0.0"])) as client:
+        assert client.get("/", headers={"host": "192.168.1.5:8000"}).status_code == 200
+        assert client.get("/", headers={"host": "[fe80::1]"}).status_code == 200
+        assert client.get("/", headers={"host": "evil.example"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"origin": "http://localhost:8000"}, 200),
+        ({"origin": "https://LOCALHOST:8000"}, 200),  # a proxy speaks TLS
+        ({"origin": "https://kot.example", "sec-fetch-site": "same-origin"}, 200),  # a proxy names another host
+        ({"sec-fetch-site": "none"}, 200),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "http://localhost:3000"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site", "origin": "http://localhost:8000"}, 403),
+    ],
+)
+def test_pages_of_another_origin_are_refused(closed, known, headers, status):
+    known.batches.clear()
+    form = {"files": {"file": ("a.srt", b"1\n00:00:01,000 --> 00:00:02,000\nA.\n")}}
+    for path, body in (("/v1/predict", {"json": {"text": "а"}}), ("/v1/moments", form)):
+        found = closed.post(path, headers=LOCAL | headers, **body)
+        assert found.status_code == status
+        assert status == 200 or "another origin" in found.json()["detail"]
+    assert bool(known.batches) == (status == 200)
+
+
+def test_no_answer_can_be_framed_guessed_or_kept(ask):
+    for path in ("/", "/service.js", "/healthz", "/metrics", "/v1/classes", "/nothing", "/v1/predict"):
+        headers = ask.get(path).headers
+        assert (headers["x-frame-options"], headers["x-content-type-options"]) == ("DENY", "nosniff")
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+        assert headers["cache-control"] == ("no-cache" if path in service.PAGE else "no-store")
+    policy = ask.get("/").headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in policy
+    assert "default-src 'self'" in policy
+
+
+@pytest.mark.parametrize("key", ["ключ\n", " ключ", "ключ ", "кл\x00юч", "  ", "кл\tюч"])
+def test_a_key_that_no_request_could_carry_is_refused_at_the_start(known, key):
+    with pytest.raises(DataError, match="expected an API key without"):
+        service.create_app("folder", api_key=key)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.5", "example.org"])
+def test_open_to_everybody_only_if_said_twice(known, monkeypatch, host):
+    monkeypatch.setattr(service, "create_app", lambda *_: 1 / 0)
+    with pytest.raises(DataError, match=r"expected an API key.*set VIRALBERT_API_KEY, or give --allow-no-key"):
+        service.serve("folder", host)
+    for options in ({"needs_key": False}, {"api_key": "ключ"}):
+        with pytest.raises(ZeroDivisionError):
+            service.serve("folder", host, **options)
+    with pytest.raises(ZeroDivisionError):
+        service.serve("folder", "127.0.0.2")
+
+
+def test_no_way_around_the_key(known):
+    with TestClient(service.create_app("folder", api_key="ключ")) as client:
+        known.batches.clear()
+        for path in ("/v1/predict", "/v1/predict/", "/V1/predict", "//v1/predict", "/v1/%70redict",
+                     "/v1/predict?x-api-key=ключ", "/v1/predict;a", "/x/../v1/predict",
+                     "http://localhost/v1/predict"):  # fmt: skip
+            for key in (b"", "клю".encode(), b"\xff\xfe", "ключключ".encode()):
+                assert client.post(path, json={"text": "а"}, headers={"x-api-key": key}).status_code in (401, 404)
+        for method in ("HEAD", "OPTIONS", "GET"):
+            assert client.request(method, "/v1/classes").status_code == 401
+        twice = [("x-api-key", "нет".encode()), ("x-api-key", "ключ".encode())]
+        assert client.get("/v1/classes", headers=twice).status_code == 401
+    assert known.batches == []
+
+
 # batches
 
 
@@ -347,6 +582,51 @@ def test_one_text_that_fails_takes_nobody_along(ask, known):
     texts[5] = texts[11] = "сломайся"
     statuses = [response.status_code for response in concurrently(ask, texts)]
     assert statuses == [500 if text == "сломайся" else 200 for text in texts]
+
+
+class Panic(BaseException):
+    """As libraries in Rust raise it."""
+
+
+@pytest.mark.parametrize(
+    "error", [Panic, SystemExit, StopIteration, asyncio.CancelledError, GeneratorExit, MemoryError]
+)
+def test_a_panic_fails_one_request_and_never_the_rest(ask, known, monkeypatch, error):
+    sound = known.one
+    monkeypatch.setattr(known, "one", lambda text: (_ for _ in ()).throw(error) if "паника" in text else sound(text))
+    if error is StopIteration:  # a generator would change it
+
+        def one(text):
+            if "паника" in text:
+                raise StopIteration
+            return sound(text)
+
+        monkeypatch.setattr(known, "one", one)
+    known.free.clear()
+    threading.Timer(0.2, known.free.set).start()
+    texts = ["паника" if k == 3 else f"текст {k}" for k in range(8)]
+    found = concurrently(ask, texts)
+    assert [one.status_code for one in found] == [500 if text == "паника" else 200 for text in texts]
+    assert "inside the service" in found[3].json()["detail"]
+    speaking = [{"text": "паника.", "start": 0, "end": 20}]
+    assert ask.post("/v1/moments", json={"cues": speaking}).status_code == 500
+    monkeypatch.setattr(service, "read_subtitles", lambda _: (_ for _ in ()).throw(Panic))
+    assert ask.post("/v1/moments", json={"cues": speaking}).status_code == 500
+    assert ask.post("/v1/predict", json={"text": "а"}).status_code == ask.get("/readyz").status_code == 200
+
+
+def test_a_service_that_cannot_answer_is_not_ready(known, monkeypatch):
+    with TestClient(service.create_app("folder", ServiceLimits(timeout_s=0.3))) as client:
+        assert client.get("/readyz").status_code == 200
+        known.free.clear()
+        assert client.post("/v1/predict", json={"text": "а"}).status_code == 503
+        until(lambda: client.get("/readyz").status_code == 503)
+        assert "at one batch for" in client.get("/readyz").json()["detail"]
+        known.free.set()
+        until(lambda: client.get("/readyz").status_code == 200)
+        monkeypatch.setattr(Batcher, "is_working", False)
+        assert "thread has ended" in client.get("/readyz").json()["detail"]
+        assert client.get("/healthz").status_code == 200
 
 
 def test_a_long_request_lets_others_in_between():
@@ -420,6 +700,194 @@ def test_a_port_that_is_taken(known, serve):
     url, _ = serve()
     with pytest.raises(DataError, match="cannot be opened"):
         service.serve("folder", port=int(url.rsplit(":", 1)[1]))
+
+
+def connect(url: str, sent: bytes = b"") -> socket.socket:
+    opened = socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), 5)
+    opened.sendall(sent)
+    return opened
+
+
+def answer(url: str, sent: bytes) -> tuple[int, bytes]:
+    """Status and body of what a service says to some bytes."""
+    with connect(url, sent) as opened, opened.makefile("rb") as told:
+        status = int(told.readline().split()[1])
+        headers = dict(line.lower().split(b": ") for line in iter(told.readline, b"\r\n"))
+        return status, told.read(int(headers[b"content-length"]))
+
+
+HALF_A_HEADER = b"GET /healthz HTTP/1.1\r\nHost: loc"
+HALF_A_BODY = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n\r\n" + b"a" * 80_000
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", HALF_A_HEADER, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" + HALF_A_HEADER]
+)
+def test_a_connection_that_asks_nothing_is_closed(known, serve, monkeypatch, sent):
+    monkeypatch.setattr(connections, "HEADERS_S", 0.3)
+    url, server = serve()
+    opened = connect(url, sent)
+    deadline = time.monotonic() + 5
+    while server.server_state.connections or not opened:
+        assert time.monotonic() < deadline
+        with contextlib.suppress(OSError):
+            opened.sendall(b"X" if sent else b"")  # a byte now and then is no excuse
+        time.sleep(0.02)
+    opened.close()
+
+
+def test_an_answer_that_nobody_reads_is_not_kept(known, serve, monkeypatch):
+    monkeypatch.setattr(connections, "GRACE_S", 0.1)
+    url, server = serve(limits=ServiceLimits(timeout_s=0.2))
+    with connect(url) as opened:
+        opened.setblocking(False)
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            while True:
+                opened.send(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
+        until(lambda: not server.server_state.connections)
+
+
+@pytest.mark.parametrize("sent", [b"", HALF_A_HEADER, HALF_A_BODY], ids=["nothing", "half a header", "half a body"])
+def test_too_many_connections_do_not_keep_others_out(known, serve, monkeypatch, sent):
+    monkeypatch.setattr(service, "room", lambda wanted: (40, 8))
+    url, server = serve(limits=ServiceLimits(requests=20, timeout_s=3))
+    held = []
+    for _ in range(100):
+        held.append(connect(url, sent))
+        assert len(server.server_state.connections) <= 40 + 4 * 8
+    until(lambda: len(server.server_state.connections) <= 40)
+    for _ in range(5):
+        assert httpx.get(f"{url}/healthz", timeout=2).status_code == 200
+        assert httpx.post(f"{url}/v1/predict", json={"text": "а"}, timeout=2).status_code == 200
+    assert len(server.config.app.state.gate.coming) <= 20
+    for opened in held:
+        opened.close()
+    until(lambda: httpx.post(f"{url}/v1/predict", json={"text": "а"}, timeout=2).status_code == 200)
+
+
+def test_bodies_on_their_way_are_bounded_in_memory_and_the_slow_ones_give_way(known, serve):
+    url, server = serve(limits=ServiceLimits(bodies=400_000, bytes=100_000))
+    gate = server.config.app.state.gate
+    held = []
+    for _ in range(30):
+        held.append(connect(url, HALF_A_BODY))
+        until(lambda: sum(gate.coming.values()) + gate.held <= 400_000)
+    until(lambda: len(gate.coming) <= 5)
+    with held[0].makefile("rb") as told:
+        assert b" 429 " in told.readline()
+    assert httpx.post(f"{url}/v1/predict", json={"text": "а" * 10_000}, timeout=2).status_code == 200
+    for opened in held:
+        opened.close()
+    until(lambda: not gate.coming)
+    assert gate.held == 0
+
+
+def test_requests_under_way_are_not_dropped_for_new_connections(known, serve, monkeypatch):
+    monkeypatch.setattr(service, "room", lambda wanted: (12, 4))
+    url, server = serve()
+    known.free.clear()
+    with ThreadPoolExecutor(10) as pool:
+        asked = [pool.submit(httpx.post, f"{url}/v1/predict", json={"text": f"кот {k}"}, timeout=10) for k in range(10)]
+        until(lambda: server.config.app.state.gate.in_hand == 10)
+        idle = [connect(url) for _ in range(50)]
+        assert httpx.get(f"{url}/healthz", timeout=2).status_code == 200
+        known.free.set()
+        assert [future.result(10).status_code for future in asked] == [200] * 10
+    for opened in idle:
+        opened.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "statuses"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", {400}),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", {400}),
+        (b"GET / HTTP/1.1\r\n\r\n", {400}),
+        (b"G\x00T / HTTP/1.1\r\nHost: localhost\r\n\r\n", {400}),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 20_000, {400}),
+        (b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", {400}),
+        (b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1_2\r\n\r\n", {400}),
+        (b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", {400}),
+        (b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\n{}", {400, 413}),
+        (b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", {400}),
+        (b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0x5\r\n{}", {400}),
+        (b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n", {400}),
+        (b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+         b"2\r\n{}\r\n0\r\n\r\nGET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", {400}),
+        (b"GET /v1/classes HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", {200}),
+    ],
+)  # fmt: skip
+def test_what_is_no_proper_request_is_refused_in_json(known, serve, caplog, sent, statuses):
+    url, _ = serve()
+    status, body = answer(url, sent)
+    assert status in statuses
+    assert status == 200 or json.loads(body).keys() == {"detail"}
+    assert "Traceback" not in caplog.text
+
+
+def test_who_has_gone_is_not_computed_for(known, serve):
+    url, server = serve(limits=ServiceLimits(batch=1, wait_s=0))
+    known.free.clear()
+    body = json.dumps({"text": ["а"] * 50}).encode()
+    head = "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
+    held = [connect(url, head.encode() + body) for _ in range(5)]
+    until(lambda: server.config.app.state.gate.in_hand == 5)
+    known.batches.clear()
+    for opened in held:
+        opened.close()
+    until(lambda: server.config.app.state.gate.in_hand == 0)
+    known.free.set()
+    assert httpx.post(f"{url}/v1/predict", json={"text": "а"}, timeout=5).status_code == 200
+    assert sum(known.batches) <= 3
+
+
+def test_health_is_answered_while_something_slow_is_parsed_or_computed(known, serve, monkeypatch):
+    url, _ = serve()
+    busy = threading.Event()
+
+    def slow(*_):  # holds the interpreter as any Python code does
+        busy.set()
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            sum(range(1000))
+        raise DataError("too slow")
+
+    monkeypatch.setattr(service, "read_subtitles", slow)
+    monkeypatch.setattr(service, "_parsed", lambda body, own=service._parsed: slow() if b"slow" in body else own(body))
+    form = {"file": ("a.srt", b"a")}
+    for path, body in (("/v1/moments", {"files": form}), ("/v1/predict", {"json": {"text": "slow"}})):
+        busy.clear()
+        with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=url) as client:
+            client.get("/healthz")
+            future = pool.submit(httpx.post, f"{url}{path}", timeout=10, **body)
+            assert busy.wait(5)
+            times = []
+            while not future.done():
+                began = time.monotonic()
+                assert client.get("/healthz").status_code == 200
+                times.append(time.monotonic() - began)
+                time.sleep(0.02)
+            assert future.result().status_code == 422
+        assert len(times) > 5
+        assert sorted(times)[len(times) // 2] < 0.1
+
+
+def test_a_hostile_form_lets_others_in_between(known, serve):
+    url, _ = serve()
+    form = b"".join(b'--b\r\nContent-Disposition: form-data; name="f%d"\r\n\r\n\r\n' % k for k in range(900))
+    form += b"--b\r\n" + b"A: b\r\n" * 250_000
+    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=url) as client:
+        client.get("/healthz")
+        future = pool.submit(httpx.post, f"{url}/v1/moments", content=form[:1_990_000], timeout=30,
+                             headers={"content-type": "multipart/form-data; boundary=b"})  # fmt: skip
+        times = []
+        while not future.done():
+            began = time.monotonic()
+            assert client.get("/healthz").status_code == 200
+            times.append(time.monotonic() - began)
+        assert future.result().status_code == 422
+        assert sorted(times)[len(times) * 9 // 10] < 0.1
 
 
 @pytest.mark.parametrize("kind", [Known, Reviewer])
@@ -518,6 +986,30 @@ def test_the_page_says_what_is_wrong(page, tmp_path):
     assert "no cue found" in page.locator("#file-result").inner_text()
 
 
+def test_another_page_neither_frames_it_nor_asks_it(known, serve, browser):
+    url, _ = serve()
+    known.batches.clear()
+    page = browser.new_page()
+    another = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    threading.Thread(target=another.serve_forever, daemon=True).start()
+    page.goto(f"http://127.0.0.1:{another.server_port}/")  # its 501 is a page as good as any
+    page.set_content(f"<iframe src='{url}'></iframe>")
+    until(lambda: page.frames[1].url.startswith("chrome-error") or (page.wait_for_timeout(50) and False))
+    page.evaluate("""async (url) => {
+      const form = new FormData();
+      form.append('file', new Blob(['1\\n00:00:01,000 --> 00:00:20,000\\nКот.\\n']), 'a.srt');
+      await fetch(`${url}/v1/moments`, { method: 'POST', mode: 'no-cors', body: form }).catch(() => {});
+      await fetch(`${url}/v1/predict`, { method: 'POST', mode: 'no-cors', body: '{"text": "а"}' }).catch(() => {});
+    }""", url)  # fmt: skip
+    told = httpx.get(f"{url}/metrics").text
+    for route in ("moments", "predict"):
+        assert f'viralbert_requests_total{{route="/v1/{route}",status="403"}} 1.0' in told
+    assert known.batches == []
+    page.close()
+    another.shutdown()
+    another.server_close()
+
+
 def test_the_page_can_be_used_by_keyboard_and_read_aloud(page):
     names = page.evaluate("[...document.querySelectorAll('input, textarea')].map(i => i.labels.length)")
     assert len(names) == 5
@@ -585,6 +1077,59 @@ def test_in_a_process_of_its_own(exported):
     assert running.process.returncode == 0
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_signals_stop_it_without_losing_a_request(exported, name):
+    with service.running(exported) as running:
+        texts = [f"Кот номер {k} сам открыл дверь!" for k in range(200)]
+        with ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(httpx.post, f"{running.url}/v1/predict", json={"text": texts}, timeout=30)
+                     for _ in range(8)]  # fmt: skip
+            until(lambda: "viralbert_requests_in_hand 0.0" not in httpx.get(f"{running.url}/metrics").text
+                  or all(future.done() for future in asked))  # fmt: skip
+            running.process.send_signal(getattr(signal, name))
+            statuses = []
+            for future in asked:
+                with contextlib.suppress(httpx.ConnectError):
+                    statuses.append(future.result().status_code)
+        assert running.process.wait(20) == 0
+    assert set(statuses) <= {200, 503}
+
+
+def test_few_descriptors_are_neither_spun_on_nor_logged_about(exported, tmp_path):
+    """As a shell with `ulimit -n 80` starts it."""
+    service_ = [sys.executable, "-m", "viralbert_utils.cli", "serve", "--model", str(exported), "--port", "0"]
+    command = ["sh", "-c", 'ulimit -n 80; exec "$@"', "sh", *service_]
+    log = tmp_path / "log"
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        try:
+            url = process.stdout.readline().split()[-1]
+            held = [connect(url) for _ in range(150)]
+            for _ in range(5):
+                assert httpx.get(f"{url}/healthz", timeout=4).status_code == 200
+            assert httpx.post(f"{url}/v1/predict", json={"text": TEXTS[0]}, timeout=4).status_code == 200
+            if (stat := Path(f"/proc/{process.pid}/stat")).exists():
+                used = [sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13]))]
+                time.sleep(1)
+                used.append(sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13])))
+                assert used[1] - used[0] < 50, "hundredths of a second of processor time in a second"
+            for opened in held:
+                opened.close()
+        finally:
+            process.send_signal(signal.SIGTERM)
+    assert process.returncode == 0
+    assert log.stat().st_size < 20_000
+
+
+def test_too_few_descriptors_are_refused(monkeypatch):
+    monkeypatch.setattr(connections.resource, "getrlimit", lambda _: (20, 20))
+    monkeypatch.setattr(connections.resource, "setrlimit", lambda *_: None)
+    with pytest.raises(DataError, match=r"expected a limit of at least \d+ open files \(ulimit -n\), found 20"):
+        connections.room(100)
+
+
 def test_a_service_that_cannot_start_says_why(tmp_path):
     with pytest.raises(DataError, match=r"did not start: .*no trained model"), service.running(tmp_path):
         pass
@@ -619,6 +1164,7 @@ def test_the_image_is_small_closed_and_pinned():
     options = cli._parser().parse_args(command[1:])
     assert (command[0], options.model, options.host, options.port) == ("viralbert", "/model", "0.0.0.0", 8000)
     assert ("EXPOSE", "8000") in found
+    assert any("ORT_DISABLE_TELEMETRY=1" in rest.split() for name, rest in found if name == "ENV")
     assert not {"ADD", "VOLUME"} & set(names)
     pinned = lock.read_lock()
     assert packages() <= pinned.keys()
@@ -635,6 +1181,8 @@ def test_the_image_copies_what_is_there_and_not_ignored():
 def test_compose_serves_this_machine_alone_and_waits_for_a_stop():
     (found,) = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"].values()
     assert found["ports"] == ["127.0.0.1:8000:8000"]
+    options = cli._parser().parse_args(found["command"][1:])
+    assert (options.model, options.host, options.allow_no_key) == ("/model", "0.0.0.0", True)
     assert found["volumes"][0].endswith(":/model:ro")
     assert found["read_only"] is True
     assert int(found["stop_grace_period"][:-1]) > ServiceLimits().timeout_s + admission.LINGER_S

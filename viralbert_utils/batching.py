@@ -7,6 +7,7 @@ service waits for company, `wait_s` at most. The model comes in as a function fr
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -14,6 +15,10 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 Answer = TypeVar("Answer")
+
+
+class ComputeError(RuntimeError):
+    """What was computed ended in something that is no `Exception`, e.g. a panic of a library written in Rust."""
 
 
 class Batcher(Generic[Answer]):
@@ -32,10 +37,27 @@ class Batcher(Generic[Answer]):
         self._compute, self._size, self._wait_s, self._observe = compute, size, wait_s, observe
         self._queue: asyncio.Queue[tuple[list[str], asyncio.Future[list[Answer]]]] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, "model")
+        self._task: asyncio.Task[None] | None = None
+        self._began: float | None = None
+
+    @property
+    def is_working(self) -> bool:
+        """Whether batches are computed, which they are inside `working`."""
+        return self._task is not None and not self._task.done()
+
+    @property
+    def busy_s(self) -> float:
+        """For how many seconds the thread has been at what it does now; 0 if it does nothing."""
+        began = self._began
+        return 0.0 if began is None else time.monotonic() - began
 
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Anything else that computes, in the same thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+        """Anything else that computes, in the same thread.
+
+        Raises:
+            ComputeError: It ended in something that would end whoever waits for it, too.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._timed, function, *arguments)
 
     async def answers(self, texts: list[str]) -> list[Answer]:
         """One for each text, in order; raises what `compute` raises for these texts alone."""
@@ -49,11 +71,11 @@ class Batcher(Generic[Answer]):
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """Inside the context batches are computed."""
-        task = asyncio.create_task(self._work())
+        self._task = asyncio.create_task(self._work())
         try:
             yield
         finally:
-            task.cancel()
+            self._task.cancel()
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _work(self) -> None:
@@ -86,13 +108,29 @@ class Batcher(Generic[Answer]):
                 break
         return jobs
 
+    def _timed(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        self._began = time.monotonic()
+        try:
+            return function(*arguments)
+        except BaseException as error:
+            raise _harmless(error) from None
+        finally:
+            self._began = None
+
     def _attempt(self, jobs: list[list[str]]) -> list[list[Answer] | Exception]:
         """Answers of each job, or its own error: jobs that fail together are halved until the culprit is alone."""
         try:
             found = iter(self._compute([text for texts in jobs for text in texts]))
             return [list(islice(found, len(texts))) for texts in jobs]
-        except Exception as error:
+        except BaseException as error:  # a panic of one text must not end the thread's work for all
             if len(jobs) == 1:
-                return [error]
+                return [_harmless(error)]
             half = len(jobs) // 2
             return self._attempt(jobs[:half]) + self._attempt(jobs[half:])
+
+
+def _harmless(error: BaseException) -> Exception:
+    """An error that a future can hold, and that ends nothing but the request it belongs to."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return ComputeError(type(error).__name__).with_traceback(error.__traceback__)

@@ -119,7 +119,17 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(function=_moments)
     command = commands.add_parser("serve", parents=[model], help="a classifier and, if it has them, the moments over "
                                   "HTTP, and a page to try them")  # fmt: skip
-    command.add_argument("--host", default="127.0.0.1", help="0.0.0.0: for everybody; set VIRALBERT_API_KEY then")
+    command.add_argument("--host", default="127.0.0.1", help="0.0.0.0: for everybody who has VIRALBERT_API_KEY")
+    command.add_argument("--allow-no-key", action="store_true", help="for everybody without a key, too: only where "
+                         "something else keeps others out")  # fmt: skip
+    command.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        dest="hosts",
+        metavar="NAME",
+        help="a name under which it is asked, beside localhost and addresses; can be repeated; * any",
+    )
     command.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     command.add_argument("--limit", action="append", default=[], dest="limits", metavar="requests=256",
                          help="one of admission.ServiceLimits; can be repeated")  # fmt: skip
@@ -286,7 +296,7 @@ def _serve(options: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     serve(options.model, options.host, options.port, ServiceLimits.parse(options.limits),
           os.environ.get("VIRALBERT_API_KEY", ""), lambda url: print(f"serving on {url}", flush=True),
-          options.device, options.precision)  # fmt: skip
+          options.device, options.precision, options.hosts, not options.allow_no_key)  # fmt: skip
 
 
 def _archive(options: argparse.Namespace, limits: Limits) -> int:

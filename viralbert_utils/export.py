@@ -28,7 +28,7 @@ from viralbert_utils import predictor, tokens
 from viralbert_utils.data import load
 from viralbert_utils.files import DataError, folder_sha256, whole_folder
 from viralbert_utils.models import array_logits, load_classifier
-from viralbert_utils.onnx_model import KEY, MODEL, TOKENIZER, OnnxModel
+from viralbert_utils.onnx_model import KEY, MODEL, TOKENIZER, OnnxModel, runtime
 from viralbert_utils.predictor import HEAD_SHARE, Predictor
 
 TOLERANCE = {False: 1e-4, True: 0.1}  # int8 or not: greatest difference of a probability to torch's
@@ -59,6 +59,7 @@ def export(source: Path | str, target: Path | str, int8: bool = False, texts: Se
         DataError: The source is no model, or its thresholds are not its own, its tokenizer has no Rust form, the target
             holds something else, or the export answers otherwise than torch by more than `TOLERANCE`.
     """
+    runtime()  # before any library of the exporter imports it
     import onnx
 
     path, folder = Path(source), Path(target)
@@ -253,12 +254,11 @@ def _ranges(
     Nearer than the extremes: few values lie out there, and finer steps serve all the others.
     """
     import onnx
-    import onnxruntime
 
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     probe.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = runtime().InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
     ends, counts = np.zeros((len(names), 2)), np.zeros((len(names), N_BINS))
 
     def read(see: Callable[[int, np.ndarray], None]) -> None:

@@ -22,6 +22,18 @@ MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
 KEY = "viralbert"  # of the metadata in the model file
 
 
+def runtime() -> Any:
+    """The module `onnxruntime`, with its reports to its maker switched off; nothing else in the course imports it.
+
+    It would write a device id and a database below `~/.cache` and ask the network for an address to send them to.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # is read by the import, so it comes first
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()  # where somebody else has imported it before
+    return onnxruntime
+
+
 @dataclass(frozen=True)
 class OnnxModel:
     """An exported classifier.
@@ -46,7 +58,7 @@ class OnnxModel:
             DataError: ONNX Runtime is not installed, or the folder is no export, or a damaged one.
         """
         try:
-            import onnxruntime
+            onnxruntime = runtime()
             from tokenizers import Tokenizer
         except ImportError as error:
             raise DataError(f"an exported model needs {error.name}: pip install '.[serve]'") from None

@@ -1,10 +1,14 @@
 """A classifier and, if it has the tasks for them, the moments over HTTP, and a page to try them.
 
 Lesson 09 starts it and asks it; `viralbert serve` and the Dockerfile run it. The event loop only reads and writes:
-whatever computes runs in the batcher's thread. `admission` says which requests come in.
+whatever computes runs in the batcher's thread, and what was sent is parsed in another one. `admission` says which
+requests come in, `connections` how many connections may wait with none.
 """
 # No `from __future__ import annotations`: FastAPI reads annotations that name classes made inside a function.
 
+import asyncio
+import ipaddress
+import json
 import logging
 import re
 import signal
@@ -12,14 +16,16 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
+import pydantic_core
 import uvicorn
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -28,21 +34,29 @@ from fastapi.security import APIKeyHeader
 from prometheus_client import CONTENT_TYPE_LATEST, Histogram
 from prometheus_client import generate_latest as exposition
 from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from typing_extensions import TypedDict
 
 from viralbert_utils import moment_files, moments
 from viralbert_utils.admission import DEFAULTS, STATUSES, Gate, Refusal, ServiceLimits
 from viralbert_utils.batching import Batcher
+from viralbert_utils.connections import bounded, room
 from viralbert_utils.files import DataError
 from viralbert_utils.predictor import Label, Labels, Prediction, Predictor, Task, check_moments
 from viralbert_utils.subtitles import Subtitles, read_subtitles
 
+QUEUED = 2048  # connections that wait until the process takes them
 MAX_WINDOWS = 1_000_000  # candidates for moments in one request; a video of two hours has some 30,000
 STATIC = Path(__file__).parent / "static"
+PIECE = 2**14  # bytes of a form that are parsed at once
+JSON, FORM = "application/json", "multipart/form-data"
 PAGE = {"/": "service.html", "/service.css": "service.css", "/service.js": "service.js"}
+POLICY = "default-src 'self'; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 _REFUSAL = {"type": "object", "required": ["detail"], "properties": {"detail": {"type": "string"}}}
+_QUESTION = {"text": ["Кот сам открыл дверь!", "Завтра обещают дождь."]}
 _CUES = {"cues": [{"text": "Кот сам открыл дверь.", "start": 0.5, "end": 3.2},
                   {"text": "И попросил зарплату!", "start": 3.4}]}  # fmt: skip
 _COLOUR = Field(description="The colouring in a word: the most probable emotion; null for an empty text.")
@@ -52,6 +66,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "emotions": {"emotions": list[Label], "probabilities": dict[str, float],
                  "emotion": Annotated[Label | None, _COLOUR]},
 }  # fmt: skip
+Sent = TypeVar("Sent", bound=BaseModel)
 _log = logging.getLogger("viralbert.service")
 
 
@@ -87,7 +102,7 @@ class Running:
 
 def create_app(
     model: Path | str, limits: ServiceLimits = DEFAULTS, api_key: str = "", device: str | None = None,
-    precision: str = "auto",
+    precision: str = "auto", hosts: Sequence[str] = ("*",),
 ) -> FastAPI:  # fmt: skip
     """The service as an ASGI application.
 
@@ -97,18 +112,23 @@ def create_app(
         api_key: If given, requests below `/v1/` must carry it in the header `X-API-Key`.
         device: As `Predictor.load`.
         precision: As `Predictor.load`.
+        hosts: Names, beside those of this machine, that a request's header Host may have; `*` any, for a server that
+            looks at it itself.
 
     Raises:
-        DataError: As `Predictor.load`: before any port is open.
+        DataError: As `Predictor.load`, or the key can be in no header: before any port is open.
     """
+    gate = Gate(limits, api_key, hosts)
     bert = Predictor.load(model, device, precision)
     emotions = bert.tasks.get("emotions")
     has_moments = emotions is not None and "virality" in bert.tasks
     bert.predict("Разогрев.")  # the first call is slower than the rest
-    gate = Gate(limits, api_key)
     sizes = Histogram("viralbert_batch_texts", "Texts computed together", buckets=[2**k for k in range(10)],
                       registry=gate.registry)  # fmt: skip
     batcher = Batcher(bert.predict, limits.batch, limits.wait_s, sizes.observe)
+
+    def scores(texts: Sequence[str]) -> moments.Scores:
+        return _scores(bert, bert.predict(list(texts)))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -118,7 +138,7 @@ def create_app(
     what = f"What a model says of Russian texts: {', '.join(bert.tasks)}{'; moments of a video' * has_moments}."
     app = FastAPI(title="ViralBERT", version="1", summary=what,
                   description="A score is a judgement by the annotation guide, never a forecast of views.",
-                  lifespan=lifespan, docs_url=None, redoc_url=None)  # fmt: skip
+                  lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)  # fmt: skip
     app.state.gate = gate
     app.add_middleware(gate.around)
 
@@ -131,15 +151,19 @@ def create_app(
     async def unusable(request: Request, error: Exception) -> Response:
         return Refusal(422, str(error)).response
 
+    @app.exception_handler(HTTPException)
+    async def misplaced(request: Request, error: HTTPException) -> Response:
+        reason = {404: "nothing is here", 405: f"{request.method} is not answered here"}.get(error.status_code)
+        told = f"{reason}; /openapi.json says what is where" if reason else error.detail
+        return Refusal(error.status_code, told, headers=error.headers).response
+
     Text = Annotated[str, Field(max_length=limits.chars)]
     Texts = Annotated[list[Text], Field(min_length=1, max_length=limits.texts)]
 
     class Question(BaseModel, extra="forbid"):
         """One text, or a list of them."""
 
-        text: Annotated[Texts, BeforeValidator(_as_list, json_schema_input_type=Text | Texts)] = Field(
-            examples=["Кот сам открыл дверь!", ["Кот сам открыл дверь!", "Завтра обещают дождь."]]
-        )
+        text: Annotated[Texts, BeforeValidator(_as_list, json_schema_input_type=Text | Texts)]
 
     class CueIn(BaseModel, extra="forbid"):
         """What is said, and when, in seconds; without an end it is guessed from the next start and the text."""
@@ -158,13 +182,19 @@ def create_app(
         for status, why in STATUSES.items()
         if api_key or status != 401
     }
+    always: dict[int | str, dict[str, Any]] = {status: refusals[status] for status in (400, 404, 405, 500)}
+    asking = {status: about for status, about in refusals.items() if status not in (413, 415, 422, 429)}
     options: dict[str, Any] = {"responses": refusals}
     if api_key:  # for the description only: the gate has looked at the key before
         options["dependencies"] = [Depends(APIKeyHeader(name="X-API-Key", auto_error=False))]
 
-    @app.post("/v1/predict", response_model=_answers(bert), **options)
-    async def predict(question: Question) -> Any:
+    asked = {"required": True, "content": {
+        "application/json": {"schema": Question.model_json_schema(), "example": _QUESTION}}}  # fmt: skip
+
+    @app.post("/v1/predict", response_model=_answers(bert), openapi_extra={"requestBody": asked}, **options)
+    async def predict(request: Request) -> Any:
         """What the model says of one text or many; in the order of the texts."""
+        question = await _sent(request, Question)
         found = [_answer(emotions, one) for one in await batcher.answers(question.text)]
         return {"predictions": found} | ({"note": bert.note} if bert.note else {})
 
@@ -186,10 +216,10 @@ def create_app(
         """
         check_moments(bert.tasks)
         wanted = moments.Limits(min_s, max_s, n=n)
-        if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        if _media_type(request) == FORM:
             read = await batcher.run(read_subtitles, await _sent_file(request))
         else:
-            cues = Cues.model_validate_json(await request.body()).cues
+            cues = (await _sent(request, Cues, f"{JSON} or {FORM}")).cues
             read = await batcher.run(read_subtitles, [cue.model_dump(exclude_none=True) for cue in cues])
         if len(read.cues) > limits.cues:
             raise Refusal(422, f"expected at most {limits.cues} cues, found {len(read.cues)}; send the video in parts")
@@ -198,36 +228,40 @@ def create_app(
             answers = await batcher.answers([unit.text for unit in units])
             found = await batcher.run(moments.choose, units, _scores(bert, answers), wanted)
         else:  # says why
-            found = moments.find_moments(read.cues, lambda texts: _scores(bert, bert.predict(texts)))
+            found = await batcher.run(moments.find_moments, read.cues, scores)
         if bert.note:
             found = replace(found, note=f"{found.note}; {bert.note}")
         duration = max(cue.end for cue in read.cues)
         return JSONResponse(moment_files.as_dict(found) | {"duration_s": duration, "repairs": read.repairs})
 
-    @app.get("/v1/classes", **options)
+    @app.get("/v1/classes", **options | {"responses": asking})
     async def classes() -> list[TaskInfo]:
         """The model's tasks with their classes, Russian names and thresholds."""
         return [TaskInfo(task, own.problem_type, _classes(own), own.note) for task, own in bert.tasks.items()]
 
     if emotions is not None:
 
-        @app.get("/v1/emotions", **options)
+        @app.get("/v1/emotions", **options | {"responses": asking})
         async def emotion_classes() -> list[ClassInfo]:
             """The emotions, their Russian names and their thresholds."""
             return _classes(emotions)
 
-    @app.get("/healthz")
+    @app.get("/healthz", responses=always)
     async def health() -> dict[str, str]:
         """Whether the process lives."""
         return {"status": "ok"}
 
-    @app.get("/readyz", responses={503: refusals[503]})
+    @app.get("/readyz", responses=always | {503: refusals[503]})
     async def ready() -> dict[str, str]:
-        """Whether it takes requests."""
+        """Whether it takes requests, and can answer them."""
         gate.check_open()
+        if not batcher.is_working:
+            raise Refusal(503, "the model's thread has ended; start the service again", 5)
+        if batcher.busy_s > limits.timeout_s:
+            raise Refusal(503, f"the model has been at one batch for {batcher.busy_s:.0f} s; nobody gets an answer", 5)
         return {"status": "ok"}
 
-    @app.get("/metrics", response_class=Response)
+    @app.get("/metrics", response_class=Response, responses=always)
     async def metrics() -> Response:
         """Counters and times for Prometheus."""
         return Response(exposition(gate.registry), media_type=CONTENT_TYPE_LATEST)
@@ -239,35 +273,41 @@ def create_app(
 
 def serve(model: Path | str, host: str = "127.0.0.1", port: int = 8000, limits: ServiceLimits = DEFAULTS,
           api_key: str = "", started: Callable[[str], object] = lambda url: None, device: str | None = None,
-          precision: str = "auto") -> None:  # fmt: skip
-    """Serve until SIGTERM or SIGINT; then refuse what is new, answer what was accepted, and return.
+          precision: str = "auto", hosts: Sequence[str] = (), needs_key: bool = True) -> None:  # fmt: skip
+    """Serve until SIGTERM, SIGINT or SIGHUP; then refuse what is new, answer what was accepted, and return.
 
     Args:
         model: As `create_app`.
-        host: `127.0.0.1` is this machine alone; `0.0.0.0` everybody who reaches it: give a key then.
+        host: `127.0.0.1` is this machine alone; `0.0.0.0` everybody who reaches it.
         port: 0 takes a free one.
         limits: As `create_app`.
         api_key: As `create_app`.
         started: Is called with the URL as soon as the port is open.
         device: As `create_app`.
         precision: As `create_app`.
+        hosts: Names under which it may be asked, beside `host` and those of this machine: as `create_app`.
+        needs_key: False lets others than this machine in without a key.
 
     Raises:
-        DataError: As `Predictor.load`, or the port is taken.
+        DataError: As `create_app`, or it would be open to everybody, or the port is taken, or the process may open too
+            few files.
     """
-    app = create_app(model, limits, api_key, device, precision)
-    if not api_key and host not in ("127.0.0.1", "localhost", "::1"):
-        _log.warning("open to everybody who reaches %s: set VIRALBERT_API_KEY", host)
-    config = uvicorn.Config(app, host, port, log_config=None, access_log=False, server_header=False,
-                            timeout_graceful_shutdown=int(limits.timeout_s) + 1,
-                            limit_concurrency=limits.requests + 1000)  # fmt: skip
+    if needs_key and not api_key and not _is_this_machine(host):
+        raise DataError(f"expected an API key, because everybody who reaches {host or 'any address here'} could ask, "
+                        "found none; set VIRALBERT_API_KEY, or give --allow-no-key if something else keeps others "
+                        "out")  # fmt: skip
+    n_connections, burst = room(limits.requests + 1000)
+    app = create_app(model, limits, api_key, device, precision, [host or "0.0.0.0", *hosts])
+    config = uvicorn.Config(app, host, port, log_config=None, access_log=False, server_header=False, ws="none",
+                            http=bounded(n_connections, limits.timeout_s), backlog=burst,
+                            timeout_graceful_shutdown=int(limits.timeout_s) + 1)  # fmt: skip
     try:
         listening = config.bind_socket()
     except SystemExit:
         raise DataError(f"port {port} of {host} cannot be opened: taken? give another, or 0 for a free one") from None
     # asyncio sends small answers at once only on sockets that name their protocol, and uvicorn's does not: 40 ms each.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    listening.listen(config.backlog)  # whoever hears the URL may come at once
+    listening.listen(QUEUED)  # whoever hears the URL may come at once
     started(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}")
     _Server(config).run([listening])
 
@@ -309,8 +349,38 @@ class _Server(uvicorn.Server):
             super().handle_exit(sig, frame)  # who asks twice does not want to wait
         self.config.app.state.gate.stop()  # type: ignore[union-attr]
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in (
+            sockets or []
+        ):  # asyncio has made the queue as short as the burst that it takes from it at once
+            listening.listen(QUEUED)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Closing the terminal (SIGHUP) is a stop like others, unless nohup has switched it off."""
+        is_main = threading.current_thread() is threading.main_thread()
+        before = signal.getsignal(signal.SIGHUP)
+        if not is_main or before is signal.SIG_IGN:
+            with super().capture_signals():
+                yield
+            return
+        signal.signal(signal.SIGHUP, self.handle_exit)
+        try:
+            with super().capture_signals():
+                yield
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or self.config.app.state.gate.is_done()  # type: ignore[union-attr]
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _readable(errors: Sequence[Any]) -> str:
@@ -338,7 +408,7 @@ def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _page(name: str) -> Callable[[], Awaitable[Response]]:
     async def page() -> Response:
-        return FileResponse(STATIC / name, headers={"Content-Security-Policy": "default-src 'self'; img-src data:"})
+        return FileResponse(STATIC / name, headers={"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"})
 
     return page
 
@@ -371,15 +441,68 @@ def _classes(task: Task) -> list[ClassInfo]:
     ]
 
 
-async def _sent_file(request: Request) -> bytes:
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _sent(request: Request, kind: type[Sent], expected: str = JSON) -> Sent:
+    """The body as JSON, parsed and checked in a thread beside the event loop and the model.
+
+    Raises:
+        Refusal: It is said to be something else, or it is no JSON.
+        ValidationError: It is other JSON than asked for.
+    """
+    packed = request.headers.get("content-encoding", "identity").lower()
+    if packed != "identity":
+        raise Refusal(415, "expected a body as it is, found one that Content-Encoding says is packed; send it unpacked")
+    media = _media_type(request)
+    if media != JSON and not (media.startswith("application/") and media.endswith("+json")):
+        raise Refusal(415, f"expected the header Content-Type: {expected}, found {media[:80] or 'none'}")
+    body = await request.body()
+    return await run_in_threadpool(lambda: kind.model_validate(_parsed(body)))
+
+
+def _parsed(body: bytes) -> Any:
+    """JSON in UTF-8, or in UTF-16 or UTF-32, with a byte order mark or without.
+
+    Raises:
+        Refusal: In another encoding, or no JSON.
+    """
+    encoding = json.detect_encoding(body)
     try:
-        async with request.form(max_files=1) as form:
-            file = form.get("file")
-            if isinstance(file, UploadFile):
-                return await file.read()
-            problem = "no such file"
-    except HTTPException as error:
-        problem = f"a damaged form ({error.detail})"
+        return pydantic_core.from_json(body.decode(encoding))
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{body[error.start]:02X} at position {error.start}, which is none"
+        raise Refusal(422, f"the body: expected JSON in {encoding.upper()}, found {found}; send it in UTF-8 (a Russian "
+                           "Windows console and old editors write CP866 or CP1251)") from None  # fmt: skip
+    except ValueError as error:
+        raise Refusal(422, f"the body: expected JSON, found something else ({error})") from None
+
+
+async def _sent_file(request: Request) -> bytes:
+    """The field `file` of a form, which stays in memory: its size is limited, and a disk may be full or read-only.
+
+    Raises:
+        Refusal: There is no such field, or no such form.
+    """
+    body = await request.body()
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        for start in range(0, len(body), PIECE):
+            yield body[start : start + PIECE]
+            await asyncio.sleep(0)  # others get in between
+
+    try:
+        parser = MultiPartParser(request.headers, pieces(), max_files=1)
+        parser.spool_max_size = len(body) + 1
+        file = (await parser.parse()).get("file")
+        if isinstance(file, UploadFile):
+            return await file.read()
+        problem = "no such file"
+    except MultiPartException as error:
+        problem = f"a damaged form ({error.message})"
+    except (LookupError, UnicodeError):
+        problem = "a form whose charset is none"
     raise Refusal(422, f"expected a form with a subtitle file in the field 'file', found {problem}")
 
 
