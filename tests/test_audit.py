@@ -1,3 +1,4 @@
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -226,10 +227,47 @@ def test_a_sheet_nobody_touched_changes_nothing(sheet):
     assert counts == {"changed": 0, "confirmed": 0, "open": 4}
 
 
-def test_spreadsheets_get_no_formulas(sheet):
-    texts = pd.read_csv(sheet[0])["text"]
-    assert not texts.str.startswith(("=", "-")).any()
-    assert {text.strip() for text in texts} == set(TEXTS)
+HOSTILE = [
+    "=1+1",
+    "\t=1+1",
+    "\r@A1",
+    "\ufeff=1+1",
+    "да;=1+1;нет",
+    'да;"=1+1";нет',
+    "да\n-1+1",
+    "\u200b+1",
+    "＝1+1",
+    "a-b=c",
+]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_spreadsheets_get_no_formulas(tmp_path, separator):
+    """Whatever a spreadsheet takes for the border of a cell, no cell of what a stranger wrote begins like a formula."""
+    path = tmp_path / "sheet.csv"
+    ids = [f"{text}{row}" for row, text in enumerate(HOSTILE)]
+    found = pd.DataFrame({"id": ids, "text": HOSTILE[::-1], "given": "joy", "score": -0.5})
+    audit.write_sheet(found, path)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        cells = [cell for row in csv.reader(file, delimiter=separator) for cell in row]
+    begins = {cell.lstrip("\t\r\n\ufeff\u200b'\"")[:1] for cell in cells if cell != "-0.5"}
+    assert not begins & set("=+-@＝＋－＠")
+    table = found.assign(labels=[[0]] * len(HOSTILE))
+    corrected = audit.read_corrections(path, table, NAMES)[1]
+    assert corrected == {"changed": 0, "confirmed": 0, "open": len(HOSTILE)}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_sheet_that_a_russian_spreadsheet_saved_is_taken_back(sheet, separator, encoding):
+    path, _ = sheet
+    fill(path, c="Страх; РАДОСТЬ", a="Joy", d="fear|грусть", b="[]")
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table["score"] = table["score"].str.replace(".", ",")
+    content = table.to_csv(index=False, sep=separator, lineterminator="\r\n")
+    path.write_bytes(content.encode(encoding))
+    names = ("joy", "fear", "anger", "sadness")
+    assert audit.read_corrections(path, TABLE, names)[0]["labels"].to_list() == [[0], [], [0, 1], [1, 3]]
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import unicodedata
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -35,10 +37,51 @@ def reasons(result: cleaning.Cleaned) -> dict[tuple[str, int], str]:
         ("семья 👨\u200d👩\u200d👧 тут", "семья 👨\u200d👩\u200d👧 тут"),
         ("сло\u200dво", "слово"),
         ("Ё, №5…", "Ё, №5…"),
+        # Stress marks go; letters that are made of the same or other marks stay.
+        ("за\u0301мок и замо\u0300к, О\u0341зеро, ѐ ѝ", "замок и замок, Озеро, е и"),
+        ("е\u0308\u0301лка, е\u0301\u0308лка, и\u0306од, Моё", "ёлка, ёлка, йод, Моё"),
+        ("ї\u0301, є\u0301, к\u0301, ѓ, ў, ӣ, о\u0304, рýку, áдрес", "ї, є, ќ, ѓ, ў, ӣ, о\u0304, руку, адрес"),
+        ("café, cafe\u0301, naïve, Việt, é", "café, café, naïve, Việt, é"),
+        ("क\u0940 और क\u0947", "क\u0940 और क\u0947"),
+        # An entity ends with its semicolon.
+        ("a.ru/?b=1&copy=2&region=77&times=3&sect;&para", "a.ru/?b=1&copy=2&region=77&times=3§&para"),
+        ("?a=1&region;&notit; &copycat; &amp;copy;", "?a=1&region;&notit; &copycat; &copy;"),
+        ("AT&T, R&D, &#171;да&#187; &#xab;", "AT&T, R&D, «да» «"),
+        ("&#" + "9" * 5000 + ";", "&#" + "9" * 5000 + ";"),
+        ("&#x" + "f" * 5000, "&#x" + "f" * 5000),
+        ("&#0; &#xD800; &#99999999;", "� � �"),
+        ("половина \ud83d пары", "половина � пары"),
+        # What nobody sees.
+        ("за\u034fмок, то\ufe0fт, \u2062же", "замок, тот, же"),
+        ("до\u2800после\ufffcвсего\u3164", "до после всего"),
+        (
+            "❤\ufe0f\u200d🔥 1\ufe0f\u20e3 🏴\U000e0067\U000e0062\U000e007f 👍🏽",
+            "❤\ufe0f\u200d🔥 1\ufe0f\u20e3 🏴\U000e0067\U000e0062\U000e007f 👍🏽",
+        ),
+        ("😂\u200d да\u200d 😂\U000e0067", "😂 да 😂"),
     ],
 )
 def test_normalise(raw, expected):
     assert normalise(raw) == expected
+
+
+def test_nothing_is_left_of_what_nobody_sees():
+    regex = pytest.importorskip("regex")
+    unseen = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{White_Space}\p{Cc}\u2800\ufffc\ufff9-\ufffb]")
+    chars = [char for char in map(chr, range(0x110000)) if unseen.match(char)]
+    assert len(chars) > 4000
+    assert [hex(ord(char)) for char in chars if normalise(char) or normalise(3 * char)] == []
+    assert normalise("".join(chars)) == ""
+
+
+def test_marks_without_end_are_cut_and_a_few_stay():
+    assert normalise("о" + "\u0304\u0323" * 50_000 + "да") == normalise("о" + "\u0304\u0323" * 15 + "да")
+    assert normalise("о\u0304\u0323да") == unicodedata.normalize("NFC", "о\u0304\u0323да")
+
+
+@given(st.text(st.sampled_from("аеиАкaeй \u0300\u0301\u0306\u0308\u0323\u200d\ufe0f\u034f😂1\u20e3[].;#")))
+def test_normalise_twice_is_normalise_once_for_marks(text):
+    assert normalise(normalise(text)) == normalise(text)
 
 
 @given(st.text())
@@ -57,10 +100,22 @@ def test_normalise_twice_is_normalise_once(text):
         ("Опять дождь.", "Опять дождь?!", False),
         ("", "...", False),
         ("мама мыла раму", "мама мыла рану", False),
+        ("Спаси\u0301бо, е\u0308лка!", "спасибо елка", True),
+        ("до\u200bм", "дом", True),
+        ("мой", "мои", False),
     ],
 )
 def test_comparison_key(a, b, same):
     assert (comparison_key(a) == comparison_key(b)) is same
+
+
+def test_stress_marks_hide_no_copy_and_invisible_texts_are_dropped():
+    rows = [(text, "[27]") for text in ("Поезд в семь", "Дождь весь день", "Ура, едем на море!")]
+    marked = [("Сосе\u0301дка испекла\u0301 пиро\u0301г", "[17]"), ("\u2800\u2800", "[1]"), ("\u3164\u034f", "[1]")]
+    found = clean(dataset(train=[*rows, *marked], test=[("Соседка испекла пирог", "[17]")]))
+    assert {row: reason for (_, row), reason in reasons(found).items()} == {
+        3: "in_test", 4: "missing_text", 5: "missing_text",
+    }  # fmt: skip
 
 
 def test_each_unusable_row_is_dropped_for_its_reason():

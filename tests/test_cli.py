@@ -3,10 +3,12 @@
 import importlib.metadata
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -70,13 +72,42 @@ def test_predict_prints_a_line_of_json_for_each_text(loaded, capsys):
         ("t.txt", "\ufeffКот.\r\n\r\nДождь.\n"),
         ("t.csv", 'id,text\n1,Кот.\n2,""\n3,Дождь.\n'),
         ("t.jsonl", '{"text": "Кот."}\n{"text": ""}\n{"text": "Дождь."}\n'),
+        ("T.JSONL", '{"text": "Кот."}\n\ufeff{"text": ""}\n{"text": "Дождь."}\n'),
+        ("T.CSV", 'id,text\n1,Кот.\n2,""\n3,Дождь.\n'),
+        ("t.Tsv", "id\ttext\n1\tКот.\n2\t\n3\tДождь.\n"),
+        ("t.json", '[\n {"text": "Кот."},\n {"text": ""},\n {"text": "Дождь."}\n]'),
+        ("lines.json", '{"text": "Кот."}\n{"text": ""}\n{"text": "Дождь."}\n'),
+        ("excel.csv", "sep=;\r\ntext;n\r\nКот.;1,5\r\n;2\r\nДождь.;3\r\n"),
+        ("T.TXT", "\ufeffКот.\n\n\ufeffДождь."),
     ],
 )
 def test_predict_reads_files_and_keeps_every_row(loaded, capsys, tmp_path, name, content):
-    (tmp_path / name).write_text(content, encoding="utf-8")
-    assert main(["predict", "--file", str(tmp_path / name), "--model", "mine"]) == 0
-    assert [row["text"] for row in rows(capsys.readouterr().out)] == ["Кот.", "", "Дождь."]
-    assert loaded == ["mine"]
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-be"):
+        (tmp_path / name).write_bytes(content.encode(encoding))
+        assert main(["predict", "--file", str(tmp_path / name), "--model", "mine"]) == 0
+        assert [row["text"] for row in rows(capsys.readouterr().out)] == ["Кот.", "", "Дождь."]
+    assert loaded == ["mine"] * 4
+
+
+@pytest.mark.parametrize("name", ["t.xlsx", "t.XLS", "t.ods", "t.md", "t.csv.gz", "texts"])
+def test_an_unknown_kind_of_file_is_never_taken_for_lines(loaded, capsys, tmp_path, name):
+    (tmp_path / name).write_text("id,text\n1,Кот.\n", encoding="utf-8")
+    assert main(["predict", "--file", str(tmp_path / name)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert all(kind in said.err for kind in (name, ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt"))
+
+
+def test_a_pipe_has_no_ending_and_its_bytes_tell_the_encoding(loaded, capsys, tmp_path, monkeypatch):
+    pipe = tmp_path / "63"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=["Кот.\nДождь.\n".encode("utf-16")])
+    writer.start()
+    assert main(["predict", "--file", str(pipe)]) == 0
+    writer.join()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO("\ufeffКот.\nДождь.".encode()))))
+    assert main(["predict", "--file", "-"]) == 0
+    assert [row["text"] for row in rows(capsys.readouterr().out)] == ["Кот.", "Дождь."] * 2
 
 
 def test_predict_reads_the_standard_input(loaded, capsys, monkeypatch):
@@ -98,7 +129,10 @@ def test_predict_names_what_it_cannot_read(loaded, capsys, tmp_path):
         ([], "expected texts or --file"),
         (["Кот", "--file", "-"], "found both or neither"),
         (["--file", str(tmp_path / "no.csv")], "no column 'text'; found title"),
-        (["--file", str(tmp_path / "old.txt")], "expected text in UTF-8"),
+        (
+            ["--file", str(tmp_path / "old.txt")],
+            "old.txt, line 2: expected UTF-8, found byte 0xc4 (it reads well as CP1251); convert it first: iconv",
+        ),
         (["--file", str(tmp_path / "none.txt")], "could not be read"),
     ):
         assert main(["predict", *arguments]) == 1
@@ -214,6 +248,7 @@ def test_errors_of_the_model_are_no_errors_of_a_file(monkeypatch, capsys, tmp_pa
 
 WITHOUT = """
 import sys
+import threading
 sys.modules[sys.argv[1]] = None
 from viralbert_utils import cli
 if sys.argv[2] == "report":  # there may be no run to report on

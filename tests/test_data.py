@@ -47,6 +47,67 @@ def test_byte_order_mark_and_windows_line_ends(tmp_path):
     assert data.load("virality", str(tmp_path)).splits["all"].to_dict("list") == {"text": ["Да"], "label": ["1"]}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-16-le"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("virality.CSV", "text,label\nКот; пёс,1\n"),
+        ("virality.csv", "text;label\r\nКот; пёс;1\r\n".replace("Кот; пёс", '"Кот; пёс"')),
+        ("virality.csv", 'sep=;\r\n"text";"label"\r\n"Кот; пёс";1\r\n'),
+        ("virality.csv", "sep=|\ntext|label\nКот; пёс|1\n"),
+        ("virality.csv", "text\tlabel\nКот; пёс\t1\n"),
+        ("virality.Tsv", "text\tlabel\r\nКот; пёс\t1\r\n"),
+        ("virality.JSON", '\n [{"text": "Кот; пёс", "label": "1"}]'),
+        ("virality.json", '{"text": "Кот; пёс", "label": "1"}\n'),
+    ],
+)
+def test_kinds_of_tables_and_their_encodings(tmp_path, name, content, encoding):
+    (tmp_path / name).write_bytes(content.encode(encoding))
+    assert data.has("virality", str(tmp_path))
+    found = data.load("virality", str(tmp_path)).splits["all"]
+    assert found.to_dict("list") == {"text": ["Кот; пёс"], "label": ["1"]}
+
+
+def test_a_comma_in_the_header_counts_more_than_signs_in_the_texts(tmp_path):
+    (tmp_path / "t.csv").write_text('text\n"Кот, пёс; мышь"\n', "utf-8")
+    assert data.read_table(tmp_path / "t.csv")["text"].to_list() == ["Кот, пёс; мышь"]
+    (tmp_path / "t.csv").write_text('"text;raw",label\nКот; пёс,1\n', "utf-8")
+    assert list(data.read_table(tmp_path / "t.csv")) == ["text;raw", "label"]
+
+
+@pytest.mark.parametrize("name", ["t.xlsx", "t.txt", "t", "t.csv.gz"])
+def test_an_unknown_kind_of_table_is_named_with_what_is_read(tmp_path, name):
+    (tmp_path / name).write_text("text\nКот\n", "utf-8")
+    with pytest.raises(DataError, match=r"expected one of \.csv, \.parquet, \.jsonl, \.json, \.tsv"):
+        data.read_table(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"text": "да"}, "нет"]', r"item 1: expected an object like .* found str"),
+        ('[{"text": "да"}', "t.json: not JSON"),
+        ("[" * 100_000, "t.json: JSON that cannot be read"),
+        ('{"text": ' + "9" * 5000 + "}", "line 1: JSON that cannot be read"),
+    ],
+)
+def test_bad_json_is_named(tmp_path, content, message):
+    (tmp_path / "t.json").write_text(content, "utf-8")
+    with pytest.raises(DataError, match=message):
+        data.read_table(tmp_path / "t.json")
+
+
+def test_two_annotators_may_spell_otherwise(write_csv, tmp_path):
+    folder = write_csv("emotions", id=["a", "b"], text=["да", "нет"], labels=["[17]", "2|3"])
+    path = folder / "second_annotation.csv"
+    path.write_text("set;id;label\nemotions;a;Радость\nemotions;b;anger, Annoyance\n", "utf-8")
+    both = data.second_annotation(data.load("emotions", str(folder)))
+    assert both["first"].to_list() == both["second"].to_list() == [[17], [2, 3]]
+    path.write_text("set,id,label\nemotions,a,счастье\n", "utf-8")
+    with pytest.raises(DataError, match=r"second_annotation\.csv: the second label .*'счастье' is neither"):
+        data.second_annotation(data.load("emotions", str(folder)))
+
+
 def test_a_megabyte_of_text_in_one_row_is_read(tmp_path):
     (tmp_path / "virality.csv").write_text("text,label\n" + "ы" * 1_000_000 + ",1\n", "utf-8")
     assert len(data.load("virality", str(tmp_path)).splits["all"].at[0, "text"]) == 1_000_000
@@ -61,6 +122,13 @@ def test_a_megabyte_of_text_in_one_row_is_read(tmp_path):
         ("text,label\nда,1\nнет,0,7\n".encode(), r"row 1 \(line 3\): expected 2 fields \(text, label\), found 3"),
         ("text,label\nда\n".encode(), r"row 0 \(line 2\): expected 2 fields.*found 1"),
         ('text,label\nда,1\n"нет,0\n'.encode(), r"row 1 \(from line 3\): broken CSV.*unclosed quotation"),
+        (
+            "text,label\nда;1\n".encode(),
+            "header is separated by commas, this row by semicolons: save the table with one",
+        ),
+        ("text;label\nда\t1\n".encode(), "header is separated by semicolons, this row by tabs"),
+        ("text;label\nда;1;\n".encode(), "found 3; quote fields that contain semicolons or line breaks"),
+        ("text,label\nда,1\n".encode("utf-16")[:-1], "looks like UTF-16, but is damaged"),
         ("text,text\nда,1\n".encode(), "names the column 'text' twice"),
         ("title,label\nда,1\n".encode(), "column 'text' is missing for the set 'virality'; found title, label"),
     ],

@@ -21,6 +21,19 @@ from viralbert_utils import emotions
         ([27, 2], [2, 27]),
         (np.array([2, 27]), [2, 27]),
         ((), []),
+        ("Joy", [17]),
+        (" JOY ;  Злость", [2, 17]),
+        ("[2 | 3]", [2, 3]),
+        ("2|3", [2, 3]),
+        ("радость", [17]),
+        ("Без эмоций", [27]),
+        ("без\u00a0эмоций; ра\u0301дость", [17, 27]),
+        ('["joy", "без эмоций", 3]', [3, 17, 27]),
+        (["Joy", "страх", "2", 3.0], [2, 3, 14, 17]),
+        (emotions.display_name("neutral"), [27]),
+        ("'joy' 'love'", [17, 18]),
+        ("joy;", [17]),
+        ("\ufeffjoy\r\nanger", [2, 17]),
     ],
 )
 def test_label_spellings(field, expected):
@@ -28,7 +41,27 @@ def test_label_spellings(field, expected):
 
 
 @pytest.mark.parametrize(
-    "field", [None, float("nan"), "", "  ", "happy", "2.5", "[2 | 3]", {"a": 1}, [1.5], True, b"2", 2.5]
+    "field",
+    [
+        None,
+        float("nan"),
+        "",
+        "  ",
+        "happy",
+        "2.5",
+        {"a": 1},
+        [1.5],
+        True,
+        b"2",
+        2.5,
+        "joy/anger",
+        "''",
+        "2" * 5000,
+        float("inf"),
+        [np.inf],
+        "٢",
+        "радость и гнев",
+    ],
 )
 def test_unreadable_labels_are_errors(field):
     with pytest.raises(ValueError, match=r"label|emotion"):
@@ -39,6 +72,13 @@ def test_names_belong_to_the_label_set():
     assert emotions.parse_labels("anger, joy", emotions.CEDR_EMOTIONS) == [0, 4]
     with pytest.raises(ValueError, match="'love' is neither"):
         emotions.parse_labels("love", emotions.CEDR_EMOTIONS)
+
+
+def test_names_of_several_words_and_names_that_differ_by_case_alone():
+    assert emotions.parse_labels("No Emotion", emotions.CEDR_CLASSES) == [5]
+    assert emotions.parse_labels("no_emotion; Грусть", emotions.CEDR_CLASSES) == [1, 5]
+    with pytest.raises(ValueError, match=r"'joy' may mean several labels of this set \(\[0, 1\]\)"):
+        emotions.parse_labels("joy", ("Joy", "JOY", "fear"))
 
 
 def test_names_are_complete_and_distinct():

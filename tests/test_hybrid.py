@@ -191,3 +191,8 @@ def test_the_first_layers_are_an_encoder_of_their_own(tmp_path):
     words.save_pretrained(tmp_path)
     assert len(frozen.layers_of(BertModel.from_pretrained(tmp_path))) == 0
     assert encoder.config.num_hidden_layers == 1
+
+
+def test_a_cell_in_which_nothing_is_seen_is_empty():
+    rows = pd.DataFrame({"title": ["Кот", " \u2800", "\u3164\u034f", None], "n": [0.0, 1.0, np.nan, 2.0]})
+    assert hybrid.empty(rows).to_numpy().T.tolist() == [[False, True, True, True], [False, False, True, False]]

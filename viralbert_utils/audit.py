@@ -9,6 +9,8 @@ Thyagarajan et al. 2022 (its form for several labels, arXiv 2211.13895), Toneva 
 
 from __future__ import annotations
 
+import csv
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from pandas.api.types import is_numeric_dtype
 from scipy.special import logit
 from scipy.stats import rankdata
 from torch import Tensor, nn
@@ -28,6 +31,7 @@ from viralbert_utils import devices, encoders, evaluation, thresholds, tokens
 from viralbert_utils.data import read_table, require_columns
 from viralbert_utils.emotions import EMOTIONS, parse_labels
 from viralbert_utils.files import DataError, write_whole
+from viralbert_utils.texts import INVISIBLE, normalise
 
 KINDS = ("flip", "missing", "swap")
 # Pairs that annotators confuse: GoEmotions' neighbours, and those of CEDR's classes.
@@ -418,19 +422,31 @@ def _spell(row: np.ndarray, names: Sequence[str]) -> str:
     return ", ".join(names[int(k)] for k in np.flatnonzero(row)) or "[]"
 
 
+# A spreadsheet takes what begins like a formula for one, also behind what it does not show; a space before it makes it
+# a text again. A cell may begin inside a text: Russian spreadsheets read semicolons and line breaks as its borders.
+_FORMULA = re.compile(f"(?<![^;,|\"'\t\r\n{INVISIBLE}])(?=[=+@＝＋－＠-])")
+
+
+def _as_compared(cell: object) -> str:
+    """What `write_sheet` and a spreadsheet leave as it was: all but white space and invisible characters."""
+    return "".join(normalise(str(cell)).split())
+
+
 def write_sheet(found: pd.DataFrame, path: Path | str) -> None:
     """Suspects as CSV with an empty column `corrected`, for a spreadsheet.
 
-    Who corrects writes the right labels there: names or ids, several joined by commas, `[]` for none, the given ones
-    again if they are right. Empty means not looked at.
+    Who corrects writes the right labels there: names (English or Russian) or ids, several joined by commas, `[]` for
+    none, the given ones again if they are right. Empty means not looked at.
 
     Raises:
         DataError: There is no column `text`.
     """
     require_columns(found, ["text"])
-    # A spreadsheet takes what begins like a formula for one; a space before it makes it a text again.
-    text = found["text"].where(~found["text"].str.startswith(("=", "+", "-", "@")), " " + found["text"])
-    content = found.assign(text=text, corrected="").to_csv(index=False)
+    sheet = found.assign(corrected="")
+    for column in sheet:
+        if not is_numeric_dtype(sheet[column]):
+            sheet[column] = [_FORMULA.sub(" ", str(cell)) for cell in sheet[column]]
+    content = sheet.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)  # a line break may be a CR alone
     # With the byte order mark spreadsheets know UTF-8.
     write_whole(Path(path), "\ufeff" + content)
 
@@ -455,22 +471,23 @@ def read_corrections(
     sheet = read_table(Path(path))
     if missing := {"id", "text", "corrected"} - set(sheet.columns):
         raise DataError(
-            f"{path}: column {missing.pop()!r} is missing; found {', '.join(map(str, sheet.columns))}. Save the sheet "
-            "as CSV with commas, UTF-8"
+            f"{path}: column {min(missing)!r} is missing; found {', '.join(map(str, sheet.columns))}. Keep the "
+            "columns of the sheet, and save it as CSV with commas or semicolons, UTF-8"
         )
     require_columns(table, ["id", "text", "labels"])
-    ids = [str(value) for value in table["id"]]
+    ids = [_as_compared(value) for value in table["id"]]
     if len(set(ids)) < len(ids):
         raise DataError("an id stands twice in the table; corrections cannot be told apart")
     place = {name: position for position, name in enumerate(ids)}
     labels, corrected = list(table["labels"]), dict[str, tuple[int, list[int]]]()
+    sheet = sheet.assign(id=[_as_compared(value) for value in sheet["id"]])
     for row, (name, text, field) in enumerate(sheet[["id", "text", "corrected"]].itertuples(index=False)):
         where = f"{path}, row {row}"
         if name not in place:
             raise DataError(f"{where}: id {name!r} is not in the table; keep the column id as it was")
-        if text.split() != table["text"].iloc[place[name]].split():
+        if _as_compared(text) != _as_compared(table["text"].iloc[place[name]]):
             raise DataError(f"{where}: the text is not that of id {name!r}; sort whole rows, never one column alone")
-        if not field.strip():
+        if not normalise(field):
             continue
         try:
             found = parse_labels(field, names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import io
 import itertools
 import json
 import logging
@@ -234,23 +235,34 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _lines(file: str) -> Iterator[str]:
-    """The texts of a file, line by line where it can be."""
-    from viralbert_utils.data import FORMATS, read_table
+    """The texts of a table, of a `.txt` file or of a pipe, line by line where it can be."""
+    from viralbert_utils.data import FORMATS, encoding_of, read_table, undecodable
 
     path = Path(file).expanduser()
-    if file != "-" and path.suffix in FORMATS:
+    # A pipe of the shell, such as /dev/fd/63, has no ending.
+    if file != "-" and path.suffix.lower() in FORMATS:
         table = read_table(path)
         if "text" not in table:
             raise DataError(f"{file}: no column 'text'; found {', '.join(map(str, table.columns))}")
         yield from table["text"]
         return
+    if path.is_file() and path.suffix.lower() != ".txt":
+        raise DataError(
+            f"{file}: {path.suffix or 'a file without an ending'} is not read; expected a table with a column 'text' "
+            f"({', '.join(FORMATS)}) or .txt with one text a line: convert it, or pipe its lines to --file -"
+        )
     number = 0
     try:
-        with nullcontext(sys.stdin) if file == "-" else path.open(encoding="utf-8-sig") as lines:
+        with nullcontext(getattr(sys.stdin, "buffer", sys.stdin)) if file == "-" else path.open("rb") as source:
+            lines = source
+            if isinstance(source, io.BufferedReader):
+                lines = io.TextIOWrapper(source, encoding_of(source.peek()))
             for number, line in enumerate(lines, 1):  # noqa: B007
-                yield line.rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} could not be read after line {number}, expected text in UTF-8: {error}") from None
+                yield line.lstrip("\ufeff").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise undecodable(error, file, number + 1) from None
+    except OSError as error:
+        raise DataError(f"{file} could not be read after line {number}: {error}") from None
 
 
 def _moments(options: argparse.Namespace) -> int:

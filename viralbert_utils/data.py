@@ -6,11 +6,13 @@ Nothing falls back from one source to another: what cannot be read is an error t
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +21,14 @@ from typing import Any
 import pandas as pd
 
 from viralbert_utils import hub
-from viralbert_utils.emotions import parse_labels
+from viralbert_utils.emotions import CEDR_EMOTIONS, EMOTIONS, parse_labels
 from viralbert_utils.files import ROOT, sha256, whole_folder
 from viralbert_utils.files import DataError as DataError
 from viralbert_utils.files import write_whole as write_whole
 
 SAMPLE = ROOT / "data" / "sample"
 SPLITS = ("train", "validation", "test")
-FORMATS = (".csv", ".parquet", ".jsonl")
+FORMATS = (".csv", ".parquet", ".jsonl", ".json", ".tsv")  # in upper or lower case
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def load(name: str, source: str = "sample", hub_id: str | None = None) -> Datase
     Args:
         name: A key of `CONTRACTS`.
         source: `"sample"` (the texts written for this course), `"hub"`, or the path of a folder laid out as
-            `<set>/<split>.csv|parquet|jsonl` or `<set>.csv|parquet|jsonl`, with the hub's column names.
+            `<set>/<split>.csv` or `<set>.csv` (or another of `FORMATS`), with the hub's column names.
         hub_id: Another hub identifier, or a local folder in the hub's format, for `source="hub"`.
 
     Raises:
@@ -158,7 +160,7 @@ def load_all(source: str, own_files: Mapping[str, str] | None = None, max_rows: 
     for name, path in own.items():
         file = Path(path).expanduser()
         if not file.is_file():
-            raise DataError(f"no file {path!r} for the set {name!r}; expected a CSV, Parquet or JSONL table")
+            raise DataError(f"no file {path!r} for the set {name!r}; expected a table ({', '.join(FORMATS)})")
         found[name] = _from_files(name, str(path), {"all": file})
     for name in ("emotions", "virality"):
         if name not in found:
@@ -182,21 +184,26 @@ def find_files(name: str, source: str) -> dict[str, Path]:
             found = _one_per_split(root / alias)
             if "train" not in found and "all" not in found:
                 raise DataError(
-                    f"{root / alias} holds no training table: expected train.csv, train.parquet or train.jsonl "
+                    f"{root / alias} holds no training table: expected train.csv (or {', '.join(FORMATS[1:])}) "
                     f"(and validation.*, test.* where they exist), found {sorted(os.listdir(root / alias))}"
                 )
             return found
-        for suffix in FORMATS:
-            if (root / f"{alias}{suffix}").is_file():
-                return {"all": root / f"{alias}{suffix}"}
+        if tables := _tables(root, alias):
+            return {"all": tables[0]}
     expected = " or ".join(f"{alias}/train.csv" for alias in CONTRACTS[name].folders)
-    raise DataError(f"no data set {name!r} in {source!r}: expected {expected} there (CSV, Parquet or JSONL)")
+    raise DataError(f"no data set {name!r} in {source!r}: expected {expected} there (or {', '.join(FORMATS[1:])})")
+
+
+def _tables(folder: Path, stem: str) -> list[Path]:
+    """Files of that name in any format, in the order of `FORMATS`."""
+    found = [path for path in sorted(folder.glob("*")) if path.stem == stem and path.suffix.lower() in FORMATS]
+    return sorted((path for path in found if path.is_file()), key=lambda path: FORMATS.index(path.suffix.lower()))
 
 
 def _one_per_split(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for split in (*SPLITS, "all"):
-        paths = [folder / f"{split}{suffix}" for suffix in FORMATS if (folder / f"{split}{suffix}").is_file()]
+        paths = _tables(folder, split)
         if len(paths) > 1:
             raise DataError(
                 f"{folder} holds the split {split!r} twice: {', '.join(p.name for p in paths)}; keep one of them"
@@ -214,67 +221,119 @@ def has(name: str, source: str) -> bool:
     if source == "hub":
         return CONTRACTS[name].hub is not None
     root = SAMPLE if source == "sample" else Path(source).expanduser()
-    suffixes = ("", *FORMATS)
-    return any((root / f"{alias}{suffix}").exists() for alias in CONTRACTS[name].folders for suffix in suffixes)
+    return any((root / alias).exists() or _tables(root, alias) for alias in CONTRACTS[name].folders)
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read CSV, Parquet or JSONL without guessing: every field as it stands, text as text.
+    """Read a table in one of `FORMATS` without guessing: every field as it stands, text as text.
+
+    Columns of a CSV may be separated by commas, by semicolons, as a Russian Excel does it, or by tabs; its header tells
+    (or a first line `sep=;`). JSON is a list of objects, or an object a line.
 
     Raises:
-        DataError: Empty file, not UTF-8, or a broken row (named by its line).
+        DataError: Empty file, another kind of file, neither UTF-8 nor UTF-16, or a broken row (named by
+            its line).
     """
     reader: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet,
+        ".csv": _read_csv, ".tsv": _read_csv, ".json": _read_json, ".jsonl": _read_json, ".parquet": _read_parquet,
     }  # fmt: skip
     if not path.is_file():
         raise DataError(f"no such file: {path}")
-    if path.suffix not in reader:
-        raise DataError(f"{path}: expected one of {', '.join(FORMATS)}")
+    kind = path.suffix.lower()
+    if kind not in reader:
+        raise DataError(
+            f"{path}: {kind or 'a file without an ending'} is no table that is read here; expected one of "
+            f"{', '.join(FORMATS)}: save it as CSV, or give it its ending"
+        )
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty (0 bytes); expected a table with a header and rows")
-    table = reader[path.suffix](path)
+    table = reader[kind](path)
     if table.empty:
         raise DataError(f"{path} has a header but no rows")
     return table
 
 
-def _decode(path: Path) -> str:
+def encoding_of(start: bytes) -> str:
+    """The encoding of a file, told by its beginning: UTF-16, as Windows writes it, or UTF-8, with a mark or without.
+
+    A file without a mark is in UTF-16 if every other byte is often zero, as the upper byte of spaces and digits is.
+    """
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    n_even, n_odd = (start[parity::2].count(0) for parity in (0, 1))
+    if max(n_even, n_odd) > len(start) / 20 and max(n_even, n_odd) > 10 * min(n_even, n_odd):
+        return "utf-16-le" if n_odd > n_even else "utf-16-be"
+    return "utf-8-sig"
+
+
+def undecodable(error: UnicodeDecodeError, where: str, line: int = 1) -> DataError:
+    """The error for bytes that are not in the encoding that they should be in, with a guess at what they are.
+
+    Args:
+        error: As `bytes.decode` raised it.
+        where: Name of the file.
+        line: Number of the line where the bytes begin that were decoded.
+    """
+    raw, name = error.object, Path(where).name
+    if error.encoding.lower().startswith("utf-16"):
+        return DataError(f"{where}: it looks like UTF-16, but is damaged ({error.reason}); save it as UTF-8")
+    line += raw[: error.start].count(b"\n")
+    hint, remedy = "encoding unknown", "save it as UTF-8"
+    try:
+        rest = raw[raw.rfind(b"\n", 0, error.start) + 1 :]
+        guess = rest.decode("cp1251")
+        n_high = sum(byte > 127 for byte in rest)
+        if len(re.findall("[а-яё]", guess, re.I)) > 0.8 * n_high:
+            hint = "it reads well as CP1251"
+            remedy = f"convert it first: iconv -f CP1251 -t UTF-8 {name} > converted{Path(name).suffix}"
+    except UnicodeDecodeError:
+        pass
+    found = f"expected UTF-8, found byte 0x{raw[error.start]:02x} ({hint})"
+    return DataError(f"{where}, line {line}: {found}; {remedy}")
+
+
+def _read_text(path: Path) -> str:
     raw = path.read_bytes()
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode(encoding_of(raw)).lstrip("\ufeff")
     except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        try:
-            guess = raw.decode("cp1251")
-            n_high = sum(byte > 127 for byte in raw)
-            well = len(re.findall("[а-яё]", guess, re.I)) > 0.8 * n_high
-            hint = "it reads well as CP1251" if well else "encoding unknown"
-        except UnicodeDecodeError:
-            hint = "encoding unknown"
-        raise DataError(
-            f"{path}, line {line}: expected UTF-8, found byte 0x{raw[error.start]:02x} ({hint}); convert it first: "
-            f"iconv -f CP1251 -t UTF-8 {path.name} > converted.csv"
-        ) from None
+        raise undecodable(error, str(path)) from None
+
+
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+
+def _separator(path: Path, text: str) -> tuple[str, str]:
+    """What separates the columns, and the text without a line that says so; commas where nothing else is seen."""
+    first, rest = (*re.split("\r\n?|\n", text, maxsplit=1), "")[:2]
+    if said := re.fullmatch(r'"?sep=(.)"?[\s,;]*', first, re.I):
+        return said[1], rest
+    if path.suffix.lower() == ".tsv":
+        return "\t", text
+    outside_quotes = re.sub('"[^"]*"', "", first)
+    return max(_SEPARATORS, key=outside_quotes.count), text
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
     # The csv module in strict mode, not pandas: pandas fills a short row with NaN and says nothing.
     previous = csv.field_size_limit(2**31 - 1)
     rows: list[list[str]] = []
-    reader = csv.reader(io.StringIO(_decode(path), newline=""), strict=True)
-    line = 1
+    text = _read_text(path)
+    separator, table = _separator(path, text)
+    n_before = int(table is not text)  # lines before the header
+    reader = csv.reader(io.StringIO(table, newline=""), strict=True, delimiter=separator)
+    line = 1 + n_before
     try:
         header = next(reader, [])
         for row in reader:
             if row and len(row) != len(header):
                 raise DataError(
                     f"{path}, row {len(rows)} (line {line + 1}): expected {len(header)} fields "
-                    f"({', '.join(header)}), found {len(row)}; quote fields that contain commas or line breaks"
+                    f"({', '.join(header)}), found {len(row)}; {_remedy(separator, header, row)}"
                 )
             if row or len(header) == 1:  # with one column, an empty line is an empty field
                 rows.append(row or [""])
-            line = reader.line_num
+            line = reader.line_num + n_before
     except csv.Error as error:
         raise DataError(
             f"{path}, row {len(rows)} (from line {line + 1}): broken CSV ({error}); "
@@ -282,27 +341,44 @@ def _read_csv(path: Path) -> pd.DataFrame:
         ) from None
     finally:
         csv.field_size_limit(previous)
-    repeated = [name for name in header if header.count(name) > 1]
-    if repeated:
+    if repeated := [name for name, n in Counter(header).items() if n > 1]:
         raise DataError(f"{path}: the header names the column {repeated[0]!r} twice: {', '.join(header)}")
     return pd.DataFrame(rows, columns=header, dtype=object)
 
 
-def _read_jsonl(path: Path) -> pd.DataFrame:
-    rows = []
-    for number, line in enumerate(_decode(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number}: not JSON ({error.msg} at character {error.pos})") from None
+def _remedy(separator: str, header: list[str], row: list[str]) -> str:
+    named = _SEPARATORS.get(separator, repr(separator))
+    for other, other_name in _SEPARATORS.items():
+        fields = [part.count(other) for part in (separator.join(header), separator.join(row))]
+        if other != separator and fields[1] > 0 and (len(row) == 1 or fields[0] == fields[1]):
+            return f"the header is separated by {named}, this row by {other_name}: save the table with one of them"
+    return f"quote fields that contain {named} or line breaks"
+
+
+def _read_json(path: Path) -> pd.DataFrame:
+    text = _read_text(path)
+    if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
+        rows = [(f"item {number}", row) for number, row in enumerate(_parse_json(text, str(path)))]
+    else:
+        lines = ((number, line.lstrip("\ufeff")) for number, line in enumerate(text.split("\n"), 1))
+        rows = [(f"line {number}", _parse_json(line, f"{path}, line {number}")) for number, line in lines
+                if line.strip()]  # fmt: skip
+    for where, row in rows:
         if not isinstance(row, dict):
             raise DataError(
-                f'{path}, line {number}: expected an object like {{"text": ...}}, found {type(row).__name__}'
+                f'{path}, {where}: expected an object like {{"text": ...}}, found {type(row).__name__}; write a list '
+                "of objects, or an object a line"
             )
-        rows.append(row)
-    return pd.DataFrame(rows, dtype=object)
+    return pd.DataFrame([row for _, row in rows], dtype=object)
+
+
+def _parse_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON ({error.msg} at character {error.pos})") from None
+    except (RecursionError, ValueError) as error:  # too deep; an integer of more than 4,300 digits
+        raise DataError(f"{where}: JSON that cannot be read ({error})") from None
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -416,7 +492,7 @@ def second_annotation(dataset: Dataset) -> pd.DataFrame:
         Columns `id`, `first`, `second`: label ids for multi-label sets, text otherwise; empty if there is no such file.
 
     Raises:
-        DataError: The file lacks one of its columns.
+        DataError: The file lacks one of its columns, or a label cannot be read.
     """
     folder = SAMPLE if dataset.source == "sample" else Path(dataset.source).expanduser()
     path = folder / "second_annotation.csv"
@@ -428,8 +504,14 @@ def second_annotation(dataset: Dataset) -> pd.DataFrame:
     second = annotated.query("set == @dataset.name").rename(columns={"label": "second"})[["id", "second"]]
     column = "labels" if "labels" in table else "label"
     both = table[["id", column]].rename(columns={column: "first"}).merge(second, on="id")
+    names = CEDR_EMOTIONS if dataset.name == "cedr" else EMOTIONS
     for side in ("first", "second"):
-        both[side] = [parse_labels(value) if column == "labels" else str(value) for value in both[side]]
+        try:
+            both[side] = [
+                parse_labels(value, names) if column == "labels" else str(value).strip().lower() for value in both[side]
+            ]
+        except ValueError as error:
+            raise DataError(f"{path}: the {side} label of a text of {dataset.name!r}: {error}") from None
     return both
 
 

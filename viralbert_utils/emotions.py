@@ -8,9 +8,12 @@ Emotion Detection in Russian Texts".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 import numpy as np
+
+from viralbert_utils.texts import normalise
 
 # Order matters: a label id is a position in this table, as in the published data sets.
 RUSSIAN_NAMES: dict[str, str] = {
@@ -101,41 +104,68 @@ def parse_labels(field: object, names: Sequence[str] = EMOTIONS) -> list[int]:
     """Label ids from any spelling in which label fields come.
 
     Args:
-        field: `"[ 2 27]"`, `"[2, 27]"`, `"2,27"`, `"[]"`, a whole number, or a list or array of ids; names of the label
-            set (`"joy, love"`) are accepted as well.
+        field: `"[ 2 27]"`, `"[2, 27]"`, `"2,27"`, `"2|27"`, `"[]"`, a whole number, or a list or array of ids. In the
+            place of an id may stand its name in the label set, in English or Russian and in any case: `"Joy; злость"`,
+            `'["joy"]'`, `"без эмоций"`, and both as `display_name` gives them.
         names: The label set, in the order of its ids.
 
     Returns:
         Sorted ids without repetition. They are not checked against a range: the caller counts those outside it.
 
     Raises:
-        ValueError: The field is missing, empty text, or holds anything that is neither an id nor a name.
+        ValueError: The field is missing, empty text, or holds anything that is neither an id nor a name, or a name of
+            two labels.
     """
     if field is None or (isinstance(field, float) and np.isnan(field)):
         raise ValueError("no label field")
-    parts: Iterable[object]
+    known = _spellings(tuple(names))
     if isinstance(field, str):
-        if not field.strip():
+        if not normalise(field):
             raise ValueError("empty label field (write [] for 'no label')")
-        pieces = re.split(r"[\s,;]+", field.strip().strip("[](){}").strip())
-        parts = [piece.strip("'\"") for piece in pieces if piece]
+        pieces = re.split(r"[,;|·\t\r\n]", field.strip().strip("[](){}"))
+        parts: Iterable[object] = [part for piece in pieces for part in _names_in(piece, known)]
     elif isinstance(field, (list, tuple, np.ndarray)):
         parts = field
     else:
         parts = [field]
-    return sorted({_label_id(part, names) for part in parts})
+    return sorted({_label_id(part, known) for part in parts})
 
 
-def _label_id(part: object, names: Sequence[str]) -> int:
+def _spelling(name: str) -> str:
+    return normalise(name).casefold().replace("_", " ")
+
+
+@cache
+def _spellings(names: tuple[str, ...]) -> Mapping[str, set[int]]:
+    """Spelling, as `_spelling` gives it -> ids of the labels that it may mean."""
+    known: dict[str, set[int]] = {}
+    for label, name in enumerate(names):
+        for spelled in (name, RUSSIAN_NAMES.get(name, name)):
+            known.setdefault(_spelling(spelled), set()).add(label)
+    return known
+
+
+def _names_in(piece: str, known: Mapping[str, set[int]]) -> list[str]:
+    """What stands between two separators: one name, of several words at times, or some separated by spaces."""
+    whole = piece.strip(" '\"")
+    if _spelling(whole) in known:
+        return [whole]
+    return [word.strip("'\"") for word in piece.split()]
+
+
+def _label_id(part: object, known: Mapping[str, set[int]]) -> int:
     if isinstance(part, str):
-        if part in names:
-            return list(names).index(part)
+        labels = known.get(_spelling(part), set())
+        if len(labels) > 1:
+            raise ValueError(f"{part!r} may mean several labels of this set ({sorted(labels)}); write the label id")
+        if labels:
+            return next(iter(labels))
         # An integer column that once held a gap comes out as 27.0.
-        if re.fullmatch(r"-?\d+(\.0+)?", part):
+        if re.fullmatch(r"-?[0-9]{1,9}(\.0+)?", part.strip()):
             return int(float(part))
-    elif isinstance(part, (int, float, np.integer, np.floating)) and not isinstance(part, bool) and part == int(part):
+    elif isinstance(part, (int, float, np.integer, np.floating)) and not isinstance(part, bool) and part % 1 == 0:
         return int(part)
-    raise ValueError(f"{part!r} is neither a label id nor a name of this label set")
+    raise ValueError(f"{part!r:.80} is neither a label id nor a name of this label set")
 
 
 def multi_hot(labels: Iterable[Sequence[int]], n_classes: int = len(EMOTIONS)) -> np.ndarray:

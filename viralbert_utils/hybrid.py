@@ -75,8 +75,8 @@ def snippet(rows: pd.DataFrame, label: str, n_rows: int) -> pd.DataFrame:
 
 
 def empty(rows: pd.DataFrame) -> pd.DataFrame:
-    """Which cells hold nothing: missing, or white space only."""
-    return rows.isna() | rows.astype(str).apply(lambda column: column.str.strip() == "")
+    """Which cells hold nothing: missing, or nothing that is seen (white space, invisible characters)."""
+    return rows.isna() | rows.map(lambda cell: not normalise(str(cell)))
 
 
 @dataclass(frozen=True)

@@ -343,8 +343,7 @@ class Predictor:
         room = MAX_CHARS * self._max_length
         if len(text) > 2 * room:
             text = f"{text[:room]} {text[-room:]}"
-        # Half a surrogate pair, from a damaged JSON escape, is no character: the tokenizer would refuse its window.
-        return normalise(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+        return normalise(text)
 
     def _probabilities(self, rows: list[list[int]]) -> dict[str, np.ndarray]:
         logits = tokens.in_batches(self._step, rows, self._pad_id).astype(np.float64)

@@ -8,10 +8,36 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from html.entities import html5
 
-_INVISIBLE = re.compile("[\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u2064\ufeff\u00ad]")
-# A zero-width joiner is part of composed emoji (family, flags); between letters it is a leftover.
-_JOINER_IN_TEXT = re.compile("(?<=\\w)\u200d|\u200d(?=\\w)")
+# Unicode's property Default_Ignorable_Code_Point, control characters that are no white space, and the marks of
+# interlinear annotations: nobody sees them.
+INVISIBLE = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"
+)
+# What is seen as a gap: the empty Braille pattern, the fillers of Hangul, the place of an object that is gone.
+_GAP = re.compile("[\u115f\u1160\u2800\u3164\uffa0\ufffc]")
+_PICTURES = "\u2190-\u2bff\U0001f000-\U0001faff"
+# Composed emoji need their invisible parts: presentation, joiner (family), the letters of a flag (Scotland).
+_UNSEEN = re.compile(
+    f"([©®‼⁉™ℹ〰〽㊗㊙{_PICTURES}][\ufe0e\ufe0f]?(?:\u200d(?=[{_PICTURES}])|[\U000e0020-\U000e007e]{{1,7}}\U000e007f)?"
+    f"|[0-9#*]\ufe0f\u20e3)|[{INVISIBLE}]+"
+)
+# HTML's own rule also reads entities without semicolon, and so eats the parameters of addresses (`&copy=2`).
+_ENTITY = re.compile("&(?:#[0-9]{1,8}|#[xX][0-9a-fA-F]{1,8}|([a-zA-Z][a-zA-Z0-9]{1,31}));")
+_MAX_MARKS = 30  # on one letter, as in Unicode's "Stream-Safe Text Format": putting them in order takes their square
+# All combining marks are among these; letters, spaces, ASCII and pictures are not.
+_MANY_MARKS = re.compile(rf"[^\w\s\x21-\x7e{_PICTURES}]{{{_MAX_MARKS + 1},}}")
+# Stress is marked on vowels. On other letters the same marks make letters of their own (ќ, ѓ), and other marks do so on
+# vowels (й, ё, ї).
+_STRESS = "\u0300\u0301\u030d\u030f\u0311\u0316\u0317"
+_MAY_BE_STRESSED = re.compile(f"[{_STRESS}ѐѝЀЍáéóýàèòỳÁÉÓÀÈÒ]")
+_STRESSED = re.compile("([аеиоуыэюяіѣєәөүӕрАЕИОУЫЭЮЯІѢЄӘӨҮӔР])([\u0300-\u036f]+)")
+# Who has no stress mark on the keyboard takes the Latin letter that has one.
+_LATIN_STRESSED = re.compile("(?<=[\u0400-\u052f])[aeoyAEO][\u0300\u0301]|[aeoyAEO][\u0300\u0301](?=[\u0400-\u052f])")
+_CYRILLIC = str.maketrans("aeoyAEO", "аеоуАЕО", _STRESS)
 # GoEmotions masks names and religions; its translations spell the mask in Russian, in any case and number.
 _PLACEHOLDERS = (
     (
@@ -23,29 +49,54 @@ _PLACEHOLDERS = (
 
 
 def normalise(text: str) -> str:
-    """Repair a text without changing what it says.
+    """Repair a text without changing what it says; nothing is left of a text in which nothing is to be seen.
 
-    Unicode NFC, HTML entities, invisible characters and soft hyphens out, `[ИМЯ]` and its inflected twins to `[NAME]`,
-    any run of white space to one space. Case, ё, punctuation, emoji and typos stay: models may use them.
+    Unicode NFC, HTML entities (with their semicolon), invisible characters, soft hyphens and stress marks out, `[ИМЯ]`
+    and its inflected twins to `[NAME]`, any run of white space to one space; half a surrogate pair, from a damaged JSON
+    escape, to `�`. Case, й, ё, accents of other languages, punctuation, emoji and typos stay: models may use them.
     """
-    text = unicodedata.normalize("NFC", html.unescape(text))
-    text = _JOINER_IN_TEXT.sub("", _INVISIBLE.sub("", text))
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = _UNSEEN.sub(lambda match: match[1] or "", _GAP.sub(" ", _ENTITY.sub(_decoded, text)))
+    text = _without_stress(unicodedata.normalize("NFC", _MANY_MARKS.sub(_fewer_marks, text)))
     for pattern, placeholder in _PLACEHOLDERS:
         text = pattern.sub(placeholder, text)
     return " ".join(text.split())
 
 
+def _decoded(entity: re.Match[str]) -> str:
+    return html.unescape(entity[0]) if entity[1] is None or f"{entity[1]};" in html5 else entity[0]
+
+
+def _fewer_marks(run: re.Match[str]) -> str:
+    kept, n_marks = [], 0
+    for char in run[0]:
+        n_marks = n_marks + len(unicodedata.normalize("NFD", char)) if unicodedata.combining(char) else 0
+        if n_marks <= _MAX_MARKS:
+            kept.append(char)
+    return "".join(kept)
+
+
+def _without_stress(text: str) -> str:
+    if not _MAY_BE_STRESSED.search(text):
+        return text
+    text = unicodedata.normalize("NFD", text)
+    text = _LATIN_STRESSED.sub(lambda match: match[0].translate(_CYRILLIC), text)
+    text = _STRESSED.sub(lambda match: match[1] + re.sub(f"[{_STRESS}]", "", match[2]), text)
+    return unicodedata.normalize("NFC", text)
+
+
 # Letters and digits, the question mark, and pictures: what can change the feeling of equal words. Commas, full stops,
 # brackets and exclamation marks come and go in copies of one text.
-_NOT_COMPARED = re.compile("[^\\w?\u2190-\u2bff\U0001f000-\U0001faff]+|_+")
+_NOT_COMPARED = re.compile(f"[^\\w?{_PICTURES}]+|_+")
 _REPEATED_SIGN = re.compile(r"([^\w\s])(?:\s*\1)+")
 
 
 def comparison_key(text: str) -> str:
-    """What makes two texts "the same": lower case, ё as е, without punctuation; repeated signs count once.
+    """What makes two texts "the same": normalised, lower case, ё as е, without punctuation; repeated signs count once.
 
     A text of which nothing is left ("...") is its own key.
     """
+    text = normalise(text)
     key = _NOT_COMPARED.sub(" ", text.casefold().replace("ё", "е"))
     return " ".join(_REPEATED_SIGN.sub(r"\1", key).split()) or text
 

@@ -5,12 +5,17 @@ Without torch: a trained and an exported model read a text by the same code.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 BATCH_TOKENS = 1024  # padding included; what a batch computes then stays in the cache of a processor
+# WordPiece takes the cube of a word's length, and no word that occurs has more than 100 letters. White space and
+# punctuation end a word.
+_IN_WORD = "[^ \\t\\n\\r!-/:-@\\[-`{-~¡§«¶·»¿\u2010-\u2027\u2030-\u205e\u3000-\u303f]"
+_LONG_WORD = re.compile(f"({_IN_WORD}{{100}})(?={_IN_WORD})")
 
 
 def encode(tokenizer: Any, texts: Sequence[str], max_length: int = 128, head_share: float = 1.0) -> list[list[int]]:
@@ -18,7 +23,8 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int = 128, head_sha
 
     Args:
         tokenizer: From `encoders.load_encoder`, or a `tokenizers.Tokenizer`.
-        texts: Any strings; an empty one gives the special tokens alone.
+        texts: Any strings; an empty one gives the special tokens alone. A word of more than 100 letters is read as
+            several.
         max_length: Longer texts are cut.
         head_share: Which part of the room goes to the beginning of a text that is too long; the rest goes to its end,
             where reviews often have their verdict. 1 keeps the beginning only.
@@ -37,7 +43,7 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int = 128, head_sha
     if room < 1:
         raise ValueError(f"max_length {max_length} leaves no room: {n_special} special tokens belong to every text")
     head = round(room * head_share)
-    found = _ids(tokenizer, list(texts), False) if len(texts) else []
+    found = _ids(tokenizer, [_LONG_WORD.sub(r"\1 ", text) for text in texts], False) if len(texts) else []
     cut = ([*ids[:head], *ids[len(ids) - (room - head) :]] if len(ids) > room else ids for ids in found)
     return [[*prefix, *ids, *suffix] for ids in cut]
 

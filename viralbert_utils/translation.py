@@ -19,6 +19,7 @@ from tqdm import tqdm
 from viralbert_utils import devices, hub
 from viralbert_utils.data import read_table, require_columns
 from viralbert_utils.files import DataError, write_whole
+from viralbert_utils.texts import normalise
 
 MODEL = "Helsinki-NLP/opus-mt-en-ru"
 
@@ -63,7 +64,9 @@ def translate(texts: Sequence[str], tokenizer: Any, model: Any, kept: Path, batc
     done = _read_kept(kept)
     limit = int(model.config.max_position_embeddings)
     max_tokens = min(max_tokens, limit)
-    open_texts = sorted({text for text in texts if text.strip() and _key(text) not in done}, key=lambda t: (len(t), t))
+    open_texts = sorted(
+        {text for text in texts if normalise(text) and _key(text) not in done}, key=lambda t: (len(t), t)
+    )
     kept.parent.mkdir(parents=True, exist_ok=True)
     with kept.open("a", encoding="utf-8") as file, tqdm(total=len(open_texts), unit="text", desc="translate") as bar:
         for batch in _batches(open_texts, batch_size):
@@ -76,7 +79,10 @@ def translate(texts: Sequence[str], tokenizer: Any, model: Any, kept: Path, batc
                         **encoded, num_beams=n_beams, max_length=None, max_new_tokens=min(2 * max_tokens, limit - 1)
                     )
                 decoded = tokenizer.batch_decode(generated, skip_special_tokens=True)
-                found |= {text: russian.strip() or None for text, russian in zip(fitting, decoded, strict=True)}
+                found |= {
+                    text: (russian.strip() if normalise(russian) else None)
+                    for text, russian in zip(fitting, decoded, strict=True)
+                }
             for text, russian in found.items():
                 done[_key(text)] = russian
                 file.write(json.dumps({"key": _key(text), "ru": russian}, ensure_ascii=False) + "\n")
@@ -103,7 +109,7 @@ def translate_file(
     whole = [text is not None for text in translated]
     table.insert(0, "ru_text", translated)
     buffer = io.StringIO()
-    table[whole].to_csv(buffer, index=False, quoting=csv.QUOTE_MINIMAL, lineterminator="\n")
+    table[whole].to_csv(buffer, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     write_whole(Path(target), buffer.getvalue())
     return sum(whole), len(whole) - sum(whole)
 

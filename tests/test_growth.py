@@ -1,0 +1,145 @@
+"""What a stranger may write costs time in proportion to its length, whatever it is.
+
+Growth is measured, in seconds of this process alone: an input twice as long may take two and a half times as long.
+"""
+
+import ast
+import contextlib
+import re
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from viralbert_utils import audit, cleaning, data, emotions, encoders, texts, tokens
+
+MODULES = (texts, data, emotions, cleaning, audit, tokens)
+# One unit of each kind of input, repeated; together they are the alphabet from which slow inputs are made.
+UNITS = {
+    "letters": "а", "capitals": "A", "digits": "7", "blanks": " ", "tabs": "\t", "returns": "\r", "breaks": "\n",
+    "marks": "\u0301", "marks in two orders": "\u0301\u0323", "marks that are letters": "е\u0308\u0301",
+    "stress": "о\u0301", "Latin stress": "áб", "joiners": "\u200d", "fillers": "\u3164", "selectors": "\ufe0f",
+    "tags": "\U000e0067", "flags without end": "🏴\U000e0067", "families": "👨\u200d", "joiners and letters": "а\u200d",
+    "marks and joiners": "\u0323\u200b\u0301", "underscores": "_", "questions": "?", "questions and blanks": "? ",
+    "two emoji": "😂😡", "symbols": "€", "dashes": "—", "brackets": "[", "names": "[имя",
+    "families of names": "[фамилия ", "masks": "[ ", "ampersands": "&", "hashes": "&#", "hex": "&#x",
+    "entities": "&amp;", "half entities": "&copy",
+    "surrogates": "\ud83d", "commas": ",", "semicolons": ";", "pipes": "|", "quotes": '"', "apostrophes": "'",
+    "quoted": '"a",', "equals": "=", "formulas": ";=", "separators": "sep=;", "braces": "{", "objects": '{"a":',
+    "names of labels": "joy ", "labels": "27,", "words": "без эмоций ", "zeros": "\0", "points": ".0", "minus": "-",
+}  # fmt: skip
+BEGINNINGS = ("", "[", "[фамилия", "&#", "&", '"', "1", "{", "?", "е", "sep=")
+ENDS = ("", "а", "!")
+FLOOR_S = 0.004  # what is quicker is not measured: chance would decide
+
+
+def is_linear(call: Callable[[str], object], unit: str, length: int, begin: str = "", end: str = "") -> bool:
+    """Whether twice the input takes at most two and a half times as long; the shortest of several runs counts."""
+
+    def seconds(n_chars: int, n_runs: int) -> float:
+        text, runs = begin + unit * (n_chars // len(unit)) + end, []
+        for _ in range(n_runs):
+            began = time.process_time()
+            with contextlib.suppress(ValueError):
+                call(text)
+            runs.append(time.process_time() - began)
+        return max(min(runs), FLOOR_S)
+
+    if seconds(2 * length, 1) == FLOOR_S:
+        return True
+    # Collected garbage may disturb a measurement, but not three in a row.
+    return any(seconds(2 * length, 4) <= 2.5 * seconds(length, 4) for _ in range(3))
+
+
+def patterns() -> dict[str, re.Pattern[str]]:
+    """Every regular expression of the modules: compiled ones, also in tuples, and those written inside functions."""
+
+    def within(name: str, value: object) -> dict[str, re.Pattern[Any]]:
+        if isinstance(value, re.Pattern):
+            return {name: value}
+        parts = enumerate(value) if isinstance(value, (tuple, list)) else ()
+        return {key: found for i, part in parts for key, found in within(f"{name}[{i}]", part).items()}
+
+    found = {}
+    for module in MODULES:
+        own = module.__name__.rpartition(".")[2]
+        for name, value in vars(module).items():
+            found |= within(f"{own}.{name}", value)
+        for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func) in {f"re.{name}" for name in vars(re)}
+                and node.args
+            ):
+                first = node.args[0]
+                if isinstance(first, ast.Constant):
+                    found[f"{own}, line {node.lineno}"] = re.compile(first.value)
+    return found
+
+
+def test_the_walk_sees_patterns_wherever_they_stand():
+    found = patterns()
+    assert {"texts._ENTITY", "texts._PLACEHOLDERS[1][0]", "tokens._LONG_WORD", "audit._FORMULA"} <= set(found)
+    assert r"\[[A-Z]+\]" in {pattern.pattern for pattern in found.values()}
+
+
+def test_the_measure_tells_a_square_from_a_line():
+    assert not is_linear(re.compile(r"\s+$").search, " ", 3_000, end="а")
+    assert is_linear(lambda text: [char.upper() for char in text], "а", 100_000)
+
+
+@pytest.mark.parametrize("name", patterns())
+def test_no_pattern_takes_the_square_of_a_text(name):
+    def call(text: str) -> None:
+        for _ in pattern.finditer(text):
+            pass
+
+    pattern = patterns()[name]
+    slow = [case for case in product(UNITS, BEGINNINGS, ENDS) if not is_linear(call, UNITS[case[0]], 5_000, *case[1:])]
+    assert slow == []
+
+
+@pytest.mark.parametrize("kind", UNITS)
+@pytest.mark.parametrize(
+    "call",
+    [texts.normalise, texts.comparison_key, texts.cyrillic_share, emotions.parse_labels],
+    ids=lambda call: call.__name__,
+)
+def test_no_text_and_no_label_takes_the_square_of_its_length(call, kind):
+    assert all(is_linear(call, UNITS[kind], 10_000, begin, end) for begin, end in (("", ""), ("[", "а")))
+
+
+@pytest.mark.parametrize("kind", UNITS)
+def test_no_word_is_too_long_for_the_tokenizer(kind, embedded_tokenizer):
+    unit = UNITS[kind].encode("utf-8", "replace").decode()  # `normalise` has taken half surrogate pairs out
+    assert is_linear(lambda text: tokens.encode(embedded_tokenizer, [text]), unit, 6_000)
+
+
+@pytest.fixture(scope="module")
+def embedded_tokenizer():
+    return encoders.load_tokenizer("embedded")
+
+
+@pytest.mark.parametrize("kind", UNITS)
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.json", "t.jsonl"])
+def test_no_table_takes_the_square_of_its_length(tmp_path, name, kind):
+    def read(begin: str, text: str) -> None:
+        path.write_text(begin + text, encoding="utf-8", errors="replace")
+        data.read_table(path)
+
+    path = tmp_path / name
+    beginnings = ("", "text\n", '"', '"text";label\nа;"') if "sv" in name else ("", '{"text": "')
+    assert all(is_linear(partial(read, begin), UNITS[kind], 10_000) for begin in beginnings)
+
+
+def test_a_word_that_occurs_keeps_its_pieces_and_a_long_one_is_read(embedded_tokenizer):
+    for text in ("а" * 100, "https://example.ru/" + "путь-за-путём/" * 30, "слово,слово" * 50, "ха" * 50 + "!"):
+        assert tokens.encode(embedded_tokenizer, [text], 5000) == [embedded_tokenizer(text)["input_ids"]]
+    (ids,) = tokens.encode(embedded_tokenizer, ["ха" * 20_000], 50_000)
+    assert len(ids) > 200
+    assert embedded_tokenizer.unk_token_id not in ids
+    assert tokens.encode(embedded_tokenizer._tokenizer, ["ха" * 20_000], 50_000) == [ids]
