@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
                        "export`; default: that of lesson 06 in the sample run")  # fmt: skip
     command = commands.add_parser("predict", parents=[model], help="what a classifier says of texts, as JSON lines")
     command.add_argument("texts", nargs="*", metavar="TEXT")
-    command.add_argument("--file", default="", help="a text a line; or a CSV, Parquet or JSONL table with a column "
+    command.add_argument("--file", default="", help="a text a line; or a CSV, TSV, Parquet, JSON or JSONL table with a column "
                          "text; - reads lines from the standard input")  # fmt: skip
     command.set_defaults(function=_predict)
     command = commands.add_parser("moments", parents=[model], help="where in a video are the moments: from subtitles; "
@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("check-env", help="what is installed, what is missing, which device")
     command.set_defaults(function=_check_environment)
     command = commands.add_parser("translate", help="English texts to Russian with a Marian model, resumable")
-    command.add_argument("source", help="CSV, Parquet or JSONL file with a column of English texts")
+    command.add_argument("source", help="CSV, TSV, Parquet, JSON or JSONL file with a column of English texts")
     command.add_argument("target", help="CSV file to write: the same rows with a column ru_text")
     command.add_argument("--column", default="text")
     command.add_argument("--model", default="Helsinki-NLP/opus-mt-en-ru", help="hub name or folder")
