@@ -404,7 +404,12 @@ def test_emotions_with_their_peaks():
 
 
 def test_the_call_of_viralbert_v2():
-    cues = [{"text": line, "start": k * 4.0, "end": k * 4.0 + 3.9} for k, line in enumerate([STEADY] * 8 + [JOKE] * 6)]
+    cues = [
+        {"text": line, "start": k * 4.0, "end": k * 4.0 + 3.9}
+        for k, line in enumerate(
+            [STEADY, JOKE] + [f"{STEADY[:-1]} {n}." for n in range(6)] + [f"{JOKE[:-1]} за {n} дней!" for n in range(6)]
+        )
+    ]
     with ThreadPoolExecutor(1) as thread:  # of its own: a browser of another test may keep a loop in this one
         call = moments.find_viral_moments_from_subtitles(cues, keywords, limits=Limits(n=1))
         (moment,) = thread.submit(asyncio.run, call).result()

@@ -108,7 +108,8 @@ def read_subtitles(source: Path | str | bytes | Sequence[Mapping[str, Any]], str
         begins = "" if kind == "list" else f"; it begins {text.strip()[:40]!r}" if text.strip() else "; it is empty"
         raise DataError(
             f"{name}: no cue found{begins}. Expected SubRip, WebVTT, ASS, a list of {{text, start[, end]}}, a "
-            f"recogniser's (Whisper) or YouTube's JSON, or the path of such a file{'; ' * bool(repairs)}{'; '.join(repairs[:3])}"
+            "recogniser's (Whisper) or YouTube's JSON, or the path of such a file"
+            f"{'; ' * bool(repairs)}{'; '.join(repairs[:3])}"
         )
     if strict and repairs:
         raise DataError(f"{name} needs repairs (strict=False makes them): {'; '.join(repairs[:3])}")
@@ -515,7 +516,8 @@ def _timed_rows(content: Any) -> list[Any]:
             children = [child for child in children if not isinstance(child[1], list) or _row(child[1]) is None]
         stack += children[::-1]
     if not lists:
-        return content if isinstance(content, list) else [content] if _row(content) else []
+        row = _row(content)
+        return content if isinstance(content, list) else [content] if row and row.text else []
     n_letters = {path: sum(len(row.text or "") for row in rows) for path, rows in rows_of.items()}
     most = max(n_letters.values())
     words = [path for path in lists if _are_words(path, rows_of[path])]
@@ -558,7 +560,7 @@ def _row(entry: Any) -> _Row | None:
         key = next((key for key in names if plain.get(key) is not None), None)
         in_ms = None if key else next((f"{key}ms" for key in names if f"{key}ms" in plain), None)
         if key or in_ms:
-            setattr(row, target, plain[key or in_ms])
+            setattr(row, target, plain[key or str(in_ms)])
             row.unit = 0.001 if in_ms else row.unit
     for key in _SPAN:
         span = plain.get(key)
@@ -604,7 +606,9 @@ def _are_words(path: tuple[str, ...], rows: Sequence[_Row]) -> bool:
                      if (start := _seconds(row.start, row.unit)) is not None
                      and (end := _seconds(row.end, row.unit)) is not None)  # fmt: skip
     alone = sum(len(str(row.text).split()) == 1 for row in rows)
-    return len(rows) >= 8 and alone > 0.95 * len(rows) and 2 * len(lengths) > len(rows) and lengths[len(lengths) // 2] < 1
+    return (
+        len(rows) >= 8 and alone > 0.95 * len(rows) and 2 * len(lengths) > len(rows) and lengths[len(lengths) // 2] < 1
+    )
 
 
 MAX_LINE = 84  # characters of a line made of words: two lines on a screen
@@ -750,7 +754,8 @@ def _without_headers(lines: list[str], found: _Found) -> tuple[list[str], list[f
     The parts of a stream say by X-TIMESTAMP-MAP where their own clock stands in it (RFC 8216, 3.5). The first one is
     the zero: a player shows the stream from there.
     """
-    kept, shifts = [], []
+    kept: list[str] = []
+    shifts: list[float] = []
     shift = 0.0
     first: float | None = None
     in_header = False
