@@ -455,8 +455,8 @@ def _whole_entries(text: str) -> dict[str, list[Any]]:
             assert begin is not None
         try:
             entry, position = _DECODER.raw_decode(text, begin.start())
-            name = next((name for name in _TEXT if name in entry), "") if isinstance(entry, dict) else ""
-            whole["events" if "segs" in entry else name].append(entry)
+            row = _row(entry) if isinstance(entry, dict) else None
+            whole["events" if "segs" in entry else row.name if row else ""].append(entry)
         except json.JSONDecodeError as problem:
             broken = [end for end in broken if end > begin.start()]
             open_it = len(broken) < MAX_OPENED
@@ -586,11 +586,12 @@ def _row_without_names(entry: Sequence[Any]) -> _Row | None:
     if not texts or len(entry) > 40:
         return None
     at, text = max(texts, key=lambda pair: len(pair[1]))
-    if pair := next((value for value in entry if isinstance(value, list | tuple) and len(value) == 2
-                     and _seconds(value[0]) is not None), None):  # fmt: skip
-        return _Row(text, "", *pair)
     before, after = ([value for value in part if _seconds(value) is not None] for part in (entry[:at], entry[at + 1 :]))
-    times = before[-2:] if len(before) > 1 else after[:2] if len(after) > 1 else before
+    pairs = (value for value in entry if isinstance(value, list | tuple) and len(value) == 2)
+    pair = next((pair for pair in pairs if _seconds(pair[0]) is not None), None)
+    if len(before) > 1:
+        return _Row(text, "", *before[-2:])
+    times = after[:2] if len(after) > 1 else pair or before
     return _Row(text, "", *times) if times else None
 
 
@@ -624,7 +625,7 @@ def _lines_of_words(entries: Sequence[Any]) -> Iterator[dict[str, Any]]:
         word = str(row.text)
         first, last = _seconds(row.start, row.unit), _seconds(row.end, row.unit)
         pause = 0.0 if first is None or end is None else first - end
-        full = text.rstrip().endswith((".", "!", "?", "…")) or len(text) + len(word) > MAX_LINE or pause > MAX_PAUSE_S
+        full = text.rstrip().endswith((".", "!", "?", "…")) or len(text) + len(word) >= MAX_LINE or pause > MAX_PAUSE_S
         if text and first is not None and full:
             yield {"text": text, "start": start, "end": end}
             text, start, end = "", None, None
@@ -762,8 +763,8 @@ def _without_headers(lines: list[str], found: _Found) -> tuple[list[str], list[f
     for at, line in enumerate(lines):
         glued = _GLUED_HEADER.search(line)
         begins = glued is not None or _HEADER.fullmatch(line) is not None
-        follows = at + 1 < len(lines) and (not lines[at + 1].strip() or _HEADER_FIELD.fullmatch(lines[at + 1]))
-        if begins and (follows or at == 0 or not lines[at - 1].strip()):
+        followed = at + 1 < len(lines) and _HEADER_FIELD.fullmatch(lines[at + 1])
+        if begins and (followed or glued or line.strip() == "WEBVTT" or at == 0 or not lines[at - 1].strip()):
             in_header, shift = True, 0.0
             if any(kept):
                 found["header of a joined WebVTT file dropped"].append(f"line {at + 1} {line.strip()!r}")
