@@ -329,7 +329,10 @@ def _finish(raw: Sequence[_Raw], found: _Found) -> list[Cue]:
         # The parts of a stream repeat a cue at their border, by clocks that may be a millisecond apart.
         twin = shown.get(text)
         if (start, end, text, cue.cut) in timed or (
-            twin is not None and end is not None and max(abs(start - twin[0]), abs(end - twin[1])) < SAME_S
+            twin is not None
+            and end is not None
+            and start < twin[1]
+            and max(abs(start - twin[0]), abs(end - twin[1])) < SAME_S
         ):
             found["exact repeat of a cue dropped"].append(f"{cue.where}: {text!r}")
             continue
