@@ -4,6 +4,8 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -100,6 +102,72 @@ def test_cut_command_seeks_before_the_input_and_encodes_anew(tmp_path):
     assert command[command.index("-i") + 1] == f"file:{tmp_path}/a b; rm.mp4"
 
 
+STAND_IN = """#!/bin/sh
+for word; do last="$word"; done
+case "$*" in
+*-ss\\ 30.000*) echo "Conversion failed!" >&2; exit 1;;
+*-ss*) echo "$*" > "${last#file:}";;
+*) echo "  Duration: 00:01:11.00, start: 0.000000" >&2; exit 1;;
+esac
+"""
+
+
+def test_a_moment_is_cut_at_the_end_of_the_video_and_one_that_fails_stops_no_other(tmp_path, monkeypatch, caplog):
+    (tmp_path / "ffmpeg").write_text(STAND_IN)
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    late = Moment(1, 50.0, 75.0, 0.5, 1.0, "Поздно.", [], [])
+    (path,) = moment_files.cut(tmp_path / "v.mp4", [late], tmp_path / "clips")
+    assert "-ss 50.000 -to 71.000 " in path.read_text()
+    assert "moment 1 ends at 75.0 s" in caplog.text and "cut there" in caplog.text
+    failing, beyond = replace(late, rank=2, start=30.0, end=45.0), replace(late, rank=3, start=71.5, end=90.0)
+    last = replace(late, rank=4, start=10.0, end=25.0)
+    with pytest.raises(DataError, match=r"could not cut moment 2.*moment 3 starts at 71\.5 s.*2 of 4 moments are cut"):
+        moment_files.cut(tmp_path / "v.mp4", [late, failing, beyond, last], tmp_path / "more")
+    assert sorted(path.name for path in (tmp_path / "more").iterdir()) == ["01.mp4", "04.mp4"]
+
+
+def test_credits_are_no_subtitles_of_a_clip():
+    cues = [Cue(2, 4, "Кот спит."), Cue(4, 6, "Субтитры сделал DimaTorzok")]
+    assert moment_files.clip_cues(cues, EARLIER) == [Cue(0, 2, "Кот спит.")]
+
+
+@pytest.mark.parametrize("text", ["раз;=1+1;два", "раз; \t+7", "раз;\r-1", 'раз;"=1"', "раз;\ufeff@a", "=1;=2"])
+def test_no_cell_of_the_table_is_a_formula_whatever_separates(tmp_path, text):
+    moment_files.write_losslesscut([replace(EARLIER, text=text)], tmp_path / "m.csv")
+    (line,) = (tmp_path / "m.csv").read_text(encoding="utf-8").splitlines()
+    for separator in ",;\t":
+        for cell in line.split(separator):
+            assert not cell.strip("\"' \ufeff\t").startswith(("=", "+", "-", "@")) or "'" in cell, cell
+    assert len(next(csv.reader([line]))) == 3
+
+
+@pytest.mark.parametrize("name", ["...srt", "..srt", ".srt", "....srt", " .. .srt", "CON.srt", "con.ru.srt", "aux .srt",
+                                  "конец. .srt",
+                                  "а\n\x1b[31mб.srt", "ы" * 125 + ".srt", "a" * 251 + ".srt", "\udcff.srt",
+                                  "a\\b.srt", "~.srt", "x\u202eсрт.srt"])  # fmt: skip
+def test_a_folder_lies_below_the_output_whatever_the_file_is_called(tmp_path, name):
+    from viralbert_utils.cli import _own_names
+
+    output = tmp_path / "a" / "out"
+    names = _own_names([Path(name)] * 3)
+    assert len({own.lower() for own in names}) == 3
+    for own in names:
+        assert (output / own).resolve().parent == output.resolve()
+        assert own.isprintable() and len(own.encode()) < 255 and own == own.strip().rstrip(".")
+        assert own.partition(".")[0].strip().lower() not in ("con", "aux")
+        (output / own).mkdir(parents=True)
+
+
+def test_ordinary_names_stay_as_they_are():
+    for stem in ("talk", "Лекция 1: начало", ".hidden", "a.ru", "Ёж (2)", "contact", "com"):
+        assert moment_files.folder_name(stem) == stem
+
+
+def test_a_terminal_shows_control_characters_and_does_not_obey_them():
+    assert moment_files.printable("а\x1b[2J\nб\x9b\u202e\udcffё") == r"а\x1b[2J\nб\x9b\u202e\udcffё"
+
+
 def test_cut_with_ffmpeg(tmp_path):
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
@@ -111,7 +179,7 @@ def test_cut_with_ffmpeg(tmp_path):
     decoded = subprocess.run([ffmpeg, "-i", str(path), "-f", "null", "-"], capture_output=True, text=True, check=True)
     assert re.findall(r"frame=\s*(\d+)", decoded.stderr)[-1] == "100"
     assert [p.name for p in path.parent.iterdir()] == ["02.mp4"]
-    with pytest.raises(DataError, match=r"moment 1 ends at 27\.24 s"):
+    with pytest.raises(DataError, match=r"moment 1 starts at 10\.2 s"):
         moment_files.cut(video, [LATER], tmp_path / "clips")
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(DataError, match="no video that ffmpeg can read"):

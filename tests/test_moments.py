@@ -157,6 +157,117 @@ def test_whatever_comes_in_the_promises_hold(cues, random, limits):
     assert moments.find_moments(shuffled, keywords, limits) == found
 
 
+@pytest.mark.parametrize("dots", ["...", "…", "… ", "— …"])
+def test_dots_go_on_with_the_sentence_before_whatever_the_pause(dots):
+    cues = [Cue(0, 3, "Мы нашли ключ..."), Cue(6, 9, f"{dots}от сарая…"), Cue(12, 15, f"{dots}и открыли его."),
+            Cue(18, 21, "Там спал кот."), Cue(24, 27, "Он молчал..."), Cue(30, 33, "Мы ушли.")]  # fmt: skip
+    edges = [(unit.begins, unit.ends) for unit in moments.split_units(cues)]
+    assert edges == [(True, False), (False, False), (False, True), *[(True, True)] * 3]
+    found = moments.find_moments(cues[1:], keywords, Limits(9, 20))
+    assert not any("begins and ends on a sentence" in reason for m in found.moments
+                   for reason in m.reasons if m.text.startswith(dots[0]))  # fmt: skip
+
+
+def test_a_small_letter_goes_on_where_sentences_begin_with_capitals():
+    lines = ["Мы нашли ключ...", "от сарая, который...", "стоял открытым.", "Там спал кот.", "Он молчал.", "Мы ушли."]
+    edges = [(unit.begins, unit.ends) for unit in moments.split_units(talk(lines, gap=3))]
+    assert edges[:3] == [(True, False), (False, False), (False, True)] and edges[3:] == [(True, True)] * 3
+    small = [line.lower().replace("...", ".") for line in lines]
+    assert all(unit.begins and unit.ends for unit in moments.split_units(talk(small, gap=3)))
+    assert not moments.split_units(talk(["и сразу дождь.", *lines[3:]]))[0].begins
+
+
+def test_brackets_within_and_beside_one_another_are_no_speech():
+    for note in ("(смеётся) (кашляет)", "((смех))", "[музыка [громче]]", "- (вздыхает).", "♪ ля ♪ (поёт)"):
+        assert moments.split_units([Cue(0, 3, note)]) == [], note
+    assert [unit.text for unit in moments.split_units([Cue(0, 3, "Да (наверное).")])] == ["Да (наверное)."]
+
+
+CREDITS = ["Субтитры сделал DimaTorzok", "Субтитры создавал Кто-То", "Субтитры подогнал «Симон»!", "DimaTorzok",
+           "Редактор субтитров А.Сёмкин Корректор А.Егорова", "Корректор А.Кулакова", "субтитры: Иван",
+           "Субтитры и перевод выполнили студенты", "Субтитры сообщества Amara.org"]  # fmt: skip
+
+
+@pytest.mark.parametrize("credit", CREDITS)
+def test_credits_that_nobody_says_are_silence(credit):
+    cues = [Cue(0, 3, "Кот открыл дверь."), Cue(3, 6, credit), Cue(6, 9, "И вошёл.")]
+    assert [unit.text for unit in moments.split_units(cues)] == ["Кот открыл дверь.", "И вошёл."]
+    glued = [Cue(0, 6, f"Кот открыл дверь. {credit}"), Cue(6, 9, "И вошёл.")]
+    units = moments.split_units(glued)
+    assert units[0].text == "Кот открыл дверь." or moments._BOILERPLATE.search(units[0].text)
+
+
+@pytest.mark.parametrize("said", ["Субтитры помогли мне выучить язык.", "Мы включили субтитры.", "Редактор уволился."])
+def test_speech_about_subtitles_is_speech(said):
+    assert not moments.is_credit(said) and not moments._BOILERPLATE.search(said)
+
+
+@pytest.mark.parametrize("said", ["Спасибо за просмотр!", "Продолжение следует...", "Спасибо вам большое за внимание",
+                                  "Подписывайтесь на канал!", "Ставьте лайки"])  # fmt: skip
+def test_what_may_be_said_or_invented_is_named(said):
+    units = evenly(6)
+    (moment,) = moments.choose([*units[:3], dataclasses.replace(units[3], text=said), *units[4:]], random_scores(6),
+                               Limits(18, 18)).moments  # fmt: skip
+    assert f"against it: {moments._PENALTIES['boilerplate']}" in moment.reasons
+
+
+# Loops of a recogniser ------------------------------------------------------------------------------------------------
+
+TOLD = [f"Сосед номер {k} купил зарплату{k} и лопату{k}." for k in range(12)]
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        ["Я не знаю, что это такое."] * 30,
+        ["Зарплата?", "Да, зарплата!"] * 15,
+        [" ".join(["Вот такая зарплата."] * 6)] * 5,
+        [" ".join(["зарплата"] * 20)] * 4,
+    ],
+)
+def test_a_loop_is_said_once_and_is_no_moment(loop):
+    cues = talk([*TOLD, *loop, *(line.replace("Сосед", "Кум") for line in TOLD)])
+    found = moments.find_moments(cues, keywords)
+    assert found.moments
+    said = {"вот", "такая", "да", "зарплата", "не", "знаю"}
+    for moment in found.moments:
+        words = [word for word in re.findall(r"\w+", moment.text.lower()) if word in said]
+        assert len(words) <= 6, moment.text
+    assert "repeat what was just said, as a recogniser does that is stuck" in found.note
+    plain = moments.find_moments(talk(TOLD), keywords)
+    assert "repeat" not in plain.note
+
+
+def test_a_file_of_nothing_but_a_loop_has_no_moment():
+    found = moments.find_moments(talk(["Спасибо."] * 40), keywords)
+    assert found.moments == [] and found.note.startswith("no moments") and "39 units repeat" in found.note
+
+
+def test_people_may_say_a_thing_three_times():
+    units = moments.split_units(talk(["Шайбу!", "Шайбу!", "Шайбу!", "Нет, нет, нет, нет!", "Кот спит.", "Кот спит."]))
+    assert not moments._said_again(units).any()
+
+
+# The clock of a timeline ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [3600.0, 86_400.0, 0.0])
+def test_the_number_wanted_follows_the_speech_and_not_the_clock(start):
+    units = [dataclasses.replace(u, start=u.start + start, end=u.end + start) for u in evenly(400)]
+    found = moments.choose(units, random_scores(400))
+    assert len(found.moments) == 10 and "at most 10 wanted" in found.note
+    assert ("does the video begin at zero?" in found.note) is (start > 0)
+    slate = [Unit(0, 2, "Титр.", True, True), *units]
+    assert re.search("at most 1[01] wanted", moments.choose(slate, random_scores(401)).note)
+
+
+def test_a_sentence_of_thousands_of_words_with_pauses_is_cut():
+    n = 6000
+    cues = [Cue(3.0 * k + 1.9 * k / n, 3.0 * k + 2, f"слово{k}") for k in range(n)]
+    units = moments.split_units([*cues, Cue(3.0 * n, 3.0 * n + 1, "конец.")])
+    assert sum(len(unit.text.split()) for unit in units) == n + 1
+
+
 # Windows and their strength -------------------------------------------------------------------------------------------
 
 
@@ -404,7 +515,12 @@ def test_emotions_with_their_peaks():
 
 
 def test_the_call_of_viralbert_v2():
-    cues = [{"text": line, "start": k * 4.0, "end": k * 4.0 + 3.9} for k, line in enumerate([STEADY] * 8 + [JOKE] * 6)]
+    cues = [
+        {"text": line, "start": k * 4.0, "end": k * 4.0 + 3.9}
+        for k, line in enumerate(
+            [STEADY, JOKE] + [f"{STEADY[:-1]} {n}." for n in range(6)] + [f"{JOKE[:-1]} за {n} дней!" for n in range(6)]
+        )
+    ]
     with ThreadPoolExecutor(1) as thread:  # of its own: a browser of another test may keep a loop in this one
         call = moments.find_viral_moments_from_subtitles(cues, keywords, limits=Limits(n=1))
         (moment,) = thread.submit(asyncio.run, call).result()

@@ -498,6 +498,147 @@ def test_truncated_json_keeps_every_whole_entry(content, kind):
     assert texts(middle) == [CUES[0].text, CUES[2].text]
 
 
+# What recognisers write as JSON ---------------------------------------------------------------------------------------
+
+SAID = [(cue.text, cue.start, cue.end) for cue in CUES]
+WORDS = [
+    {"word": word, "start": round(a + (b - a) * n / len(text.split()), 3),
+     "end": round(a + (b - a) * (n + 1) / len(text.split()), 3)}
+    for text, a, b in SAID for n, word in enumerate(text.replace("«", "").replace("— ", "").replace("»", "").split())
+]  # fmt: skip
+
+
+def clock(seconds: float) -> str:
+    return f"00:00:{seconds:06.3f}".replace(".", ",")
+
+
+def ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+RECOGNISERS = {
+    "whisper.cpp": {"model": {"type": "base", "text": {"ctx": 448}}, "transcription": [
+        {"timestamps": {"from": clock(a), "to": clock(b)}, "offsets": {"from": ms(a), "to": ms(b)}, "text": f" {text}",
+         "tokens": [{"text": " К", "timestamps": {"from": clock(a), "to": clock(b)}}]} for text, a, b in SAID]},
+    "whisper.cpp, offsets": {"transcription": [
+        {"offsets": {"from": ms(a), "to": ms(b)}, "text": text} for text, a, b in SAID]},
+    "pipeline": {"text": "…", "chunks": [{"timestamp": [a, b], "text": f" {text}"} for text, a, b in SAID]},
+    "pipeline, two files": [{"text": "…", "chunks": [{"timestamp": [a, b], "text": text} for text, a, b in SAID]}],
+    "pipeline, speakers": {"speakers": [{"speaker": "A", "timestamp": [a, b], "text": text} for text, a, b in SAID],
+                           "chunks": [{"timestamp": [a, b], "text": text} for text, a, b in SAID]},
+    "faster-whisper": [{"id": n, "seek": 0, "start": a, "end": b, "text": f" {text}", "words": WORDS[:2]}
+                       for n, (text, a, b) in enumerate(SAID)],
+    "faster-whisper, rows": [[n, 0, a, b, f" {text}", [50364, 7], 0.0, -0.2, 1.3, 0.01, [[a, b, " Кот", 0.9]]]
+                             for n, (text, a, b) in enumerate(SAID)],
+    "rows": [[a, b, text] for text, a, b in SAID],
+    "rows, text first": {"segments": [[text, a, b] for text, a, b in SAID], "info": ["ru", 0.98]},
+    "rows, pairs of clocks": [[[clock(a), clock(b)], text] for text, a, b in SAID],
+    "WhisperX": {"segments": [{"start": a, "end": b, "text": text, "words": WORDS[:2]} for text, a, b in SAID],
+                 "word_segments": WORDS},
+    "verbose_json": {"task": "transcribe", "duration": 7.0, "text": "…", "words": WORDS,
+                     "segments": [{"start": a, "end": b, "text": text} for text, a, b in SAID]},
+    "GigaAM": [{"transcription": text, "boundaries": [a, b]} for text, a, b in SAID],
+    "alternatives": {"results": [{"alternatives": [
+        {"transcript": text, "words": [{"word": "Кот", "startTime": f"{a}s", "endTime": f"{b}s"}]},
+        {"transcript": "что-то совсем другое"}], "startTime": f"{a}s", "endTime": f"{b}s"} for text, a, b in SAID]},
+    "milliseconds": {"utterances": [{"text": text, "start": ms(a), "end": ms(b)} for text, a, b in SAID]},
+    "named milliseconds": [{"startMs": ms(a), "endMs": ms(b), "text": text} for text, a, b in SAID],
+    "columns": {"start": {"0": 1.0, "1": 3.0, "2": 5.25}, "end": {"0": 2.5, "1": 4.0, "2": 7.0},
+                "text": {str(n): text for n, (text, _, _) in enumerate(SAID)}},
+    "inside an answer": {"status": "ok", "output": {"0": {"segments": LIST}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECOGNISERS)
+def test_what_recognisers_write_is_read_by_its_structure(name):
+    result = read_subtitles(json.dumps(RECOGNISERS[name], ensure_ascii=False), strict=name != "milliseconds")
+    assert result.cues == CUES
+    assert result.format == ("json" if isinstance(RECOGNISERS[name], list) else "whisper")
+    assert reports(result, *["times taken for milliseconds"] * (name == "milliseconds"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"text": "…", "segments": None, "words": WORDS},
+        {"segments": [], "word_segments": WORDS},
+        WORDS,
+        {"result": WORDS, "text": "…"},
+        {"segments": [{"text": text, "words": [w for w in WORDS if a <= w["start"] < b]} for text, a, b in SAID]},
+        {"chunks": [{"text": f" {w['word']}", "timestamp": [w["start"], w["end"]]} for w in WORDS]},
+    ],
+)
+def test_words_alone_become_lines(content):
+    result = read_subtitles(json.dumps(content, ensure_ascii=False), strict=True)
+    assert [(c.start, c.end) for c in result.cues] == [(c.start, c.end) for c in CUES[:2]] + [(5.25, WORDS[-1]["end"])]
+    assert [c.text for c in result.cues] == [*(c.text for c in CUES[:2]), "Ёжик против!"]
+
+
+def test_words_without_times_and_long_talk_without_full_stops():
+    words = [{"word": "Это", "start": 1.0, "end": 1.5}, {"word": "2024"}, {"word": "год", "start": 2.0, "end": None}]
+    assert read_subtitles(json.dumps({"words": words})).cues == [Cue(1.0, 1.5, "Это 2024 год")]
+    many = [{"word": f"слово{n}", "start": n / 2, "end": n / 2 + 0.4} for n in range(100)]
+    cues = read_subtitles(json.dumps({"words": many})).cues
+    assert " ".join(c.text for c in cues) == " ".join(word["word"] for word in many)
+    assert max(len(c.text) for c in cues) <= 84
+
+
+def test_an_end_of_null_is_estimated_and_json_lines_are_no_damage():
+    chunks = [{"timestamp": [4.0, None], "text": "Кот пришёл."}, {"timestamp": [1.0, 2.0], "text": "Кот ушёл."}]
+    result = read_subtitles(json.dumps({"chunks": chunks[::-1]}), strict=True)
+    assert result.cues == [Cue(1, 2, "Кот ушёл."), Cue(4, 6.1, "Кот пришёл.")]
+    assert read_subtitles("\n".join(json.dumps(entry) for entry in LIST), strict=True).cues == CUES
+
+
+@pytest.mark.parametrize("name", ["whisper.cpp", "pipeline", "faster-whisper", "faster-whisper, rows", "rows"])
+def test_truncated_json_of_a_recogniser_keeps_every_whole_entry(name):
+    text = json.dumps(RECOGNISERS[name], ensure_ascii=False, indent=1)
+    result = read_subtitles(text[: text.rindex("Ёжик") + 3])
+    assert [c.text for c in result.cues] == [c.text for c in CUES[:2]]
+    assert reports(result, "damaged JSON, whole entries kept")
+
+
+def test_other_json_is_an_error_that_names_what_is_in_it():
+    with pytest.raises(DataError, match=r"no cue.*JSON without pieces of text that have times: 1 \(keys шутки, n"):
+        read_subtitles('{"шутки": ["Кот", "Пёс"], "n": 2}')
+
+
+# Streams --------------------------------------------------------------------------------------------------------------
+
+
+def part(*cues: tuple[float, float, str], stamp: str = "") -> str:
+    blocks = "\n\n".join(cue(*one).replace(",", ".", 2) for one in cues)
+    return f"WEBVTT\n{stamp}\n\n{blocks}\n" if stamp else f"WEBVTT\n\n{blocks}\n"
+
+
+@pytest.mark.parametrize("joint", ["\n", "", "\n\n\n", "\ufeff"])
+def test_parts_of_a_stream_that_were_joined_say_no_header_and_no_cue_twice(joint):
+    stamp = "X-TIMESTAMP-MAP=MPEGTS:900000,LOCAL:00:00:00.000"
+    parts = [part((1, 2, "Раз."), (3, 4, "Два."), stamp=stamp), part((3, 4, "Два."), (5, 6, "Три."), stamp=stamp)]
+    result = read_subtitles(joint.join(parts))
+    assert result.cues == [Cue(1, 2, "Раз."), Cue(3, 4, "Два."), Cue(5, 6, "Три.")]
+    assert reports(result, "header of a joined WebVTT file dropped", "exact repeat of a cue dropped")
+    glued = parts[0].rstrip("\n") + parts[1]
+    assert [c.text for c in read_subtitles(glued).cues] == ["Раз.", "Два.", "Три."]
+
+
+def test_the_clock_of_each_part_is_moved_to_that_of_the_first():
+    wrap = 2**33
+    stamps = [
+        f"X-TIMESTAMP-MAP=MPEGTS:{wrap - 90_000},LOCAL:00:00:00.000",
+        "X-TIMESTAMP-MAP=LOCAL:00:00:01.000,MPEGTS:900000",
+    ]
+    result = read_subtitles(part((1, 2, "Раз."), stamp=stamps[0]) + "\n" + part((2, 3, "Два."), stamp=stamps[1]))
+    assert result.cues == [Cue(1, 2, "Раз."), Cue(12, 13, "Два.")]
+    assert any("by 10.000 s" in line for line in result.repairs)
+
+
+def test_a_header_s_name_in_speech_is_speech():
+    assert texts(f"WEBVTT\n\n{cue(1, 2, 'Этот формат зовут')}\nWEBVTT и точка\n") == [
+        "Этот формат зовут WEBVTT и точка"
+    ]
+
+
 # YouTube's rolling captions -------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -287,12 +288,13 @@ def _moments(options: argparse.Namespace) -> int:
                 moment_files.cut(options.video, found.moments, folder / "clips")
         except (DataError, OSError) as error:
             n_failed += 1
-            print(f"viralbert: {'' if str(path) in str(error) else f'{path}: '}{error}", file=sys.stderr)
+            where = "" if str(path) in str(error) else f"{path}: "
+            print(moment_files.printable(f"viralbert: {where}{error}"), file=sys.stderr)
             continue
-        print(f"{path} -> {folder}: {found.note}")
+        print(moment_files.printable(f"{path} -> {folder}: {found.note}"))
         for repair in read.repairs:
-            print(f"  repaired: {repair}")
-        print(*_moment_rows(found.moments), sep="\n")
+            print(moment_files.printable(f"  repaired: {repair}"))
+        print(*map(moment_files.printable, _moment_rows(found.moments)), sep="\n")
     if n_failed:
         print(f"viralbert: {n_failed} of {len(paths)} files failed, the others are written", file=sys.stderr)
     return 1 if n_failed else 0
@@ -312,7 +314,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _archive(options: argparse.Namespace, limits: Limits) -> int:
-    from viralbert_utils import archives
+    from viralbert_utils import archives, moment_files
 
     if len(options.files) != 1 or not options.files[0].is_dir() or options.video:
         raise DataError("--engine works through one folder and cuts no video; call without it for files")
@@ -327,7 +329,7 @@ def _archive(options: argparse.Namespace, limits: Limits) -> int:
     outcome = archives.run(job, options.engine, options.workers, show_progress=sys.stderr.isatty())
     print(f"{outcome.n_done} files done, {outcome.n_before} were complete before -> {options.output}")
     for file, error in outcome.failures.items():
-        print(f"viralbert: {file}: {error}", file=sys.stderr)
+        print(moment_files.printable(f"viralbert: {file}: {error}"), file=sys.stderr)
     if outcome.failures:
         print(f"viralbert: {len(outcome.failures)} files failed; the next run tries them again", file=sys.stderr)
     return 1 if outcome.failures else 0
@@ -344,12 +346,19 @@ def _subtitle_files(path: Path) -> list[Path]:
 
 
 def _own_names(paths: Sequence[Path]) -> list[str]:
-    """A folder name for each file: its stem, with a number where that is taken (upper and lower case may be one)."""
+    """A folder name for each file: after its stem, with a number where that is taken (upper and lower case may be one).
+
+    No name leads out of the folder that holds them all.
+    """
+    from viralbert_utils.moment_files import folder_name
+
     names: list[str] = []
+    taken: set[str] = set()
     for path in paths:
-        options = itertools.chain([path.stem], (f"{path.stem}-{number}" for number in itertools.count(2)))
-        taken = {name.lower() for name in names}
-        names.append(next(name for name in options if name.lower() not in taken))
+        own = folder_name(path.stem)
+        options = itertools.chain([own], (f"{own}-{number}" for number in itertools.count(2)))
+        names.append(next(name for name in options if unicodedata.normalize("NFC", name).lower() not in taken))
+        taken.add(unicodedata.normalize("NFC", names[-1]).lower())
     return names
 
 

@@ -9,21 +9,31 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from viralbert_utils.emotions import RUSSIAN_NAMES
 from viralbert_utils.files import DataError, write_whole
-from viralbert_utils.moments import Found, Moment
+from viralbert_utils.moments import Found, Moment, is_credit
 from viralbert_utils.subtitles import Cue, write_subtitles
 
 MIN_CUE_S = 0.05  # what is left of a cue at the edge of a clip is dropped below this
+MIN_CLIP_S = 1.0  # what is left of a moment at the end of a video is no clip below this
+MAX_NAME_BYTES = 200  # of a folder: file systems take 255, and a number may follow
+_WORD = re.compile(r"\S+")
+_CHAPTER_SIGN = re.compile(r"([=;#\\\n])")
+_FORMULA = re.compile(r"(;[^\w;=+@\-]*)([=+@\-])")  # begins a cell where the semicolon separates
+_DURATION = re.compile(r"Duration: (\d+):(\d+):([\d.]+)")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|\Z)", re.IGNORECASE)  # Windows keeps these names
+_log = logging.getLogger(__name__)
 
 
 def write_all(found: Found, cues: Sequence[Cue], folder: Path, fps: float = 25, video: str = "",
@@ -72,9 +82,12 @@ def write_json(found: Found, path: Path) -> None:
 
 
 def write_losslesscut(moments: Sequence[Moment], path: Path) -> None:
-    """CSV that LosslessCut imports ("CSV file, seconds"): the quickest way for a person to look through the moments."""
+    """CSV that LosslessCut imports ("CSV file, seconds"): the quickest way for a person to look through the moments.
+
+    A spreadsheet that separates by semicolons would compute what stands behind one: an apostrophe makes it text.
+    """
     table = io.StringIO()
-    rows = ([f"{m.start:.3f}", f"{m.end:.3f}", _label(m)] for m in _in_order(moments))
+    rows = ([f"{m.start:.3f}", f"{m.end:.3f}", _FORMULA.sub(r"\1'\2", _label(m))] for m in _in_order(moments))
     csv.writer(table, lineterminator="\n").writerows(rows)
     write_whole(path, table.getvalue())
 
@@ -93,11 +106,13 @@ def clip_cues(cues: Sequence[Cue], moment: Moment) -> list[Cue]:
     kept = []
     for cue in cues:
         start, end = max(cue.start, moment.start), min(cue.end, moment.end)
+        if end - start < MIN_CUE_S or is_credit(cue.text):
+            continue
         per_char = (cue.end - cue.start) / max(len(cue.text), 1)
         inside = (start - 1e-6, end + 1e-6)
-        words = [match.group() for match in re.finditer(r"\S+", cue.text)
+        words = [match.group() for match in _WORD.finditer(cue.text)
                  if inside[0] <= cue.start + per_char * (match.start() + match.end()) / 2 <= inside[1]]  # fmt: skip
-        if end - start >= MIN_CUE_S and words:
+        if words:
             kept.append(Cue(round(start - moment.start, 3), round(end - moment.start, 3), " ".join(words)))
     return kept
 
@@ -106,7 +121,7 @@ def write_chapters(moments: Sequence[Moment], path: Path) -> None:
     """Chapters in ffmpeg's FFMETADATA1: `ffmpeg -i video -i chapters -map_metadata 1 -codec copy out`."""
     blocks = [
         f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={round(m.start * 1000)}\nEND={round(m.end * 1000)}\n"
-        "title=" + re.sub(r"([=;#\\\n])", r"\\\1", _label(m)) + "\n"
+        "title=" + _CHAPTER_SIGN.sub(r"\\\1", _label(m)) + "\n"
         for m in _in_order(moments)
     ]
     write_whole(path, ";FFMETADATA1\n" + "".join(blocks))
@@ -172,31 +187,57 @@ def cut_command(video: Path, moment: Moment, target: Path) -> list[str]:
 def cut(video: Path, moments: Sequence[Moment], folder: Path) -> list[Path]:
     """Cut the moments to `<folder>/<rank>.mp4`; returns the paths by rank.
 
+    A recogniser's last cue often ends after the video does: such a moment is cut at the video's end, with a warning.
+
     Raises:
-        DataError: ffmpeg is missing or fails, or a moment ends after the video does (ffmpeg would write a file of
-            nothing and report success).
+        DataError: ffmpeg is missing, cannot read the video, or cannot cut some of the moments, or they begin where the
+            video has ended (ffmpeg would write a file of nothing and report success); the others are cut then.
     """
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
         raise DataError("no ffmpeg on the PATH: install it (Debian: apt-get install ffmpeg), or use write_losslesscut")
     _, log = _run([ffmpeg, "-nostdin", "-hide_banner", "-i", f"file:{video}"])
-    found = re.search(r"Duration: (\d+):(\d+):([\d.]+)", log)
+    found = _DURATION.search(log)
     if found is None:
         raise DataError(f"{video} is no video that ffmpeg can read: {log[-300:]}")
     duration = 3600 * int(found[1]) + 60 * int(found[2]) + float(found[3])
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
+    paths, problems = [], []
     for moment in moments:
-        if moment.end > duration + 0.5:
-            raise DataError(f"moment {moment.rank} ends at {moment.end} s, {video} at {duration} s; other subtitles?")
+        if moment.start > duration - MIN_CLIP_S:
+            problems.append(f"moment {moment.rank} starts at {moment.start} s, {video} ends at {duration} s; other "
+                            "subtitles?")  # fmt: skip
+            continue
+        if moment.end > duration:
+            if moment.end > duration + 0.5:
+                _log.warning("moment %d ends at %s s, %s at %s s: cut there", moment.rank, moment.end, video, duration)
+            moment = replace(moment, end=duration)  # noqa: PLW2901
         partial = folder / f".{moment.rank:02d}.part.mp4"
         failed, log = _run([ffmpeg, *cut_command(video, moment, partial)[1:]])
-        if failed:
+        if failed or not partial.is_file():
             partial.unlink(missing_ok=True)
-            raise DataError(f"ffmpeg could not cut moment {moment.rank} of {video}: {log[-300:]}")
+            problems.append(f"ffmpeg could not cut moment {moment.rank} of {video}: {log[-300:]}")
+            continue
         paths.append(folder / f"{moment.rank:02d}.mp4")
         os.replace(partial, paths[-1])
+    if problems:
+        raise DataError("; ".join([*problems, f"{len(paths)} of {len(moments)} moments are cut"]))
     return paths
+
+
+def folder_name(stem: str) -> str:
+    """A name for the folder of a file's moments: the file's own, or what is left of it that every system takes.
+
+    It is never one that leads elsewhere (`..`), that a terminal obeys, that Windows keeps or shortens, or too long.
+    """
+    name = _UNPRINTABLE.sub("_", stem).replace("/", "_").replace("\\", "_")
+    name = name.encode()[:MAX_NAME_BYTES].decode(errors="ignore").strip().rstrip(". ")
+    return f"_{name}" if not name.strip(".") or _DEVICE.match(name) else name
+
+
+def printable(text: str) -> str:
+    """A text that a terminal shows and does not obey: control characters and broken letters as escapes."""
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def _run(command: list[str]) -> tuple[int, str]:

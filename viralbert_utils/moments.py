@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -33,7 +33,25 @@ MAX_UNIT_S, MAX_UNIT_WORDS = 12.0, 30
 MAX_LEAD_S, MAX_TAIL_S = 0.35, 0.45  # of the silence around a moment, and never more than half of it
 MAX_REPEAT = 0.5  # share of the word pairs of the shorter of two moments that may be in both
 N_NEXT = 5  # runners-up beyond the wanted number that are listed
-_NOTE = re.compile(r"\[[^\]]*\]|♪[^♪]*♪?|^\W*\([^)]*\)\W*$")  # no speech: [музыка], ♪ ... ♪, (смеётся) alone
+MAX_PAUSE_S = 120.0  # so much of a pause counts where the length of the speech decides how many moments are wanted
+LATE_S = 600.0  # speech that begins later may have the clock of a longer recording: the note says so
+# A loop: at least so many times the same phrase of at most so many words, and so many words in all.
+N_LOOP, MAX_LOOP_PHRASE, MIN_LOOP_WORDS = 4, 40, 8
+MAX_CREDIT_WORDS = 14
+# No speech: [музыка], ♪ ... ♪, and (смеётся) where nothing stands outside the brackets.
+_NOTE = re.compile(r"\[(?:[^\[\]]|\[[^\[\]]*\])*+\]|♪[^♪]*+♪?")
+_ALL_IN_BRACKETS = re.compile(r"(?:[^\w(]|\((?:[^()]|\([^()]*\))*+\))*+")
+# Recognisers have learned these from the ends of subtitle files and write them in silence: nobody says them.
+_CREDIT = re.compile(
+    r"\W*(?:субтитры(?:\s+и\s+\w+)?\s+(?:(?:созда(?:ва)?|с?дела|подогна|подготови|добави|предостави|перев[её]|исправи|"
+    r"(?:от)?редактирова|(?:от)?корректирова|выполни|озвучи)л[аи]?\b|от\s|by\s|на\s+русск|сообществ)|субтитры\s*:|"
+    r"(?:редактор|корректор|переводчик|автор)\w*\s+субтитров|(?:редактор|корректор)\s+\w\.|"
+    r"(?:перевод|озвучка)\s+и\s+субтитры|(?:subtitles|captions|subs|translated)\s+by\s|"
+    r"dimatorzok|amara\.org)", re.I)  # fmt: skip
+_WORD = re.compile(r"\S+")
+_LETTER = re.compile(r"\w")
+_GOES_ON = re.compile(r"\W{0,8}?(?:\.\.|…)")  # "...продолжение" belongs to what was said before
+_SMALL = re.compile(r"\W{0,8}[а-яё]")
 _STOP = re.compile(r"[.!?…][\"'»“”)\]]*(?=\s|$)")
 _QUESTION = re.compile(r"\?[\"'»“”)\]]*$")
 _BACK_REFERENCE = re.compile(
@@ -41,13 +59,15 @@ _BACK_REFERENCE = re.compile(
     r"также|зато|котор\w+|и|а|но|вот|ну)\b", re.I)  # fmt: skip
 _BOILERPLATE = re.compile(
     r"\bподпи(?:сывайтесь|шитесь)|\bлайк(?:и|ов|ните)?\b|колокольчик|спонсор|промокод|\bреклам|всем (?:привет|пока)|"
-    r"до (?:новых )?встреч", re.I)  # fmt: skip
+    r"до (?:новых )?встреч|(?:спасибо|благодар\w+) (?:\w+ ){0,2}за (?:просмотр|внимание|подписку)|"
+    r"продолжение следует|приятного просмотра|dimatorzok|amara\.org|(?:редактор|корректор) субтитров|"
+    r"\bсубтитры:|\bсубтитры (?:созда(?:ва)?|с?дела|подогна)л", re.I)  # fmt: skip
 _PENALTIES = {
     "mid_start": "begins in mid-sentence",
     "mid_end": "ends in mid-sentence",
     "back_reference": "the first word points back",
     "answer": "the question before it is left out",
-    "boilerplate": "holds a greeting, advertising or a call to subscribe",
+    "boilerplate": "holds a greeting, a farewell, advertising, a call to subscribe or credits",
 }
 
 
@@ -112,7 +132,7 @@ class Weights:
     mid_end: float = 0.5  # an end in mid-sentence,
     back_reference: float = 0.3  # a first word that points back ("это", "поэтому", "он"),
     answer: float = 0.2  # a start on the answer to a question left outside,
-    boilerplate: float = 0.5  # greetings, advertising, calls to subscribe
+    boilerplate: float = 0.5  # greetings, farewells, advertising, calls to subscribe, credits
 
 
 @dataclass(frozen=True)
@@ -195,10 +215,12 @@ def split_units(cues: Sequence[Cue]) -> list[Unit]:
     Text with a sentence end in 50 words counts as punctuated: its sentences are razdel's, and a silence of 2 s breaks
     them. Without punctuation a pause of 0.7 s is all that tells where a thought ends. Pieces over 12 s or 30 words are
     cut at the longest pause, comma or cue edge near their middle; a single word that seems to last longer is cut short.
-    Times inside a cue are shared out by characters.
+    Times inside a cue are shared out by characters. What begins with dots ("...и теперь") or, where sentences begin
+    with capitals, with a small letter goes on with the sentence before, however long the pause is.
 
     Args:
-        cues: In any order; notes such as `[смех]` count as silence, and a cue ends where the next one starts.
+        cues: In any order; notes such as `[смех]` and credits count as silence, and a cue ends where the next one
+            starts.
 
     Returns:
         Units in order, times in whole milliseconds.
@@ -212,7 +234,7 @@ def split_units(cues: Sequence[Cue]) -> list[Unit]:
     text = " ".join(cue.text for cue in spoken)
     stop = np.cumsum([len(cue.text) + 1 for cue in spoken]) - 1
     cue_chars = np.stack([np.r_[0, stop[:-1] + 1], stop], axis=1)
-    chars = np.array([match.span() for match in re.finditer(r"\S+", text)])
+    chars = np.array([match.span() for match in _WORD.finditer(text)])
     times = np.interp(chars, cue_chars.ravel(), [t for cue in spoken for t in (cue.start, cue.end)]).round(3)
     new_cue = np.isin(chars[:, 0], cue_chars[:, 0])
     pauses = np.r_[0, times[1:, 0] - times[:-1, 1]] * new_cue  # inside a cue nobody knows the pauses
@@ -225,15 +247,23 @@ def split_units(cues: Sequence[Cue]) -> list[Unit]:
             cuts += np.searchsorted(chars[:, 0], [offset + sentence.start for sentence in sentences]).tolist()
         cuts = sorted(set(cuts))
     edges = {a for a in cuts if not punctuated or a == 0 or _STOP.search(text, *chars[a - 1])}
+    begun = [(a, int(chars[a, 0])) for a in edges if a < len(chars)]
+    small = {a for a, at in begun if _SMALL.match(text, at)} if punctuated else set()
+    edges -= {a for a, at in begun if _GOES_ON.match(text, at)} | (small if 2 * len(small) < len(begun) else set())
     # Where a long piece is best cut: seconds of pause, 0.3 each for a comma before and for the edge of a cue.
     value = pauses + 0.3 * new_cue
     value[1:] += [0.3 * (text[end - 1] in ",;:—") for end in chars[:-1, 1]]
     units = []
     for a, b in (piece for pair in pairwise(cuts) for piece in _capped(*pair, times, value)):
         line, start, end = text[chars[a, 0] : chars[b - 1, 1]], float(times[a, 0]), float(times[b - 1, 1])
-        if re.search(r"\w", line):
+        if _LETTER.search(line) and not is_credit(line):
             units.append(Unit(start, min(end, start + MAX_UNIT_S), line, a in edges, b in edges))
     return units
+
+
+def is_credit(text: str) -> bool:
+    """Whether a cue or a sentence is no speech but credits, such as "Редактор субтитров А.Иванова"."""
+    return _CREDIT.match(text) is not None and len(text.split()) <= MAX_CREDIT_WORDS
 
 
 def choose(units: Sequence[Unit], scores: Scores, limits: Limits = Limits(), weights: Weights = Weights(),
@@ -241,7 +271,9 @@ def choose(units: Sequence[Unit], scores: Scores, limits: Limits = Limits(), wei
     """Rank all windows of units and keep the best that neither overlap nor repeat one another.
 
     Greedy by strength, so the first 5 of 10 moments are the moments of `n=5`. No object is made of a window before it
-    is chosen; time and memory grow with the number of windows, some 15 a unit.
+    is chosen; time and memory grow with the number of windows, some 15 a unit. A phrase that comes again and again
+    without anything between, as from a recogniser that got stuck, counts as silence after its first time, and the note
+    says so.
 
     Args:
         units: Of one video, in order.
@@ -257,13 +289,19 @@ def choose(units: Sequence[Unit], scores: Scores, limits: Limits = Limits(), wei
     """
     _check(scores.viral, (len(units),), "the scorer's viral")
     _check(scores.emotions, (len(units), len(scores.names)), "the scorer's emotions")
+    if not len(units):
+        return Found([], "no moments: no speech")
+    n_all, again = len(units), _said_again(units)
+    remark = _remark(units, again)
+    units = [unit for unit, drop in zip(units, again, strict=True) if not drop]
+    scores = replace(scores, viral=scores.viral[~again], emotions=scores.emotions[~again])
     starts, ends, seconds = _times(units)
     first, last = _windows(starts, ends, limits)
     if not len(first):
         broken = np.flatnonzero(starts[1:] - ends[:-1] > limits.max_gap_s)
         longest = max(np.r_[ends[broken], ends[-1:]] - np.r_[starts[:1], starts[broken + 1]], default=0)
         return Found([], f"no moments: no run of sentences lasts {limits.min_s:g}-{limits.max_s:g} s (the longest "
-                         f"without a pause over {limits.max_gap_s:g} s lasts {longest:.1f} s)")  # fmt: skip
+                         f"without a pause over {limits.max_gap_s:g} s lasts {longest:.1f} s){remark}")  # fmt: skip
     terms = _terms(units, scores, first, last, weights)
     strength = np.sum(list(terms.values()), axis=0)
     order = np.lexsort((last, first, -strength))
@@ -272,7 +310,9 @@ def choose(units: Sequence[Unit], scores: Scores, limits: Limits = Limits(), wei
     if calibrate is not None:
         probability = calibrate(probability)
         _check(probability, first.shape, "the calibration")
-    n = limits.n or int(np.clip(round(ends[-1] / 120), 4, 12))
+    # Of the speech, not of the clock: a timeline may begin at one hour, and a part of a stream anywhere.
+    speech_s = ends[-1] - starts[0] - np.maximum(starts[1:] - ends[:-1] - MAX_PAUSE_S, 0).sum()
+    n = limits.n or int(np.clip(round(speech_s / 120), 4, 12))
     picked, lost = _pick(units, first, last, probability, limits, n)
     moments = [
         _moment(rank, units, scores, slice(first[w], last[w] + 1), float(probability[w]), float(strength[w]), limits,
@@ -281,10 +321,10 @@ def choose(units: Sequence[Unit], scores: Scores, limits: Limits = Limits(), wei
     ]  # fmt: skip
     rejected = [Rejected(float(starts[first[w]]), float(ends[last[w]]), float(probability[w]), reason)
                 for w, reason in sorted(lost.items())]  # fmt: skip
-    note = f"{len(moments)} moments, at most {n} wanted, from {len(first):,} windows of {len(units):,} units"
+    note = f"{len(moments)} moments, at most {n} wanted, from {len(first):,} windows of {n_all:,} units"
     if not moments:
         note = f"no moments: the best of {len(first):,} windows scores {probability.max():.2f}, below min_score"
-    return Found(moments, note, rejected)
+    return Found(moments, note + remark, rejected)
 
 
 def _spoken(cues: Sequence[Cue]) -> list[Cue]:
@@ -293,26 +333,66 @@ def _spoken(cues: Sequence[Cue]) -> list[Cue]:
         if not 0 <= cue.start <= cue.end < float("inf"):
             raise DataError(f"cue {cue.text!r}: expected 0 <= start <= end in seconds, found {cue.start} to {cue.end}")
     kept: list[Cue] = []
+    together: list[list[str]] = []  # the texts of each
     for cue in sorted(cues, key=lambda c: (c.start, c.end, c.text)):
         text = " ".join(_NOTE.sub(" ", cue.text).split())
-        if not re.search(r"\w", text):
+        if not _LETTER.search(text) or _ALL_IN_BRACKETS.fullmatch(text) or is_credit(text):
             continue
         if kept and kept[-1].start == cue.start:
-            text = f"{kept.pop().text} {text}"
-        elif kept and kept[-1].end > cue.start:
-            kept[-1] = Cue(kept[-1].start, cue.start, kept[-1].text)
-        kept.append(Cue(cue.start, cue.end, text))
-    return kept
+            kept[-1] = cue
+            together[-1].append(text)
+            continue
+        if kept and kept[-1].end > cue.start:
+            kept[-1] = replace(kept[-1], end=cue.start)
+        kept.append(cue)
+        together.append([text])
+    return [replace(cue, text=" ".join(texts)) for cue, texts in zip(kept, together, strict=True)]
+
+
+def _said_again(units: Sequence[Unit]) -> np.ndarray:
+    """Which units, by at least half of their words, say a phrase again that was said just before, in a loop."""
+    words = [comparison_key(unit.text).split() for unit in units]
+    ids: dict[str, int] = {}
+    stream = np.array([ids.setdefault(word, len(ids)) for unit_words in words for word in unit_words])
+    again = np.zeros(len(stream), int)
+    for n in range(1, MAX_LOOP_PHRASE + 1):
+        same = stream[n:] == stream[:-n]
+        begin, end = np.flatnonzero(np.diff(np.r_[False, same, False])).reshape(-1, 2).T
+        long = end - begin + n >= max(N_LOOP * n, MIN_LOOP_WORDS)
+        for a, b in zip(begin[long], end[long], strict=True):
+            again[a + n : b + n] = 1
+    n_words = np.array([len(unit_words) for unit_words in words])
+    n_again = np.add.reduceat(np.r_[again, 0], np.cumsum(n_words) - n_words)
+    return 2 * n_again >= np.maximum(n_words, 1)
+
+
+def _remark(units: Sequence[Unit], again: np.ndarray) -> str:
+    """What is strange about the speech as a whole, for the note."""
+    remark = ""
+    if again.any():
+        at = units[int(np.argmax(again))]
+        remark = (f"; {again.sum():,} units repeat what was just said, as a recogniser does that is stuck, and count "
+                  f"as silence (the first at {at.start:.1f} s: {at.text:.60})")  # fmt: skip
+    if units[0].start >= LATE_S:
+        remark += f"; nothing is said before {units[0].start:.1f} s: does the video begin at zero?"
+    return remark
 
 
 def _capped(a: int, b: int, times: np.ndarray, value: np.ndarray) -> list[tuple[int, int]]:
     """Words `a` .. `b - 1`, cut in two until each piece is within the caps."""
-    if b - a == 1 or (b - a <= MAX_UNIT_WORDS and times[b - 1, 1] - times[a, 0] <= MAX_UNIT_S):
-        return [(a, b)]
-    inner = np.arange(a + 1, b)
-    # Twice the distance from the middle: a short pause at the rim does not win.
-    cut = int(inner[np.argmax(value[inner] - 2 * np.abs(inner - (a + b) / 2) / (b - a))])
-    return [piece for i, j in ((a, cut), (cut, b)) for piece in _capped(i, j, times, value)]
+    pieces, waiting = [], [(a, b)]
+    while waiting:
+        a, b = waiting.pop()
+        if b - a == 1 or (b - a <= MAX_UNIT_WORDS and times[b - 1, 1] - times[a, 0] <= MAX_UNIT_S):
+            pieces.append((a, b))
+            continue
+        # What is very long is cut in its middle part only, or it would be taken apart word by word.
+        rim = (b - a) // 4 if b - a > 1000 else 1
+        inner = np.arange(a + rim, b - rim + 1)
+        # Twice the distance from the middle: a short pause at the rim does not win.
+        cut = int(inner[np.argmax(value[inner] - 2 * np.abs(inner - (a + b) / 2) / (b - a))])
+        waiting += [(cut, b), (a, cut)]
+    return pieces
 
 
 def _windows(starts: np.ndarray, ends: np.ndarray, limits: Limits) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,9 @@
 """Cues from any subtitle file, with a report of each repair, and subtitle files from cues.
 
-SubRip, WebVTT, SubStation (ASS, SSA), JSON lists, Whisper and YouTube's json3 are told apart by content. The libraries
-that read them lose or invent text on damaged input without a word (a last line "1998" taken for a cue number, a time
-quoted in speech taken for a cue), so reading is our own; pysubs2 writes the formats that are not written here.
+SubRip, WebVTT, SubStation (ASS, SSA), the JSON of speech recognisers and YouTube's json3 are told apart by content. The
+libraries that read them lose or invent text on damaged input without a word (a last line "1998" taken for a cue number,
+a time quoted in speech taken for a cue), so reading is our own; pysubs2 writes the formats that are not written here.
+A file comes from a stranger, so every reader and every pattern takes time in proportion to its length.
 Lesson 06 uses it.
 """
 
@@ -15,8 +16,9 @@ import math
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ import pysubs2
 from viralbert_utils.files import DataError, write_whole
 from viralbert_utils.texts import normalise
 
+MAX_LETTERS = 20_000  # of a line, or of a cue in JSON: no speech is so long, and what breaks off is reported
+SAME_S = 0.005  # times so near are one
 SUFFIXES = (".srt", ".vtt", ".ass", ".ssa", ".json", ".json3")
 
 
@@ -50,7 +54,7 @@ class Subtitles:
     Attributes:
         cues: Sorted by start, in the order of the file where starts are equal. They may overlap, as voices do.
         repairs: One line for each kind of repair: how often, where first, and what came.
-        format: `srt`, `vtt`, `ass`, `json`, `whisper`, `json3`, or `list`.
+        format: `srt`, `vtt`, `ass`, `json` (a list), `whisper` (a recogniser's object), `json3`, or `list`.
         encoding: Of the file; empty for lists and texts.
     """
 
@@ -66,6 +70,10 @@ def read_subtitles(source: Path | str | bytes | Sequence[Mapping[str, Any]], str
     A missing end (`end` is optional in lists) is the next start, but at most 1 s and 0.1 s a character after the cue's
     own, which covers 95 % of the cues of 22 real lectures. A cue with a `duration` (lists, json3) ends at the next
     start at the latest. Exact repeats of a cue are dropped, and the lines that rolling captions show again.
+
+    Recognisers agree on what they write (pieces of text, each with its times) and not on how, so JSON is read by
+    structure: the finest rows that hold whole sentences, wherever they are, under whatever name; if there are only
+    words, lines are made of them.
 
     Args:
         source: A path, the text or the bytes of a subtitle file, or a list of `{text, start[, end or duration]}` in
@@ -99,8 +107,9 @@ def read_subtitles(source: Path | str | bytes | Sequence[Mapping[str, Any]], str
     if not cues:
         begins = "" if kind == "list" else f"; it begins {text.strip()[:40]!r}" if text.strip() else "; it is empty"
         raise DataError(
-            f"{name}: no cue found{begins}. Expected SubRip, WebVTT, ASS, a list of {{text, start[, end]}}, Whisper's "
-            f"or YouTube's JSON, or the path of such a file{'; ' * bool(repairs)}{'; '.join(repairs[:3])}"
+            f"{name}: no cue found{begins}. Expected SubRip, WebVTT, ASS, a list of {{text, start[, end]}}, a "
+            "recogniser's (Whisper) or YouTube's JSON, or the path of such a file"
+            f"{'; ' * bool(repairs)}{'; '.join(repairs[:3])}"
         )
     if strict and repairs:
         raise DataError(f"{name} needs repairs (strict=False makes them): {'; '.join(repairs[:3])}")
@@ -250,8 +259,8 @@ def _strangeness(text: str) -> int:
 
 # Only tags that subtitles use: "a < b" and "<смеётся>" are text.
 _TAG = re.compile(
-    r"</?(?:[bius]|c|em|font|p|rt|ruby|span|strong)(?:\.[^\s<>]*)?(?:\s+\w+\s*=[^<>]*)?\s*/?>"
-    r"|</?(?:v|lang)(?:[.\s][^<>]*)?>|<\d+:[\d:.,]+>|\{\\[^{}]*\}",
+    r"</?(?:[bius]|c|em|font|p|rt|ruby|span|strong)(?:\.[^\s<>]*)?(?:\s+\w+\s*=[^<>]*+)?\s*/?>"
+    r"|</?(?:v|lang)(?:[.\s][^<>]*+)?>|<\d+:[\d:.,]+>|\{\\[^{}]*\}",
     re.IGNORECASE,
 )
 _BREAK = re.compile(r"<br\s*/?>|\\[nh]", re.IGNORECASE)
@@ -265,12 +274,19 @@ def _clean(text: str) -> str:
 
 
 def _seconds(value: object, unit: float = 1.0) -> float | None:
-    """A number of units, or a clock time such as `1:02:03,5`, `02:03`, `-00:00:01.000`; `None` for anything else."""
-    text = str(value).replace("−", "-")
+    """A number of units, or a clock time such as `1:02:03,5`, `02:03`, `-00:00:01.000`; `None` for anything else.
+
+    Seconds may have their unit behind (`1.5s`), as in JSON that is made from protocol buffers.
+    """
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        return None
     try:
-        number = float(text.replace(",", ".")) * unit
+        text = str(value).replace("−", "-").strip()
+        if len(text) > 400:
+            return None
+        number = float(text.removesuffix("s").replace(",", ".")) * unit
     except ValueError:
-        clock = _CLOCK.fullmatch(re.sub(r"[\s-]", "", text))
+        clock = _CLOCK.fullmatch("".join(text.replace("-", "").split())) if isinstance(value, str) else None
         if clock is None:
             return None
         hours, minutes, seconds, fraction = clock.groups(default="0")
@@ -287,6 +303,7 @@ def _clock(seconds: float, mark: str) -> str:
 def _finish(raw: Sequence[_Raw], found: _Found) -> list[Cue]:
     """Whole, sorted cues: what every format needs."""
     timed: dict[tuple[float, float | None, str, bool], None] = {}
+    shown: dict[str, tuple[float, float]] = {}  # when a text was shown last
     latest = 0.0  # start so far
     for cue in raw:
         text = " ".join(line for line in cue.lines if line)
@@ -309,12 +326,21 @@ def _finish(raw: Sequence[_Raw], found: _Found) -> list[Cue]:
                 continue
             found["negative start set to 0"].append(cue.where)
             start = 0.0
-        if (start, end, text, cue.cut) in timed:
+        # The parts of a stream repeat a cue at their border, by clocks that may be a millisecond apart.
+        twin = shown.get(text)
+        if (start, end, text, cue.cut) in timed or (
+            twin is not None
+            and end is not None
+            and start < twin[1]
+            and max(abs(start - twin[0]), abs(end - twin[1])) < SAME_S
+        ):
             found["exact repeat of a cue dropped"].append(f"{cue.where}: {text!r}")
             continue
         if start < latest:
             found["cue out of order, sorted"].append(cue.where)
         latest = max(latest, start)
+        if end is not None:
+            shown[text] = (start, end)
         timed[start, end, text, cue.cut] = None
     cues: list[Cue] = []
     after = following = math.inf  # the next later start, the next start
@@ -332,7 +358,11 @@ _UNSEEN = re.compile("[\x00\u200b\u200e\u200f\ufeff]")  # joined files have byte
 _FENCE = re.compile(r"\A\s*```\w*|\n```\s*\Z")
 _IS_ASS = re.compile(r"^(?:\[script info\]|Dialogue:[^,\n]*,\s*-?\d+:\d\d:\d)", re.IGNORECASE | re.MULTILINE)
 _OBJECT = re.compile(r"\{\s*\"")
-_DRAWING = re.compile(r"\{[^{}]*\\p[1-9][^{}]*\}.*?(?=\{[^{}]*\\p0|$)")
+_TABLE = re.compile(r"\[\s*\[")  # rows without names
+_OPENING = re.compile(r"\{\s*\"|\[")
+_DRAWING = re.compile(r"\{(?=[^{}]*\\p[1-9])[^{}]*+\}.*?(?=\{[^{}]*\\p0|$)")
+_OVERRIDE = re.compile(r"\{[^{}]*\}")
+_LINE_END = re.compile(r"(?<!\r)\r*\n|\r")
 
 
 def _parse(text: str, found: _Found) -> tuple[str, list[_Raw]]:
@@ -342,20 +372,33 @@ def _parse(text: str, found: _Found) -> tuple[str, list[_Raw]]:
     begin = text.lstrip()
     if not begin.startswith("WEBVTT") and _IS_ASS.search(text):
         return "ass", _read_ass(text, found)
-    if begin.startswith(("[", "{")) and (_OBJECT.search(text) or begin[1:].strip() in ("]", "}")):
+    if begin.startswith(("[", "{")) and (
+        _OBJECT.search(text) or _TABLE.match(begin) or begin[1:].strip() in ("]", "}")
+    ):
         return _read_json(text, found)
     return _read_timed_text(text, found)
 
 
-def _split(text: str) -> list[str]:
-    return re.split(r"\r*\n|\r", text)
+def _split(text: str, found: _Found) -> list[str]:
+    """Lines, each up to `MAX_LETTERS`."""
+    lines = _LINE_END.split(text)
+    for at, line in enumerate(lines):
+        if len(line) > MAX_LETTERS:
+            lines[at] = _shortened(line, f"line {at + 1}", found)
+    return lines
+
+
+def _shortened(text: str, where: str, found: _Found) -> str:
+    if len(text) > MAX_LETTERS:
+        found[f"longer than {MAX_LETTERS:,} characters, cut"].append(f"{where}: {text[:40]!r}, {len(text):,}")
+    return text[:MAX_LETTERS]
 
 
 def _read_ass(text: str, found: _Found) -> list[_Raw]:
     """Dialogue lines, by the file's own `Format` (pysubs2 ignores it, and fails as a whole on one damaged line)."""
     fields = ["layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text"]
     raw = []
-    for number, line in enumerate(_split(text), 1):
+    for number, line in enumerate(_split(text, found), 1):
         kind, _, rest = line.partition(":")
         kind, where = kind.strip().lower(), f"line {number} {line.strip()!r}"
         if kind == "format" and rest.lower().rstrip().endswith("text"):
@@ -364,7 +407,7 @@ def _read_ass(text: str, found: _Found) -> list[_Raw]:
             values = dict(zip(fields, rest.split(",", len(fields) - 1), strict=False))
             written = values.get("text", "")
             spoken = _DRAWING.sub("", written)
-            plain = _clean(re.sub(r"\{[^{}]*\}", "", spoken))
+            plain = _clean(_OVERRIDE.sub("", spoken))
             if plain or spoken == written:  # a drawing alone is no cue
                 raw.append(_Raw(_seconds(values.get("start")), _seconds(values.get("end")), [plain], where))
         elif kind not in ("comment", "style", "format") and rest.count(",") >= len(fields) - 1:
@@ -373,44 +416,257 @@ def _read_ass(text: str, found: _Found) -> list[_Raw]:
 
 
 def _read_json(text: str, found: _Found) -> tuple[str, list[_Raw]]:
-    decoder = json.JSONDecoder(strict=False)
+    kind = "whisper" if text.lstrip().startswith("{") else "json"
     try:
-        content = decoder.decode(text.strip())
-    except (ValueError, RecursionError) as error:  # truncated or damaged: keep every entry that is whole
-        found["damaged JSON, whole entries kept"].append(str(error))
-        head = re.search(r'"(segments|events)"\s*:\s*\[', text)
-        entries, position = [], head.end() if head else 0
-        while begin := _OBJECT.search(text, position):
-            try:
-                entry, position = decoder.raw_decode(text, begin.start())
-                entries += [entry] if {"text", "segs"} & set(entry) else []
-            except (ValueError, RecursionError) as problem:
-                position = max(getattr(problem, "pos", 0), begin.end())
-        content = {head[1]: entries} if head else entries
-    if isinstance(content, list):
-        return "json", _from_entries(content, found)
-    if isinstance(content.get("segments"), list):
-        return "whisper", _from_entries(content["segments"], found)
-    if isinstance(content.get("events"), list):
-        return "json3", _from_events(content["events"])
-    found["JSON without 'segments' (Whisper) or 'events' (YouTube)"].append(f"keys {', '.join(content)}")
-    return "json", []
+        content = _DECODER.decode(text.strip())
+    except (ValueError, RecursionError) as error:
+        content = _json_lines(text)
+        if content is None:
+            found["damaged JSON, whole entries kept"].append(str(error))
+            content = _whole_entries(text)
+    events = content.get("events") if isinstance(content, dict) else None
+    if isinstance(events, list) and any(isinstance(event, dict) and "segs" in event for event in events):
+        return "json3", _from_events(events)
+    raw = _from_entries(_timed_rows(content), found)
+    if not raw and isinstance(content, dict):
+        found["JSON without pieces of text that have times"].append(f"keys {', '.join(content)}")
+    return kind, raw
+
+
+def _json_lines(text: str) -> list[Any] | None:
+    """The values of a file that has one on each line."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    try:
+        return [_DECODER.decode(line.strip()) for line in lines] if len(lines) > 1 else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _whole_entries(text: str) -> dict[str, list[Any]]:
+    """What is whole in a truncated or damaged file: its outermost whole objects and lists, by the name of their text.
+
+    What holds the damage is opened, and so is what holds it in there, but no deeper than files of subtitles go: each
+    level is read once more.
+    """
+    whole: dict[str, list[Any]] = defaultdict(list)
+    broken: list[int] = []  # where the damaged objects around the position turned out to be damaged
+    position = 0
+    while begin := _OPENING.search(text, position):
+        if begin.start() > FAR:  # an error counts its lines from the beginning of the text
+            text, broken = text[begin.start() :], [end - begin.start() for end in broken]
+            begin = _OPENING.match(text)
+            assert begin is not None
+        try:
+            entry, position = _DECODER.raw_decode(text, begin.start())
+            row = _row(entry) if isinstance(entry, dict) else None
+            whole["events" if "segs" in entry else row.name if row else ""].append(entry)
+        except json.JSONDecodeError as problem:
+            broken = [end for end in broken if end > begin.start()]
+            open_it = len(broken) < MAX_OPENED
+            broken.append(problem.pos)
+            position = begin.end() if open_it else max(problem.pos, begin.end())
+        except RecursionError:  # nested as no subtitles are
+            break
+    return whole
+
+
+def _int(digits: str) -> int | float:
+    return int(digits) if len(digits) < 400 else math.inf  # int() refuses more than 4,300 digits
+
+
+_DECODER = json.JSONDecoder(strict=False, parse_int=_int)
+FAR = 20_000  # characters
+MAX_OPENED = 5
+# What recognisers call the text of a row and its times; names are compared without case, "_" and "-".
+_TEXT = ("text", "transcript", "punctuated_word", "word", "transcription", "sentence", "content", "utf8", "caption")
+_START = ("start", "starttime", "from", "begin", "startseconds", "starts", "startsec", "starttimeseconds")
+_END = ("end", "endtime", "to", "stop", "endseconds", "ends", "endsec", "endtimeseconds")
+_LENGTH = ("duration", "dur", "durationseconds", "durationsec")
+_SPAN = ("timestamp", "timestamps", "times", "time", "boundaries", "span", "interval", "offsets")  # both times in one
+_IN_MS = {"offsets"}  # of whisper.cpp
+_WORDS = ("words", "word_segments", "tokens", "word", "punctuated_word")  # lists of words, and the text of one
+
+
+@dataclass
+class _Row:
+    """A piece of text with its times as they stand in JSON."""
+
+    text: str | None  # None: no text
+    name: str  # of the text
+    start: object = None
+    end: object = None
+    length: object = None
+    unit: float = 1.0  # seconds
+
+
+def _timed_rows(content: Any) -> list[Any]:
+    """The rows of JSON that hold the whole text in the smallest pieces above words, or lines made of the words."""
+    lists: dict[tuple[str, ...], list[list[Any]]] = defaultdict(list)  # by the names on the way there
+    rows_of: dict[tuple[str, ...], list[_Row]] = defaultdict(list)  # those with text
+    stack: list[tuple[tuple[str, ...], Any]] = [((), content)]
+    while stack:
+        path, node = stack.pop()
+        entries = _entries(node)
+        below = node.items() if isinstance(node, dict) else zip(itertools.repeat(None), entries, strict=False)
+        children = [((*path, name) if name else path, value) for name, value in below if isinstance(value, list | dict)]
+        if entries is node and path and path[-1].lower() in ("alternatives", "nbest"):
+            children = children[:1]  # the others are other readings of the same
+        rows = [] if len(path) > 12 else [_row(entry) for entry in entries]
+        if any(row and row.text and _has_time(row) for row in rows):
+            lists[path].append(entries)
+            rows_of[path] += [row for row in rows if row and row.text]
+            # Rows without names, and numbers of tokens, hold no further rows.
+            children = [child for child in children if not isinstance(child[1], list) or _row(child[1]) is None]
+        stack += children[::-1]
+    if not lists:
+        row = _row(content)
+        return content if isinstance(content, list) else [content] if row and row.text else []
+    n_letters = {path: sum(len(row.text or "") for row in rows) for path, rows in rows_of.items()}
+    most = max(n_letters.values())
+    words = [path for path in lists if _are_words(path, rows_of[path])]
+    whole = [path for path in lists if path not in words and n_letters[path] > most / 2]
+    if whole:
+        enough = 0.9 * max(n_letters[path] for path in whole)
+        best = max((path for path in whole if n_letters[path] >= enough), key=lambda path: len(rows_of[path]))
+        return [entry for entries in lists[best] for entry in entries]
+    best = max(words or lists, key=n_letters.__getitem__)
+    return [line for entries in lists[best] for line in _lines_of_words(entries)]
+
+
+def _entries(node: Any) -> list[Any]:
+    """What may be rows: of a list, of an object with a name for each, or of a table with a list for each column."""
+    if isinstance(node, list):
+        return node
+    columns = {name: list(values.values()) if isinstance(values, dict) else values for name, values in node.items()}
+    names = [name for name, values in columns.items() if isinstance(values, list)]
+    if {"text", "start"} <= {name.lower() for name in names}:
+        n = len(next(columns[name] for name in names if name.lower() == "text"))
+        names = [name for name in names if len(columns[name]) == n]
+        return [dict(zip(names, row, strict=True)) for row in zip(*(columns[name] for name in names), strict=True)]
+    values = list(node.values())
+    return values if values and all(isinstance(value, dict) for value in values) else []
+
+
+def _row(entry: Any) -> _Row | None:
+    """A row of an object, or of a list without names: the longest string that is no time, and the times beside it."""
+    if isinstance(entry, list | tuple):
+        return _row_without_names(entry)
+    if not isinstance(entry, Mapping):
+        return None
+    alternatives = entry.get("alternatives")
+    if isinstance(alternatives, list) and alternatives and isinstance(alternatives[0], Mapping):
+        entry = {**alternatives[0], **entry}
+    name = next((name for name in _TEXT if isinstance(entry.get(name), str | int)), "")
+    row = _Row(str(entry[name]) if name else None, name)
+    plain: dict[str, Any] = {_plain_name(str(key)): value for key, value in entry.items()}
+    for names, target in ((_START, "start"), (_END, "end"), (_LENGTH, "length")):
+        key = next((key for key in names if plain.get(key) is not None), None)
+        in_ms = None if key else next((f"{key}ms" for key in names if f"{key}ms" in plain), None)
+        if key or in_ms:
+            setattr(row, target, plain[key or str(in_ms)])
+            row.unit = 0.001 if in_ms else row.unit
+    for key in _SPAN:
+        span = plain.get(key)
+        if row.start is not None or span is None:
+            continue
+        if isinstance(span, list | tuple) and span and not isinstance(span[0], list | dict):
+            row.start, row.end = span[0], span[1] if len(span) > 1 else None
+        elif isinstance(span, Mapping):
+            row.start, row.end = (next((span[key] for key in names if key in span), None) for names in (_START, _END))
+        row.unit = 0.001 if key in _IN_MS else row.unit
+        if row.start is not None and _seconds(row.start) is None:
+            row.start = row.end = None  # the next one may be readable
+    return row
+
+
+@lru_cache(1000)
+def _plain_name(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _row_without_names(entry: Sequence[Any]) -> _Row | None:
+    texts = [(at, value) for at, value in enumerate(entry) if isinstance(value, str) and _seconds(value) is None]
+    if not texts or len(entry) > 40:
+        return None
+    at, text = max(texts, key=lambda pair: len(pair[1]))
+    before, after = ([value for value in part if _seconds(value) is not None] for part in (entry[:at], entry[at + 1 :]))
+    pairs = (value for value in entry if isinstance(value, list | tuple) and len(value) == 2)
+    pair = next((pair for pair in pairs if _seconds(pair[0]) is not None), None)
+    if len(before) > 1:
+        return _Row(text, "", *before[-2:])
+    times = after[:2] if len(after) > 1 else pair or before
+    return _Row(text, "", *times) if times else None
+
+
+def _has_time(row: _Row) -> bool:
+    return _seconds(row.start, row.unit) is not None
+
+
+def _are_words(path: tuple[str, ...], rows: Sequence[_Row]) -> bool:
+    """Whether the rows are single words: by the name of the list or of the text, or by their look."""
+    if any(row.name in _WORDS for row in rows[:1]) or (path and path[-1] in _WORDS):
+        return True
+    lengths = sorted(end - start for row in rows
+                     if (start := _seconds(row.start, row.unit)) is not None
+                     and (end := _seconds(row.end, row.unit)) is not None)  # fmt: skip
+    alone = sum(len(str(row.text).split()) == 1 for row in rows)
+    return (
+        len(rows) >= 8 and alone > 0.95 * len(rows) and 2 * len(lengths) > len(rows) and lengths[len(lengths) // 2] < 1
+    )
+
+
+MAX_LINE = 84  # characters of a line made of words: two lines on a screen
+MAX_PAUSE_S = 0.5  # a longer one ends the line, so that it stands between two cues
+
+
+def _lines_of_words(entries: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """Entries with the text of a line each. A word without times belongs to the one before it."""
+    rows = [row for row in map(_row, entries) if row and row.text]
+    spaced = any(str(row.text)[:1].isspace() for row in rows)  # Whisper's tokens bring their blanks along
+    text, start, end = "", None, None
+    for row in rows:
+        word = str(row.text)
+        first, last = _seconds(row.start, row.unit), _seconds(row.end, row.unit)
+        pause = 0.0 if first is None or end is None else first - end
+        full = text.rstrip().endswith((".", "!", "?", "…")) or len(text) + len(word) >= MAX_LINE or pause > MAX_PAUSE_S
+        if text and first is not None and full:
+            yield {"text": text, "start": start, "end": end}
+            text, start, end = "", None, None
+        joined = spaced or not text or not any(char.isalnum() for char in word)
+        text += word if joined else f" {word}"
+        start = first if start is None else start
+        end = end if last is None else last
+    if text:
+        yield {"text": text, "start": start, "end": end}
 
 
 def _from_entries(entries: Sequence[Any], found: _Found) -> list[_Raw]:
     raw = []
-    for number, entry in enumerate(entries, 1):
-        if not isinstance(entry, Mapping):
-            found["entry that is no mapping dropped"].append(f"entry {number} {entry!r}")
+    rows = [_row(entry) for entry in entries]
+    in_ms = _are_milliseconds([row for row in rows if row and row.text])
+    if in_ms:
+        found["times taken for milliseconds"].append(f"start {next(row.start for row in rows if row)!r}")
+    for number, (entry, row) in enumerate(zip(entries, rows, strict=True), 1):
+        if row is None:
+            found["entry that is no mapping dropped"].append(f"entry {number} {entry!r:.100}")
             continue
-        start, end, length = (_seconds(entry.get(key)) for key in ("start", "end", "duration"))
-        where = f"entry {number} (start {entry.get('start')!r}, end {entry.get('end')!r})"
-        if end is None and str(entry.get("end")) not in ("None", "nan", "<NA>", ""):
+        start, end, length = (_seconds(time, 0.001 if in_ms else row.unit) for time in (row.start, row.end, row.length))
+        where = f"entry {number} (start {row.start!r:.40}, end {row.end!r:.40})"
+        if end is None and str(row.end) not in ("None", "nan", "<NA>", ""):
             found["unreadable end estimated"].append(where)
-        text = _clean(str(entry["text"])) if isinstance(entry.get("text"), str | int) else ""
         lasting = end is None and start is not None and length is not None
+        text = _clean(_shortened(row.text or "", where, found))
         raw.append(_Raw(start, start + length if lasting else end, [text], where, cut=lasting))  # type: ignore[operator]
     return raw
+
+
+def _are_milliseconds(rows: Sequence[_Row]) -> bool:
+    """Whole numbers of which a letter lasts longer than ten seconds."""
+    spans = [(row.start, row.end, len(row.text or "")) for row in rows if row.unit == 1]
+    if len(spans) < 3 or not all(type(start) is int and type(end) is int for start, end, _ in spans):
+        return False
+    seconds = sum(max(end - start, 0) for start, end, _ in spans)  # type: ignore[operator]
+    return seconds >= 100 * len(spans) and seconds > 10 * sum(n for _, _, n in spans)
 
 
 def _from_events(events: Sequence[Any]) -> list[_Raw]:
@@ -431,24 +687,32 @@ def _from_events(events: Sequence[Any]) -> list[_Raw]:
 
 _TIME = r"[-−]?(?:\d{1,4}\s?:\s?-?\d{1,2}\s?:\s?-?\d{1,2}(?::\d{3})?|\d{1,4}:\d\d)(?:\s?[.,]\s?-?\d{1,9})?"
 _TIMING = re.compile(
-    rf"\s*(?:\d+\s+)?(?P<start>{_TIME})\s*(?:[-–—=]+\s*(?:>|&gt;)|→|[-–—]*(?=\s*\d+:\d+:\d+[.,]\d))\s*"
+    rf"\s*+(?:\d++\s++)?(?P<start>{_TIME})\s*+(?:[-–—=]++\s*+(?:>|&gt;)|→|[-–—]*+(?=\s*+\d++:\d++:\d++[.,]\d))\s*+"
     rf"(?:(?P<end>{_TIME})(?![\d:.,])|(?P<junk>-?\d\S*))?(?P<rest>.*)"
 )
-_SETTINGS = r"(?:\s+[A-Za-z]\w*:\S+)*\s*"
+_SETTINGS = r"(?:\s++[A-Za-z]\w*+:\S++)*\s*"
+_ONLY_SETTINGS = re.compile(_SETTINGS)
 _FORMS = {
     "srt": re.compile(r"\d{2,}:\d\d:\d\d,\d{3} --> \d{2,}:\d\d:\d\d,\d{3}" + _SETTINGS),
     "vtt": re.compile(r"(?:\d{2,}:)?\d\d:\d\d\.\d{3}\s+-->\s+(?:\d{2,}:)?\d\d:\d\d\.\d{3}" + _SETTINGS),
 }
 # Where a cue may begin: times that cannot be read, or a line of time that breaks off.
 _BROKEN = re.compile(r"(?=.*\d:\d)(?:.*-->|[\d:.,\s>-]+\Z|\s*\d+:\d\d:\d\d[.,]\d)")
+_EXACT = re.compile(r"[.,]|:.*:")  # a time with a fraction, or with hours
 _NUMBER = re.compile(r"\s*(\d{1,9})\s*")
+_HEADER = re.compile(r"WEBVTT(?:[ \t].*)?")
+_GLUED_HEADER = re.compile(r"(?<=\S)WEBVTT\Z")  # a file without a line end, and the next one joined to it
+_HEADER_FIELD = re.compile(r"(?:X-[A-Z-]+|Kind|Language|Region|Style)\s*[=:].*", re.IGNORECASE)
+_MPEG_TIME = re.compile(r"MPEGTS:\s*(\d{1,19})", re.IGNORECASE)
+_LOCAL_TIME = re.compile(r"LOCAL:\s*([\d:.]+)", re.IGNORECASE)
+_MPEG_HZ, _MPEG_WRAP = 90_000, 2**33
 _BLOCK = re.compile(r"(?:NOTE|STYLE|REGION)(?:\s|$)")
 _INLINE_TIME = re.compile(r"<[\d:]+[.,]\d+>")
 
 
 def _read_timed_text(text: str, found: _Found) -> tuple[str, list[_Raw]]:
     """Both formats by one reader, led by the lines that hold times: a cue's text lies between two of them."""
-    lines = _split(text)
+    lines, shifts = _without_headers(_split(text, found), found)
     times = _time_lines(lines)
     if not times:
         return "srt", []
@@ -475,7 +739,7 @@ def _read_timed_text(text: str, found: _Found) -> tuple[str, list[_Raw]]:
             continue
         if match["end"] is None:
             found["unreadable end estimated"].append(where)
-        if not re.fullmatch(_SETTINGS, match["rest"]):
+        if not _ONLY_SETTINGS.fullmatch(match["rest"]):
             found["text on the line of the times"].append(where)
             body.insert(0, match["rest"])
         elif match["end"] and not _FORMS[kind].fullmatch(lines[at]):
@@ -483,9 +747,51 @@ def _read_timed_text(text: str, found: _Found) -> tuple[str, list[_Raw]]:
         # A line of blanks keeps its place: rolling captions show one where there is nothing new.
         body = [line for line in body if line]
         n_old = next((n for n, line in enumerate(body) if _INLINE_TIME.search(line)), len(body))
-        start, stop = _seconds(match["start"]), _seconds(match["end"])
+        start, stop = _moved(_seconds(match["start"]), shifts[at]), _moved(_seconds(match["end"]), shifts[at])
         raw.append(_Raw(start, stop, [_clean(line) for line in body], where, n_old=n_old))
     return kind, _unroll(raw, found)
+
+
+def _without_headers(lines: list[str], found: _Found) -> tuple[list[str], list[float]]:
+    """Lines without the headers of files that were joined to one, and by how many seconds the times of each move.
+
+    The parts of a stream say by X-TIMESTAMP-MAP where their own clock stands in it (RFC 8216, 3.5). The first one is
+    the zero: a player shows the stream from there.
+    """
+    kept: list[str] = []
+    shifts: list[float] = []
+    shift = 0.0
+    first: float | None = None
+    in_header = False
+    for at, line in enumerate(lines):
+        glued = _GLUED_HEADER.search(line)
+        begins = glued is not None or _HEADER.fullmatch(line) is not None
+        followed = at + 1 < len(lines) and _HEADER_FIELD.fullmatch(lines[at + 1])
+        if begins and (followed or glued or line.strip() == "WEBVTT" or at == 0 or not lines[at - 1].strip()):
+            in_header, shift = True, 0.0
+            if any(kept):
+                found["header of a joined WebVTT file dropped"].append(f"line {at + 1} {line.strip()!r}")
+            line = line[: glued.start()] if glued else ""  # noqa: PLW2901
+        elif in_header and _HEADER_FIELD.fullmatch(line):
+            mpeg, local = _MPEG_TIME.search(line), _LOCAL_TIME.search(line)
+            zero = _seconds(local[1]) if local else None
+            if mpeg and zero is not None:
+                zero = int(mpeg[1]) / _MPEG_HZ - zero
+                first = zero if first is None else first
+                half = _MPEG_WRAP / _MPEG_HZ / 2  # the counter begins anew after 26 hours
+                shift = (zero - first + half) % (2 * half) - half
+                if shift:
+                    found["times moved by X-TIMESTAMP-MAP"].append(f"line {at + 1}, by {shift:.3f} s")
+            line = ""  # noqa: PLW2901
+        else:
+            in_header = False
+        kept.append(line)
+        shifts.append(shift)
+    return kept, shifts
+
+
+def _moved(time: float | None, shift: float) -> float | None:
+    return None if time is None else time + shift
 
 
 def _time_lines(lines: Sequence[str]) -> list[tuple[int, re.Match[str] | None]]:
@@ -503,8 +809,8 @@ def _time_lines(lines: Sequence[str]) -> list[tuple[int, re.Match[str] | None]]:
         if match is None:
             begins = opens and _BROKEN.match(line) is not None
         else:
-            only = not match["junk"] and re.fullmatch(_SETTINGS, match["rest"])
-            begins = opens or bool(only and re.search(r"[.,]|:.*:", match["start"]))
+            only = not match["junk"] and _ONLY_SETTINGS.fullmatch(match["rest"])
+            begins = opens or bool(only and _EXACT.search(match["start"]))
         if begins:
             times.append((at, match))
     return times

@@ -1,0 +1,202 @@
+"""Twice the subtitles take twice the time: what a stranger sends must not hold a processor for hours."""
+
+from __future__ import annotations
+
+import ast
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from viralbert_utils import moment_files, moments, subtitles
+from viralbert_utils.files import DataError
+
+MODULES = (subtitles, moments, moment_files)
+MOST = 2.5  # times the time for twice the input
+SHORT_S = 0.01  # a clock, and the other work of a machine, hide what is shorter
+SHORT_READ_S = 0.05  # of a whole file, where much more is done than one search
+
+# Pieces that a file may repeat without end. Each pattern meets all of them, alone and behind a beginning of its own.
+PIECES = [" ", "\t", "\r", "\n", "1", "а", "a ", "а ", "-", "- ", ".", "…", "!", "?", ":", ",", "=", ";", "'", '"', "«",
+          "»", "(", ")", "()", "( ", "(а", "[", "]", "[]", "[а", "[[а]", "{", "}", "{}", '{"', '{ "', "{\\p1", "\\p1",
+          "{\\p1}", "<", "<b ", "<b a=", "<v ", "<br ", "&", "&lt;", "♪", "♪а", "1:", "00:00:01,000 ", "00:01 ", "a:b ",
+          "a=b ", "WEBVTT ", "```", "\n```", "Dialogue:,", "субтитры ", "это ", "\u200b", "\u2028", "😂"]  # fmt: skip
+# How each pattern is asked, and what else it has to meet: beginnings that lead it to its end.
+PATTERNS = {
+    "subtitles._TAG": ("sub", ["<b", "<b a=", "<font color=", "<v ", "<1", "{\\"]),
+    "subtitles._BREAK": ("sub", ["<br"]),
+    "subtitles._CONTROL": ("sub", []),
+    "subtitles._CLOCK": ("fullmatch", ["1", "1:"]),
+    "subtitles._UNSEEN": ("sub", []),
+    "subtitles._FENCE": ("sub", ["```", "\n```"]),
+    "subtitles._IS_ASS": ("search", ["Dialogue:", "Dialogue:0,"]),
+    "subtitles._OBJECT": ("search", ["{"]),
+    "subtitles._TABLE": ("match", ["["]),
+    "subtitles._OPENING": ("search", ["{"]),
+    "subtitles._DRAWING": ("sub", ["{", "{\\p1", "{\\p1}"]),
+    "subtitles._OVERRIDE": ("sub", ["{"]),
+    "subtitles._LINE_END": ("split", []),
+    "subtitles._TIMING": ("match", ["1 ", "00:00:01,000", "00:00:01,000 -", "00:00:01,000 --> ", "00:00:01,000 1"]),
+    "subtitles._ONLY_SETTINGS": ("fullmatch", [" ", " a", " a:"]),
+    "subtitles._FORMS": ("fullmatch", ["00:00:01,000 --> 00:00:02,000", "00:01.000 --> 00:02.000"]),
+    "subtitles._BROKEN": ("match", ["1:1", " 00:00:01"]),
+    "subtitles._EXACT": ("search", [":"]),
+    "subtitles._NUMBER": ("fullmatch", ["1"]),
+    "subtitles._HEADER": ("fullmatch", ["WEBVTT "]),
+    "subtitles._GLUED_HEADER": ("search", ["аWEBVTT"]),
+    "subtitles._HEADER_FIELD": ("fullmatch", ["X-", "Kind", "Kind:"]),
+    "subtitles._MPEG_TIME": ("search", ["MPEGTS:"]),
+    "subtitles._LOCAL_TIME": ("search", ["LOCAL:"]),
+    "subtitles._BLOCK": ("match", ["NOTE"]),
+    "subtitles._INLINE_TIME": ("search", ["<", "<1"]),
+    "moments._NOTE": ("sub", ["[", "[[а", "♪"]),
+    "moments._ALL_IN_BRACKETS": ("fullmatch", ["(", "(а) "]),
+    "moments._CREDIT": ("match", ["субтитры ", "субтитры и ", "редактор "]),
+    "moments._WORD": ("sub", []),
+    "moments._LETTER": ("search", []),
+    "moments._GOES_ON": ("match", ["."]),
+    "moments._SMALL": ("match", []),
+    "moments._STOP": ("sub", [".", ".»"]),
+    "moments._QUESTION": ("search", ["?", "?»"]),
+    "moments._BACK_REFERENCE": ("match", ["котор", "- "]),
+    "moments._BOILERPLATE": ("search", ["спасибо ", "спасибо а ", "субтитры "]),
+    "moment_files._WORD": ("sub", []),
+    "moment_files._CHAPTER_SIGN": ("sub", []),
+    "moment_files._FORMULA": ("sub", [";"]),
+    "moment_files._DURATION": ("search", ["Duration: ", "Duration: 1:", "Duration: 1:1:"]),
+    "moment_files._UNPRINTABLE": ("sub", []),
+    "moment_files._DEVICE": ("match", ["com"]),
+}  # fmt: skip
+
+
+def seconds(call: Callable[[str], object], text: str, short_s: float) -> float:
+    """The least of three tries: other work on the machine only adds."""
+    tries = []
+    for _ in range(3):
+        begun = time.thread_time()
+        call(text)
+        tries.append(time.thread_time() - begun)
+        if tries[-1] < short_s:
+            break
+    return min(tries)
+
+
+def grows(call: Callable[[str], object], make: Callable[[int], str], n: int, short_s: float) -> str:
+    """What twice the input costs more than twice, in words; empty if it does not."""
+    once, twice = make(n), make(2 * n)
+    long = seconds(call, twice, short_s)
+    if long < short_s:
+        return ""
+    short = seconds(call, once, short_s)
+    return f"{n}: {short:.3f} s, {2 * n}: {long:.3f} s" if long > MOST * max(short, short_s / MOST) else ""
+
+
+def compiled() -> dict[str, list[re.Pattern[str]]]:
+    found: dict[str, list[re.Pattern[str]]] = {}
+    for module in MODULES:
+        for name, value in vars(module).items():
+            values = list(value.values()) if isinstance(value, dict) and not name.startswith("__") else [value]
+            patterns = [value for value in values if isinstance(value, re.Pattern)]
+            if patterns:
+                found[f"{module.__name__.rpartition('.')[2]}.{name}"] = patterns
+    return found
+
+
+def test_every_pattern_has_inputs_that_it_grows_by():
+    assert set(compiled()) == set(PATTERNS)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_no_pattern_hides_inside_a_function(module):
+    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+    inside = [node.lineno for function in ast.walk(tree) if isinstance(function, ast.FunctionDef)
+              for node in ast.walk(function)
+              if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "re"
+              and node.attr not in ("Match", "Pattern")]  # fmt: skip
+    assert not inside, "a pattern belongs to the top of the module, where this test sees it"
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_patterns_take_linear_time(name):
+    how, beginnings = PATTERNS[name]
+    for pattern in compiled()[name]:
+        call = getattr(pattern, how)
+        ask = (lambda text, sub=call: sub("", text)) if how == "sub" else call
+        for beginning in ["", *beginnings]:
+            for piece in PIECES:
+                for end in ("", "ъ"):
+                    problem = grows(ask, repeated(beginning, piece, end), 4000, SHORT_S)
+                    assert not problem, f"{beginning!r}, {piece!r} again and again, {end!r}: {problem}"
+
+
+TIME = "00:00:01,000 --> 00:00:02,000"
+DIALOGUE = "Dialogue: 0,0:00:01.00,0:00:02.50,Default,,0,0,0,,"
+# Files of every format, with the places where a piece may stand again and again.
+FILES = {
+    "srt": ["1\n" + TIME + "\n@а\n", "1\n00:00:01,000@ --> 00:00:02,000\nа\n", "1\n" + TIME + "@а\nа\n",
+            "1\n@" + TIME + "\nа\n", "@\n\n1\n" + TIME + "\nа\n", "1\n00:00:01,000@", "1\n" + TIME + "\nа\n\n@ъ"],
+    "vtt": ["WEBVTT\n\n00:01.000 --> 00:02.000\n@а\n", "WEBVTT\n@\n\n00:01.000 --> 00:02.000 @\nа\n",
+            "WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:@,LOCAL:@\n\n00:01.000 --> 00:02.000\nа\n", "WEBVTT\n\nNOTE @а\n\n@"],
+    "ass": ["[Script Info]\n" + DIALOGUE + "@а\n", "[Script Info]\nDialogue: 0,@,@а\n", "[Script Info]\nFormat: @text\n"
+            + DIALOGUE + "а\n", "[Script Info]\n" + DIALOGUE + "{\\p1}@{\\p0}а\n"],
+    "json": ['[{"text": "а", "start": 1}, @', '[@',
+             '{"@', '[{"text": "а", "start": "@"}]', '{"segments": [{"text": "@а'],
+    "json3": ['{"events": [{"tStartMs": 1, "segs": [{"utf8": "а"}]}, @'],
+}  # fmt: skip
+ROWS = {
+    "srt": "1\n" + TIME + "\nДа, да.\n\n",
+    "vtt": "WEBVTT\n\n00:01.000 --> 00:02.000\nДа, да.\n\n",
+    "ass": DIALOGUE + "Да, да.\n",
+    "json": '{"text": "Да, да.", "start": 1, "end": 2}, ',
+    "json words": '{"word": "Да", "start": 1, "end": 2}, ',
+    "json without names": '[0, 1, 2, "Да", [1, 2]], ',
+    "json lines": '{"text": "Да, да.", "start": 1, "end": 2}\n',
+    "json nested": '{"a": [1, ',
+    "json opened": '{"text": "а", "words": [{"word": "а" ',
+    "json3": '{"tStartMs": 1, "segs": [{"utf8": "Да"}]}, ',
+}
+
+
+def repeated(beginning: str, piece: str, end: str) -> Callable[[int], str]:
+    return lambda n: beginning + piece * (n // len(piece)) + end
+
+
+def read(text: str) -> None:
+    with suppress(DataError):
+        moments.split_units(subtitles.read_subtitles(text).cues)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_readers_take_linear_time(kind):
+    for content in FILES[kind]:
+        for piece in PIECES:
+            beginning, *rest = content.split("@")
+            problem = grows(
+                read,
+                lambda n, b=beginning, p=piece, r=rest: b + "".join(p * (n // len(p)) + e for e in r),
+                6000,
+                SHORT_READ_S,
+            )
+            assert not problem, f"{piece!r} again and again in {content!r}: {problem}"
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_many_rows_take_linear_time(kind):
+    for beginning in ("", '{"segments": [', "["):
+        for end in ("", "{}]}", "{}]"):
+            problem = grows(read, repeated(beginning, ROWS[kind], end), 30_000, SHORT_READ_S)
+            assert not problem, f"{beginning!r}, rows, {end!r}: {problem}"
+
+
+def test_a_line_that_nobody_says_is_cut_and_reported():
+    line = "00:00:03,000 --> 00:00:04,000" + " " * 2_000_000
+    begun = time.thread_time()
+    found = subtitles.read_subtitles(f"1\n{TIME}\nДа.\n\n2\n{line}\nНет.\n")
+    assert time.thread_time() - begun < 1
+    assert [cue.text for cue in found.cues] == ["Да.", "Нет."]
+    assert found.repairs[0].startswith("longer than 20,000 characters, cut: 1 (line 6: '00:00:03,000 --> ")
+    found = subtitles.read_subtitles([{"text": "да " * 20_000, "start": 1}])
+    assert len(found.cues[0].text) <= 20_000 and "longer than 20,000 characters" in found.repairs[0]
