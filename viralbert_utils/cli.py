@@ -100,8 +100,8 @@ def _parser() -> argparse.ArgumentParser:
                        "export`; default: that of lesson 06 in the sample run")  # fmt: skip
     command = commands.add_parser("predict", parents=[model], help="what a classifier says of texts, as JSON lines")
     command.add_argument("texts", nargs="*", metavar="TEXT")
-    command.add_argument("--file", default="", help="a text a line; or a CSV, TSV, Parquet, JSON or JSONL table with a column "
-                         "text; - reads lines from the standard input")  # fmt: skip
+    command.add_argument("--file", default="", help="a text a line; or a CSV, TSV, Parquet, JSON or JSONL table "
+                         "with a column text; - reads lines from the standard input")  # fmt: skip
     command.set_defaults(function=_predict)
     command = commands.add_parser("moments", parents=[model], help="where in a video are the moments: from subtitles; "
                                   "with a model for virality and emotions")  # fmt: skip
