@@ -1,5 +1,6 @@
 """Files and folders that are written whole: who may read them, and what an interruption leaves."""
 
+import json
 import os
 import signal
 import stat
@@ -19,7 +20,7 @@ from viralbert_utils import data, embedded, export, files, hybrid
 from viralbert_utils.calibration import Calibration
 from viralbert_utils.emotions import EMOTIONS
 from viralbert_utils.files import ROOT, DataError
-from viralbert_utils.models import Head, MultiTaskClassifier, PooledClassifier, save_classifier
+from viralbert_utils.models import Head, MultiTaskClassifier, PooledClassifier, load_classifier, save_classifier
 from viralbert_utils.predictor import ViralBERT
 from viralbert_utils.thresholds import Thresholds
 
@@ -390,6 +391,52 @@ def test_pipes_and_devices_in_a_model_are_refused(bert, tmp_path):
     (tmp_path / "model" / "calibration.json").symlink_to("/dev/zero")
     with pytest.raises(DataError, match=r"calibration\.json is neither a file nor a folder"):
         ViralBERT.load(tmp_path / "model", "cpu")
+
+
+ABSURD = [
+    ("kind", "other"), ("kind", ["pooled"]), ("pooling", "sum"), ("pooling", 3), ("dropout", "a"), ("dropout", 1.5),
+    ("dropout", float("nan")), ("dropout", True), ("n_queries", -1), ("n_queries", 10**9), ("n_queries", 1.5),
+    ("train_embeddings", "yes"), ("names", "ab"), ("names", ["a", "a"]), ("names", [1, 2]), ("names", ["a"]),
+    ("names", None), ("max_length", 0), ("max_length", 4096), ("max_length", "128"), ("head_share", 2),
+    ("problem_type", "regression"), ("task", 5),
+]  # fmt: skip
+ABSURD_HEADS = [
+    [], {}, {"a": {}}, {"a": None}, {"a": {"names": ["x"], "hidden": [10**8], "dropout": [0.1]}},
+    {"a": {"names": ["x"], "hidden": [4] * 200_000, "dropout": [0.1] * 200_000}},
+    {"a": {"names": ["x"], "hidden": [4], "dropout": []}}, {"a.b": {"names": ["x"], "hidden": [], "dropout": []}},
+    {"a": {"names": [], "hidden": [], "dropout": []}}, {"a": {"names": ["x"], "hidden": ["4"], "dropout": [0.1]}},
+]  # fmt: skip
+
+
+def change(path: Path, **values: object) -> None:
+    """As somebody would who sends a model that is whole: the sums are those of the changed files."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    files.write_sums(path.parent if path.name == "classifier.json" else path.parent.parent)
+
+
+def test_absurd_settings_of_a_foreign_model_are_errors(pooled, bert, tiny_tokenizer, tmp_path):
+    save_classifier(tmp_path / "model", pooled, tiny_tokenizer, ["a", "b"], max_length=32)
+    path = tmp_path / "model" / "classifier.json"
+    plain = path.read_text()
+    load_classifier(tmp_path / "model", "cpu")
+    for name, value in ABSURD:
+        path.write_text(plain)
+        change(path, **{name: value})
+        with pytest.raises(DataError):
+            load_classifier(tmp_path / "model", "cpu")
+    for content in (b"[1]", b"\xff\xfe{", b"[" * 100_000, b"{}", b"null", b'{"kind": "pooled"}'):
+        path.write_bytes(content)
+        with pytest.raises(DataError):
+            load_classifier(tmp_path / "model", "cpu")
+    path.write_text(plain)
+    change(tmp_path / "model" / "encoder" / "config.json", num_hidden_layers=10**6)
+    with pytest.raises(DataError, match="num_hidden_layers: expected a whole number up to 1000"):
+        load_classifier(tmp_path / "model", "cpu")
+    bert.save(tmp_path / "two")
+    for tasks in ABSURD_HEADS:
+        change(tmp_path / "two" / "classifier.json", tasks=tasks)
+        with pytest.raises(DataError):
+            load_classifier(tmp_path / "two", "cpu")
 
 
 def test_two_equal_models_are_equal_folders(tiny_tokenizer, tmp_path):

@@ -205,6 +205,8 @@ class Worker:
         (folder / RECORD).unlink(missing_ok=True)
         for place in (folder, folder / "clips"):
             remove_unfinished(place)
+        for name in ("moments.otio", "moments.edl"):  # not every setting writes them anew
+            (folder / name).unlink(missing_ok=True)
         key = job.key(file)  # before the file is read: if it changes meanwhile, the next run sees that
         found, read = process(job.folder / file, folder, score, job.limits, job.fps, job.otio)
         record = {"file": file, "key": key, "note": found.note, "repairs": read.repairs}
