@@ -702,9 +702,9 @@ def read_checkpoint(path: Path, keys: Collection[str]) -> dict[str, Any]:
     except OSError:
         raise
     except Exception as error:  # whole, but not of plain values
+        problem = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DataError(
-            f"{path} is whole, but no checkpoint that can be read here ({type(error).__name__}: {str(error)[:200]}); "
-            "keep it, and give another folder"
+            f"{path} is whole, but no checkpoint that can be read here ({problem}); keep it, and give another folder"
         ) from None
     if missing:
         raise DataError(f"{path} is no checkpoint of this kind of training: {', '.join(sorted(missing))} missing; give "
