@@ -54,7 +54,10 @@ class OnnxModel:
         missing = [name for name in (MODEL, TOKENIZER) if not (path / name).is_file()]
         if missing:
             raise DataError(f"{path} is no exported model: {', '.join(missing)} missing; viralbert export writes one")
-        check_sums(path)
+        try:
+            check_sums(path)
+        except DataError as error:
+            raise DataError(f"{path} is damaged ({error}); export the model again") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
         try:
