@@ -218,7 +218,7 @@ sys.modules[sys.argv[1]] = None
 from viralbert_utils import cli
 if sys.argv[2] == "report":  # there may be no run to report on
     from viralbert_utils import site
-    site.report = lambda task: site._build_site(task, {}, "# Report")
+    site.report = lambda task: site._build_site(task, {}, "# Report", task.report / "site")
 sys.exit(cli.main(sys.argv[2:]))
 """
 TRAIN, PRETRAIN = ["train", "--output", "out"], ["pretrain", "--source", "a.txt=1", "--output", "out"]
