@@ -119,6 +119,27 @@ archives.run(archives.Job(pathlib.Path({str(archive)!r}), pathlib.Path({str(job.
     assert written(job.output) == written(whole.output)
 
 
+def test_two_archives_at_once_never_mix(job, archive, tmp_path):
+    both = []
+    paths = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
+    for limit in (20, 45):
+        code = f"""
+import pathlib, test_archives as t
+from viralbert_utils import archives
+folders = pathlib.Path({str(archive)!r}), pathlib.Path({str(job.output)!r})
+archives.run(archives.Job(*folders, t.load_slow, "hash", t.Limits(10, {limit}), otio={limit == 45}), "local", 1)
+"""
+        both.append(subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": paths}))
+    assert [process.wait(timeout=60) for process in both] == [0, 0]
+    alone = []
+    for limit in (20, 45):
+        own = replace(job, output=tmp_path / str(limit), limits=Limits(10, limit), otio=limit == 45)
+        run(own, "local", 2)
+        alone.append(written(own.output))
+    assert alone[0] != alone[1]
+    assert written(job.output) in alone
+
+
 def test_nothing_to_do_loads_nothing(in_process, job):
     assert run(job) == Outcome(n_done=4)
     assert run(replace(job, load=load_never)) == Outcome(n_before=4)

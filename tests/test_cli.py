@@ -253,7 +253,7 @@ sys.modules[sys.argv[1]] = None
 from viralbert_utils import cli
 if sys.argv[2] == "report":  # there may be no run to report on
     from viralbert_utils import site
-    site.report = lambda task: site._build_site(task, {}, "# Report")
+    site.report = lambda task: site._build_site(task, {}, "# Report", task.report / "site")
 sys.exit(cli.main(sys.argv[2:]))
 """
 TRAIN, PRETRAIN = ["train", "--output", "out"], ["pretrain", "--source", "a.txt=1", "--output", "out"]
@@ -328,3 +328,37 @@ def test_a_project_that_is_not_installed_names_itself(monkeypatch, capsys):
     monkeypatch.setattr(cli.importlib.metadata, "requires", fail)
     assert main(TRANSLATE) == 1
     assert capsys.readouterr().err.endswith("the package onnx is not installed: pip install 'viralbert-course'\n")
+
+
+# what the machine refuses
+
+
+def test_no_space_is_one_line_and_no_traceback(loaded):
+    code = """
+import sys
+sys.path.insert(0, "tests")
+from test_cli import TwoWords
+from viralbert_utils import cli, predictor
+predictor.Predictor.load = lambda *_: TwoWords()
+sys.exit(cli.main(["predict", "Кот ушёл."]))
+"""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert done.stderr.decode().startswith("viralbert predict: [Errno 28] No space left on device")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe", "beside a file"])
+def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path, capsys, kind):
+    place = tmp_path / "out"
+    if kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.write_text("")
+    output = place / "deep" if kind == "beside a file" else place
+    assert main(["train", "--output", str(output), "--dataset", "emotions", "--max-rows", "1"]) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("viralbert")
+    assert "Traceback" not in errors
+    assert len(errors.splitlines()) == 1

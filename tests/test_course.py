@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import nbformat
 import pytest
@@ -325,7 +326,7 @@ def test_papermill_by_hand_leaves_its_files_in_the_repository(tiny_course, tmp_p
 def test_scientific_notation_is_a_number(tiny_course):
     task = tiny_course([PARAMETERS, "1"])
     assert Run(root=task.root, settings=["01.rate=2e-5"]).parameters(task.notebooks[0])["rate"] == 2e-5
-    with pytest.raises(CourseError, match=r"the value is no YAML"):
+    with pytest.raises(CourseError, match=r"is no YAML that can be read"):
         run(Run(root=task.root, settings=["01.rate=[1"]))
 
 
@@ -363,3 +364,76 @@ def test_every_declared_input_is_left_by_an_earlier_notebook():
         inner = {item for item in notebook.reads if item.startswith("run:")}
         assert inner <= left, f"{notebook.name} reads {inner - left}, which no earlier notebook leaves"
         left |= set(notebook.leaves)
+
+
+@pytest.mark.parametrize("end", ["import sys\nsys.exit(0)", "quit()", "if True:\n    exit(0)", "raise SystemExit"])
+def test_a_notebook_that_ends_before_its_last_cell_is_not_executed(tiny_course, end):
+    task = tiny_course([PARAMETERS, "print(1)", f"# enough\n{end}", "answer = 42"])
+    for _ in range(2):
+        with pytest.raises(CourseError, match=r"01_lesson, code cell 3 of 4 \('# enough'\): it ends the notebook"):
+            run(Run(root=task.root))
+    assert not task.executed(task.notebooks[0]).exists()
+
+
+def test_a_kernel_that_cannot_start_is_one_line(tiny_course, monkeypatch):
+    task = tiny_course([PARAMETERS, "1"])
+    monkeypatch.setenv("JUPYTER_PATH", str(task.root / "jupyter"))
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(task.root / "jupyter"))
+    folder = task.root / "jupyter" / "kernels" / "python3"
+    folder.mkdir(parents=True)
+    (folder / "kernel.json").write_text('{"argv": ["/bin/false"], "display_name": "no", "language": "python"}')
+    with pytest.raises(CourseError, match=r"01_lesson: its kernel could not be started \(.*\); try") as caught:
+        run(task)
+    assert "\n" not in str(caught.value)
+
+
+RUN = """
+import sys
+from pathlib import Path
+from viralbert_utils.course import Run, run
+print(run(Run(root=Path(sys.argv[1]), settings=sys.argv[2:])).executed)
+"""
+
+
+def started(task: Run, *settings: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", RUN, str(task.root), *settings], cwd=course.ROOT,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+
+
+def test_two_runs_of_one_checkout_do_not_meet(tiny_course):
+    task = tiny_course([PARAMETERS, "import time\ntime.sleep(1)\nprint(epochs)"])
+    both = [started(task, f"01.epochs={n}") for n in (7, 8)]
+    for process in both:
+        assert process.communicate(timeout=60)[0] == "['01_lesson']\n"
+    copies = [nbformat.read(path, as_version=4) for path in sorted(task.root.glob("runs/*/01_lesson.ipynb"))]
+    assert sorted(copy.cells[-1].outputs[0].text for copy in copies) == ["7\n", "8\n"]
+    assert [path.name for path in (task.root / "notebooks").iterdir()] == ["01_lesson.ipynb"]
+
+
+def test_a_second_run_of_one_folder_waits_and_finds_it_done(tiny_course):
+    task = tiny_course([PARAMETERS, "import time\ntime.sleep(1)"])
+    both = [started(task) for _ in range(2)]
+    said = [process.communicate(timeout=60) for process in both]
+    assert sorted(out for out, _ in said) == ["['01_lesson']\n", "[]\n"]
+    assert sum("another process is writing to" in errors for _, errors in said) == 1
+
+
+def test_a_killed_run_leaves_nothing_beside_the_notebooks(tiny_course):
+    task = tiny_course([PARAMETERS, "from pathlib import Path\nPath('begun').touch()\nimport time\ntime.sleep(60)"])
+    process, begun = started(task), task.root / "notebooks" / "begun"
+    while not begun.exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    assert {path.name for path in (task.root / "notebooks").iterdir()} == {"01_lesson.ipynb", "begun"}
+
+
+@pytest.mark.parametrize("value", ["!!int '0x'", "[" * 5000, "!!timestamp 1", "!!python/object:os.system x", "{a: "])
+def test_a_setting_that_is_no_yaml_is_one_line(tiny_course, value):
+    task = tiny_course([PARAMETERS, "1"])
+    with pytest.raises(CourseError, match="is no YAML that can be read") as caught:
+        Run(root=task.root, settings=[f"01.epochs={value}"]).parameters(task.notebooks[0])
+    assert "\n" not in str(caught.value)
+    (task.root / "profiles" / "sample.yaml").write_text(f"common: {value}")
+    with pytest.raises(CourseError, match=r"sample\.yaml is no YAML that can be read"):
+        _ = Run(root=task.root).config

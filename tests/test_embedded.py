@@ -95,7 +95,7 @@ def test_the_folder_is_an_ordinary_bert(tokenizer_and_model):
     assert model.config.hidden_size == 300
     assert model.embeddings.word_embeddings.weight[0].abs().sum() == 0
     folder = embedded.embedded_folder(SMALL)
-    assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
+    assert {path.suffix for path in folder.iterdir()} == {"", ".json", ".safetensors"}
 
 
 def test_same_recipe_same_bytes_and_the_random_state_stays(cache, tmp_path):

@@ -1,7 +1,12 @@
 """Files and folders that are written whole: who may read them, and what an interruption leaves."""
 
+import json
 import os
+import signal
 import stat
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +19,8 @@ from transformers import BertConfig, BertModel
 from viralbert_utils import data, embedded, export, files, hybrid
 from viralbert_utils.calibration import Calibration
 from viralbert_utils.emotions import EMOTIONS
-from viralbert_utils.files import DataError
-from viralbert_utils.models import Head, MultiTaskClassifier, PooledClassifier, save_classifier
+from viralbert_utils.files import ROOT, DataError
+from viralbert_utils.models import Head, MultiTaskClassifier, PooledClassifier, load_classifier, save_classifier
 from viralbert_utils.predictor import ViralBERT
 from viralbert_utils.thresholds import Thresholds
 
@@ -120,7 +125,7 @@ def test_an_export_is_readable(graph, tiny_tokenizer, tmp_path, umask, monkeypat
         export.export(tmp_path / "model", tmp_path / "exported", int8=int8, texts=TEXTS)
         check_modes(tmp_path / "exported", umask)
     assert {path.name for path in (tmp_path / "exported").iterdir()} == {
-        "model.onnx", "model.onnx.data", "tokenizer.json",
+        "model.onnx", "model.onnx.data", "tokenizer.json", files.SUMS,
     }  # fmt: skip
 
 
@@ -156,10 +161,9 @@ def check_old(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("error", [Interrupted, KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("replace", [True, False])
-def test_an_interruption_leaves_the_old_folder(tmp_path, error, replace):
+def test_an_interruption_leaves_the_old_folder(tmp_path, error):
     folder = old_folder(tmp_path, "a.txt")
-    with pytest.raises(error), files.whole_folder(folder, replace) as new:
+    with pytest.raises(error), files.whole_folder(folder) as new:
         (new / "b.txt").write_text("new")
         raise error
     check_old(folder, "a.txt")
@@ -173,6 +177,7 @@ def test_a_rename_that_fails_leaves_the_old_folder(tmp_path, monkeypatch):
             raise OSError("disk full")
         rename(source, target)
 
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)
     with pytest.raises(OSError, match="disk full"), files.whole_folder(folder) as new:
         (new / "b.txt").write_text("new")
         monkeypatch.setattr(files.os, "rename", fail)
@@ -212,12 +217,239 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_first_of_two_that_keep_the_target_wins(tmp_path):
-    for who in ("first", "second"):
-        with files.whole_folder(tmp_path / "built", replace=False) as new:
-            (new / "a.txt").write_text(who)
-    assert (tmp_path / "built" / "a.txt").read_text() == "first"
-    assert [path.name for path in tmp_path.iterdir()] == ["built"]
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from viralbert_utils import files
+where, moment = Path(sys.argv[1]), sys.argv[2]
+def die(*_): os.kill(os.getpid(), 9)
+def say(): print("here", flush=True)
+if moment == "renamed":
+    files._exchange, rename = (lambda *_: False), os.rename
+    os.rename = lambda a, b: (rename(a, b), die())
+elif moment == "before":
+    files._put = die
+elif moment == "after":
+    put = files._put
+    files._put = lambda *a: (put(*a), die())
+if moment == "file":
+    with files.whole_file(where / "b.txt") as new:
+        new.write_text("half")
+        die()
+if moment == "hold":
+    with files.locked(where):
+        say()
+        time.sleep(60)
+with files.whole_folder(where / "model") as new:
+    (new / "a.txt").write_text("new")
+    if moment == "filling":
+        die()
+"""
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", KILLED, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(
+    ("moment", "content"), [("filling", "old"), ("before", "old"), ("renamed", "old"), ("after", "new")]
+)
+def test_a_killed_process_leaves_a_whole_folder_and_the_next_one_clears_up(tmp_path, moment, content):
+    folder = old_folder(tmp_path, "a.txt")
+    assert start(folder.parent, moment).wait() == -signal.SIGKILL
+    if moment != "renamed":  # the system could not exchange two names
+        assert (folder / "a.txt").read_text() == content
+    with pytest.raises(Interrupted), files.whole_folder(folder):
+        raise Interrupted
+    assert (folder / "a.txt").read_text() == content
+    assert os.listdir(folder.parent) == ["model"]
+
+
+def test_a_killed_process_leaves_the_old_file_and_its_litter_goes_with_the_next_lock(tmp_path):
+    (tmp_path / "b.txt").write_text("old")
+    assert start(tmp_path, "file").wait() == -signal.SIGKILL
+    assert (tmp_path / "b.txt").read_text() == "old"
+    assert len(os.listdir(tmp_path)) == 2
+    with files.locked(tmp_path):
+        assert os.listdir(tmp_path) == ["b.txt"]
+
+
+def test_a_second_process_waits_and_a_killed_one_holds_no_lock(tmp_path, caplog):
+    first = start(tmp_path, "hold")
+    assert first.stdout is not None
+    assert first.stdout.readline() == "here\n"
+    threading.Timer(0.5, first.kill).start()
+    with files.locked(tmp_path):
+        assert first.wait() == -signal.SIGKILL
+    assert "another process is writing to" in caplog.text
+
+
+def test_a_full_disk_is_told_as_one_whatever_the_library_says(tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", full)
+    with pytest.raises(OSError, match="No space left"), files.whole_folder(tmp_path / "model"):
+        raise RuntimeError("unexpected pos 640 vs 512")
+    with pytest.raises(OSError, match="No space left"), files.whole_file(tmp_path / "c.pt"):
+        raise RuntimeError("unexpected pos 640 vs 512")
+    assert os.listdir(tmp_path) == []
+
+
+# sums
+
+
+def flip(path: Path, at: float = 0.9) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(at * len(content))] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "name", ["head.safetensors", "encoder/model.safetensors", "encoder/tokenizer.json", "thresholds/emotions.json"]
+)
+def test_a_byte_of_a_saved_model_that_is_another_is_named(bert, tmp_path, name):
+    bert.save(tmp_path / "model")
+    ViralBERT.load(tmp_path / "model", "cpu")
+    plain = (tmp_path / "model" / name).read_bytes()
+    if name.endswith(".json"):  # still JSON
+        (tmp_path / "model" / name).write_bytes(plain.replace(b"0.5", b"0.6", 1) + b" ")
+    else:
+        flip(tmp_path / "model" / name)
+    with pytest.raises(DataError, match=f"{name} is damaged: its sha256"):
+        ViralBERT.load(tmp_path / "model", "cpu")
+    (tmp_path / "model" / name).unlink()
+    with pytest.raises(DataError, match=f"{name} is missing|lacks|damaged"):
+        ViralBERT.load(tmp_path / "model", "cpu")
+
+
+def test_a_model_without_sums_is_read_with_a_warning(bert, tmp_path, caplog):
+    bert.save(tmp_path / "model")
+    (tmp_path / "model" / files.SUMS).unlink()
+    ViralBERT.load(tmp_path / "model", "cpu")
+    assert "has no SHA256SUMS" in caplog.text
+
+
+def test_sums_are_those_of_sha256sum(tmp_path):
+    with files.whole_folder(tmp_path / "model") as new:
+        (new / "deep er").mkdir()
+        (new / "deep er" / "вес.bin").write_bytes(b"\0\1")
+        files.write_sums(new)
+        (new / "later.txt").write_text("а")
+    assert len((tmp_path / "model" / files.SUMS).read_text().splitlines()) == 2
+    checked = subprocess.run(["sha256sum", "--quiet", "-c", files.SUMS], cwd=tmp_path / "model", check=False)
+    assert checked.returncode == 0
+    files.check_sums(tmp_path / "model")
+    (tmp_path / "model" / files.SUMS).write_bytes(b"\xff what")
+    with pytest.raises(DataError, match="SHA256SUMS is damaged"):
+        files.check_sums(tmp_path / "model")
+
+
+def test_a_damaged_export_is_named_by_its_file(graph, tiny_tokenizer, tmp_path, monkeypatch):
+    import onnx
+
+    monkeypatch.setattr(export, "_graph", lambda *_: onnx.ModelProto.FromString(graph[1]))
+    save_classifier(tmp_path / "model", graph[0], tiny_tokenizer, max_length=16)
+    export.export(tmp_path / "model", tmp_path / "out", texts=TEXTS)
+    for name in ("model.onnx", "model.onnx.data"):
+        plain = (tmp_path / "out" / name).read_bytes()
+        flip(tmp_path / "out" / name, 0.5)
+        with pytest.raises(DataError, match=f"{name} is damaged"):
+            export.OnnxModel.load(tmp_path / "out")
+        (tmp_path / "out" / name).write_bytes(plain)
+    export.OnnxModel.load(tmp_path / "out")
+
+
+def test_a_damaged_embedded_encoder_is_named_and_one_without_sums_is_built_anew(pooled, tmp_path, monkeypatch):
+    monkeypatch.setenv("VIRALBERT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(embedded, "build", lambda recipe, folder: pooled.encoder.save_pretrained(folder))
+    folder = embedded.embedded_folder()
+    assert embedded.embedded_folder() == folder
+    flip(folder / "model.safetensors")
+    with pytest.raises(DataError, match=r"model\.safetensors is damaged.* it is built again"):
+        embedded.embedded_folder()
+    (folder / files.SUMS).unlink()
+    embedded.embedded_folder()
+    files.check_sums(folder)
+
+
+def test_a_cache_that_is_a_file_is_told(tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("")
+    monkeypatch.setenv("VIRALBERT_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(DataError, match="name another folder in VIRALBERT_CACHE"):
+        embedded.embedded_folder()
+
+
+def test_pipes_and_devices_in_a_model_are_refused(bert, tmp_path):
+    bert.save(tmp_path / "model")
+    (tmp_path / "model" / "calibration.json").unlink()
+    os.mkfifo(tmp_path / "model" / "calibration.json")
+    with pytest.raises(DataError, match=r"calibration\.json is neither a file nor a folder"):
+        ViralBERT.load(tmp_path / "model", "cpu")
+    (tmp_path / "model" / "calibration.json").unlink()
+    (tmp_path / "model" / "calibration.json").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"calibration\.json is neither a file nor a folder"):
+        ViralBERT.load(tmp_path / "model", "cpu")
+
+
+ABSURD = [
+    ("kind", "other"), ("kind", ["pooled"]), ("pooling", "sum"), ("pooling", 3), ("dropout", "a"), ("dropout", 1.5),
+    ("dropout", float("nan")), ("dropout", True), ("n_queries", -1), ("n_queries", 10**9), ("n_queries", 1.5),
+    ("train_embeddings", "yes"), ("names", "ab"), ("names", ["a", "a"]), ("names", [1, 2]), ("names", ["a"]),
+    ("names", None), ("max_length", 0), ("max_length", 4096), ("max_length", "128"), ("head_share", 2),
+    ("problem_type", "regression"), ("task", 5),
+]  # fmt: skip
+ABSURD_HEADS = [
+    [], {}, {"a": {}}, {"a": None}, {"a": {"names": ["x"], "hidden": [10**8], "dropout": [0.1]}},
+    {"a": {"names": ["x"], "hidden": [4] * 200_000, "dropout": [0.1] * 200_000}},
+    {"a": {"names": ["x"], "hidden": [4], "dropout": []}}, {"a.b": {"names": ["x"], "hidden": [], "dropout": []}},
+    {"a": {"names": [], "hidden": [], "dropout": []}}, {"a": {"names": ["x"], "hidden": ["4"], "dropout": [0.1]}},
+]  # fmt: skip
+
+
+def change(path: Path, **values: object) -> None:
+    """As somebody would who sends a model that is whole: the sums are those of the changed files."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    files.write_sums(path.parent if path.name == "classifier.json" else path.parent.parent)
+
+
+def test_absurd_settings_of_a_foreign_model_are_errors(pooled, bert, tiny_tokenizer, tmp_path):
+    save_classifier(tmp_path / "model", pooled, tiny_tokenizer, ["a", "b"], max_length=32)
+    path = tmp_path / "model" / "classifier.json"
+    plain = path.read_text()
+    load_classifier(tmp_path / "model", "cpu")
+    for name, value in ABSURD:
+        path.write_text(plain)
+        change(path, **{name: value})
+        with pytest.raises(DataError):
+            load_classifier(tmp_path / "model", "cpu")
+    for content in (b"[1]", b"\xff\xfe{", b"[" * 100_000, b"{}", b"null", b'{"kind": "pooled"}'):
+        path.write_bytes(content)
+        with pytest.raises(DataError):
+            load_classifier(tmp_path / "model", "cpu")
+    path.write_text(plain)
+    change(tmp_path / "model" / "encoder" / "config.json", num_hidden_layers=10**6)
+    with pytest.raises(DataError, match="num_hidden_layers: expected a whole number up to 1000"):
+        load_classifier(tmp_path / "model", "cpu")
+    bert.save(tmp_path / "two")
+    for tasks in ABSURD_HEADS:
+        change(tmp_path / "two" / "classifier.json", tasks=tasks)
+        with pytest.raises(DataError):
+            load_classifier(tmp_path / "two", "cpu")
+
+
+def test_two_equal_models_are_equal_folders(tiny_tokenizer, tmp_path):
+    for name in ("one", "two"):
+        torch.manual_seed(0)
+        body = BertModel(BertConfig(vocab_size=16, max_position_embeddings=32, **SIZES))
+        torch.manual_seed(0 if name == "one" else 1)
+        torch.nn.init.normal_(body.pooler.dense.weight)  # as a loading that finds none draws it
+        save_classifier(tmp_path / name, PooledClassifier(body, 1).eval(), tiny_tokenizer, ["a"])
+        torch.manual_seed(0)
+    assert (tmp_path / "one" / "encoder" / "model.safetensors").read_bytes() == (
+        tmp_path / "two" / "encoder" / "model.safetensors"
+    ).read_bytes()
 
 
 def test_a_folder_never_takes_the_place_of_a_file(tmp_path):

@@ -1,7 +1,10 @@
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 
 from viralbert_utils import lesson, plots
 from viralbert_utils.evaluation import Estimate
@@ -61,6 +64,20 @@ def test_tables_come_as_html_and_markdown(displayed):
     assert "<th>share</th>" in data["text/html"]
     assert "<style" not in data["text/html"]
     assert "ы" * 199 + "…" in data["text/plain"]
+
+
+def test_a_table_shows_texts_as_they_are(displayed):
+    text = "<img src=x onerror=alert(1)> ![я](https://a.example/b.png) [т](javascript:1) &lt; a < b > c"
+    frame = pd.DataFrame({text: [text], "interval": ["0.4 [0.3, 0.5]"]})
+    lesson.table(frame, f"Of {text}", index=False)
+    data = displayed[0][0]
+    page = MarkdownIt("commonmark", {"html": True}).enable("table").render(data["text/markdown"])
+    for shown in (page, data["text/html"]):
+        assert not re.search(r"<(?!/?(table|thead|tbody|tr|th|td|p|strong)\b)", shown), shown
+        assert "&lt;img src=x onerror=alert(1)&gt;" in shown
+        assert "&amp;lt; a &lt; b &gt; c" in shown
+        assert "0.4 [0.3, 0.5]" in shown
+    assert "0.4 [0.3, 0.5]" in data["text/markdown"]
 
 
 def test_headline_has_what_the_first_page_shows(displayed):

@@ -109,6 +109,11 @@ def test_resume_to_the_bit(tmp_path, monkeypatch):
     assert torch.equal(whole.get_input_embeddings().weight, before), "word vectors stay"
     with pytest.raises(ValueError, match="made with another plan"):
         pretraining.pretrain(make_encoder(), MASK, make_corpus(), Plan(n_steps=7), checkpoint)
+    whole_file = checkpoint.read_bytes()
+    middle = len(whole_file) // 2
+    checkpoint.write_bytes(whole_file[:middle] + bytes([whole_file[middle] ^ 1]) + whole_file[middle + 1 :])
+    with pytest.raises(DataError, match=r"is damaged .*; delete it"):
+        pretraining.pretrain(make_encoder(), MASK, make_corpus(), plan, checkpoint)
 
 
 def test_learns_what_neighbours_tell():

@@ -1,5 +1,8 @@
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import nbformat
@@ -182,6 +185,42 @@ def test_links_to_lessons_that_did_not_run_lead_to_how_to_run_them(tiny_course, 
     site.report(some)
     assert "[Next](02_lesson.md), [its part](02_lesson.md#02-lesson)" in (some.report / "01_lesson.md").read_text()
     assert "Not part of this run" not in (some.report / "README.md").read_text(encoding="utf-8")
+
+
+KILLED_REPORT = """
+import os, sys
+from pathlib import Path
+from viralbert_utils import course, site
+moment = sys.argv[2]
+if moment == "pages":
+    write, n = site.write_whole, []
+    site.write_whole = lambda *a: (write(*a), n.append(1), len(n) == 3 and os.kill(os.getpid(), 9))
+else:
+    site._build_site = lambda *a: os.kill(os.getpid(), 9)
+site.report(course.Run(root=Path(sys.argv[1])))
+"""
+
+
+def test_a_killed_report_leaves_the_old_one(tiny_course, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = ["data: str = 'sample'  # source", "print('<script>\\n```')"]
+    (tmp_path / "README.md").write_text("\n".join(site.HEADLINE))
+    task = tiny_course(cells, cells)
+    course.run(task)
+    site.report(task)
+    (task.report / "mine.txt").write_text("kept")
+    whole = {path: path.read_bytes() for path in task.report.rglob("*") if path.is_file()}
+    assert len(whole) > 20
+    course.run(replace(tiny_course(cells, [*cells, "print(2)"]), only=["02"]))
+    for moment in ("pages", "site"):
+        command = [sys.executable, "-c", KILLED_REPORT, str(tmp_path), moment]
+        assert subprocess.run(command, cwd=ROOT, check=False).returncode == -9
+        assert {path: path.read_bytes() for path in task.report.rglob("*") if path.is_file()} == whole
+    site.report(Run(root=tmp_path))
+    assert "print(2)" in (task.report / "02_lesson.md").read_text()
+    assert (task.report / "mine.txt").read_text() == "kept"
+    assert sorted(os.listdir(tmp_path)) == ["README.md", "notebooks", "profiles", "reports", "runs"]
+    assert (task.report / "01_lesson.md").read_text().endswith("```text\n<script>\n'''\n```\n"), "it ends no block"
 
 
 def test_the_command_for_a_lesson_tells_what_differs_from_the_defaults():

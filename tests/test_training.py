@@ -1,4 +1,6 @@
 import math
+import os
+import pickle
 
 import numpy as np
 import pytest
@@ -97,13 +99,43 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
         Settings(epochs=1),
         checkpoint=checkpoint,
     )
-    with pytest.raises(ValueError, match=r"other settings \(epochs, learning_rate\); delete it or keep them"):
+    with pytest.raises(ValueError, match=r"other settings \(epochs, learning_rate\); keep them, or give"):
         fit(
             make_model(),
             Task(make_data(40), make_data(20, 1), losses.cross_entropy()),
             Settings(epochs=2, learning_rate=1e-3),
             checkpoint=checkpoint,
         )
+
+
+@pytest.mark.parametrize("figure", [np.float64(0.5), np.float32(0.5), torch.tensor(0.5), np.mean([0, 1]), True])
+def test_figures_of_any_library_are_plain_numbers_in_a_checkpoint(tmp_path, figure):
+    task = Task(make_data(40), make_data(20, 1), losses.cross_entropy(), lambda logits, labels: {"f1": figure})
+    first = fit(make_model(), task, Settings(epochs=1, metric="f1"), checkpoint=tmp_path / "c.pt")
+    again = fit(make_model(), task, Settings(epochs=1, metric="f1"), checkpoint=tmp_path / "c.pt")
+    assert again.equals(first)
+    assert first["f1"].tolist() == [float(figure)]
+
+
+def test_a_checkpoint_says_what_is_wrong_with_it(tmp_path):
+    path = tmp_path / "run" / "c.pt"
+    training.write_checkpoint(path, {"model": {"a": torch.arange(5000.0)}, "history": [{"f1": 0.5}]})
+    assert os.listdir(path.parent) == ["c.pt"]
+    assert training.read_checkpoint(path, {"model", "history"})["history"] == [{"f1": 0.5}]
+    with pytest.raises(DataError, match="no checkpoint of this kind of training: plan missing"):
+        training.read_checkpoint(path, {"plan"})
+    whole = path.read_bytes()
+    for at in (0.3, 0.6, 0.8):
+        path.write_bytes(whole[: (n := int(at * len(whole)))] + bytes([whole[n] ^ 4]) + whole[n + 1 :])
+        with pytest.raises(DataError, match=r"is damaged .*; delete it"):
+            training.read_checkpoint(path, {"model"})
+    for content in (b"", whole[:-30], pickle.dumps({"model": 1})):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"is damaged .*; delete it"):
+            training.read_checkpoint(path, {"model"})
+    torch.save({"model": np.float64(1.0)}, path)  # nothing is lost: another version may read it
+    with pytest.raises(DataError, match=r"is whole, but no checkpoint that can be read here .* keep it"):
+        training.read_checkpoint(path, {"model"})
 
 
 def test_accumulated_steps_are_one_large_step(monkeypatch):

@@ -22,6 +22,7 @@ REASONS = {
     "datasets": "hub data sets, and folders of the same format",
     "datasketch": "MinHash: near-duplicate texts in linear time",
     "fastapi": "the service",
+    "filelock": "a second process waits before it writes where one is writing",
     "furo": "theme of the report site: readable on a phone, no request to any host",
     "httpx": "asks the service in tests",
     "hypothesis": "property tests",

@@ -26,7 +26,7 @@ from typing import Any
 from tqdm import tqdm
 
 from viralbert_utils import moment_files
-from viralbert_utils.files import DataError, folder_sha256, sha256, write_whole
+from viralbert_utils.files import DataError, folder_sha256, locked, remove_unfinished, sha256, write_whole
 from viralbert_utils.moments import Found, Limits, Scorer, find_moments
 from viralbert_utils.subtitles import SUFFIXES, Subtitles, read_subtitles
 
@@ -94,6 +94,8 @@ class Outcome:
 def run(job: Job, engine: str = "local", n_workers: int | None = None, show_progress: bool = False) -> Outcome:
     """Handle every file that is not complete yet. A stopped run loses the files that were in work, nothing else.
 
+    A second run on the same output waits for the first (on this machine), then does what its own settings ask for.
+
     Workers compute on one processor each, so that sums have the same order everywhere. Where `RAY_ADDRESS` names a
     cluster, Ray's workers are there; they need the folders under the same paths.
 
@@ -108,7 +110,11 @@ def run(job: Job, engine: str = "local", n_workers: int | None = None, show_prog
     """
     if engine not in ENGINES:
         raise DataError(f"engine {engine!r} is not known; use {', '.join(ENGINES)}")
-    n_workers = n_workers or os.cpu_count() or 1
+    with locked(job.output):
+        return _run(job, engine, n_workers or os.cpu_count() or 1, show_progress)
+
+
+def _run(job: Job, engine: str, n_workers: int, show_progress: bool) -> Outcome:
     files = job.files()
     waiting = [file for file in files if not _is_complete(job, file)]
     outcome = Outcome(n_before=len(files) - len(waiting))
@@ -197,6 +203,10 @@ class Worker:
     def _handle(self, file: str, score: Scorer) -> None:
         job, folder = self.job, self.job.output / file
         (folder / RECORD).unlink(missing_ok=True)
+        for place in (folder, folder / "clips"):
+            remove_unfinished(place)
+        for name in ("moments.otio", "moments.edl"):  # not every setting writes them anew
+            (folder / name).unlink(missing_ok=True)
         key = job.key(file)  # before the file is read: if it changes meanwhile, the next run sees that
         found, read = process(job.folder / file, folder, score, job.limits, job.fps, job.otio)
         record = {"file": file, "key": key, "note": found.note, "repairs": read.repairs}

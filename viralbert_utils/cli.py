@@ -38,7 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        return int(options.function(options) or 0)
+        status = int(options.function(options) or 0)
+        sys.stdout.flush()  # here, where it can still be said that the disk is full
+        return status
+    except BrokenPipeError:  # "| head" has seen enough
+        _drop_output()
+        return 0
     except DataError as error:
         print(f"viralbert: {error}", file=sys.stderr)
         return 1
@@ -50,9 +55,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"viralbert {options.command}: the package {package} is not installed: pip install '{wanted}'",
               file=sys.stderr)  # fmt: skip
         return 1
+    except OSError as error:  # no space, a read-only disk, a path that leads nowhere
+        _drop_output()
+        print(f"viralbert {options.command}: {error}; what was finished before is kept", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("viralbert: stopped; what was finished is kept, the next run goes on from there", file=sys.stderr)
         return 130
+
+
+def _drop_output() -> None:
+    """Let what could not be written to the standard output go, or Python tries again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _to_install(module: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ import logging
 import os
 import platform
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ import yaml
 
 from viralbert_utils import data as data_sets
 from viralbert_utils import devices
-from viralbert_utils.files import ROOT, DataError, sha256, write_whole
+from viralbert_utils.files import ROOT, DataError, locked, sha256, write_whole
 
 NOTEBOOKS = ROOT / "notebooks"
 MODULE = Path(__file__).parent
@@ -43,6 +44,9 @@ VERSIONS_SHOWN = (
     "matplotlib",
     "papermill",
 )
+
+
+_EXIT_AT_ONCE = 'globals().update(dict.fromkeys(("exit", "quit"), __import__("sys").exit))'
 
 
 class CourseError(DataError):
@@ -213,7 +217,7 @@ class Run:
         if not path.is_file():
             names = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
             raise CourseError(f"no profile {self.profile!r}; there are: {names}")
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = read_yaml(path.read_text(encoding="utf-8"), path.name)
         expected = {"description", "banner", "offline", "cell_timeout_s", "common", "notebooks"}
         if not isinstance(config, dict) or set(config) != expected:
             raise CourseError(f"{path.name}: expected the keys {sorted(expected)}, found {sorted(config or {})}")
@@ -348,10 +352,25 @@ def _parse_setting(setting: str, known: Iterable[Notebook]) -> tuple[str, str, A
         raise CourseError(f"expected a setting like 03.epochs=2, got {setting!r}")
     if match[1] not in {notebook.number for notebook in known}:
         raise CourseError(f"setting {setting!r}: there is no notebook {match[1]}")
+    return match[1], match[2], read_yaml(match[3], f"setting {setting[:70]!r}")
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """What a text in YAML says, tags that would make objects of it left out.
+
+    Args:
+        text: To read.
+        where: It stands, for the message.
+
+    Raises:
+        CourseError: It is no YAML.
+    """
     try:
-        return match[1], match[2], yaml.safe_load(match[3])
-    except yaml.YAMLError as error:
-        raise CourseError(f"setting {setting!r}: the value is no YAML ({error})") from None
+        return yaml.safe_load(text)
+    # A tag may promise what the value does not hold, and thousands of brackets are more than the reader can nest.
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise CourseError(f"{where} is no YAML that can be read ({problem})") from None
 
 
 def _number(value: Any, kind: str) -> Any:
@@ -424,6 +443,8 @@ class Outcome:
 def run(task: Run) -> Outcome:
     """Bring the selected notebooks up to date, in order; each finished one is kept, whatever happens after it.
 
+    A second run of the same folder waits for the first, and then finds its notebooks up to date.
+
     Raises:
         CourseError: See `execute`; also a notebook that does not leave what it declares.
         DataError: The data source lacks what a notebook reads, or there is no such device here.
@@ -432,6 +453,11 @@ def run(task: Run) -> Outcome:
     selected = task.selected()
     for notebook in selected:
         task.parameters(notebook)  # a typo in the last notebook's parameters must not cost the first one's minutes
+    with locked(task.folder):
+        return _bring_up_to_date(task, selected)
+
+
+def _bring_up_to_date(task: Run, selected: Sequence[Notebook]) -> Outcome:
     outcome = Outcome()
     for notebook in selected:
         if task.is_fresh(notebook):
@@ -465,8 +491,9 @@ def execute(notebook: Notebook, parameters: dict[str, Any], output: Path, cell_t
         stamp: Kept in the executed copy's metadata.
 
     Raises:
-        CourseError: No parameters cell, an unknown parameter, no such kernel, a cell that raises, outlasts its limit or
-            takes the kernel down. The copy up to the failing cell is kept in `failed/` beside the output.
+        CourseError: No parameters cell, an unknown parameter, no such kernel or one that does not start, a cell that
+            raises, outlasts its limit, takes the kernel down or ends the notebook before its last cell. The copy up to
+            the failing cell is kept in `failed/` beside the output.
     """
     import papermill  # a second of imports, needed only when something runs
     from jupyter_client.kernelspec import NoSuchKernel
@@ -491,12 +518,19 @@ def execute(notebook: Notebook, parameters: dict[str, Any], output: Path, cell_t
     if offline:
         variables |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     try:
-        with _environment_variables(variables):
+        # The kernel's sockets have a folder of their own: numbered files in the notebooks' folder would be those of
+        # all runs in this checkout. Its path is short, since a socket's path may have no more than 104 bytes.
+        with (
+            _environment_variables(variables),
+            tempfile.TemporaryDirectory(prefix="vb-", dir=_short_folder()) as sockets,
+        ):
             papermill.execute_notebook(
                 os.path.relpath(notebook.path), os.path.relpath(partial), parameters, kernel_name=KERNEL,
                 cwd=str(notebook.path.parent), execution_timeout=cell_timeout_s, request_save_on_cell_execute=True,
                 progress_bar={"desc": notebook.name, "unit": "cell"},
-                config=Config({"KernelManager": {"transport": "ipc"}}),
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+                # IPython's own only ask the kernel to end soon, and the next cells run meanwhile, or do not.
+                extra_arguments=[f"--IPKernelApp.exec_lines={_EXIT_AT_ONCE}"],
             )  # fmt: skip
     except PapermillExecutionError as error:
         raise _failure(notebook, partial, error.exec_count, f"{error.ename}: {error.evalue}") from None
@@ -510,16 +544,60 @@ def execute(notebook: Notebook, parameters: dict[str, Any], output: Path, cell_t
         raise CourseError(
             f"{notebook.name}: no kernel {error.name!r} is installed; run `python -m ipykernel install --user`"
         ) from None
+    except (RuntimeError, OSError) as error:  # jupyter_client's errors for a kernel that ends or says nothing
+        if isinstance(error, OSError) and error.filename and Path(error.filename).resolve() == partial.resolve():
+            raise  # the copy could not be written
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CourseError(
+            f"{notebook.name}: its kernel could not be started ({problem}); try `python -m ipykernel --version`, and "
+            "`python -m ipykernel install --user`"
+        ) from None
     finished = nbformat.read(partial, as_version=4)
+    _check_executed(notebook, finished, partial)
     finished.metadata["viralbert_run"] = stamp or {}
     write_whole(output, nbformat.writes(finished))
     partial.unlink()
 
 
+def _short_folder() -> str | None:
+    """Where a folder for sockets is made: in that for temporary files, or `/tmp` where its path is too long."""
+    return None if len(tempfile.gettempdir()) <= 60 else "/tmp"
+
+
+def _check_executed(notebook: Notebook, finished: nbformat.NotebookNode, partial: Path) -> None:
+    """Refuse a notebook that ended before its last cell: papermill takes `sys.exit(0)` for a good end.
+
+    Raises:
+        CourseError: A code cell has not run to its end; the message names it.
+    """
+    cells = [cell for cell in finished.cells if cell.cell_type == "code" and cell.source.strip()]
+    for cell in cells:
+        ended = any(output.get("ename") == "SystemExit" for output in cell.get("outputs", []))
+        if ended or cell.execution_count is None:
+            problem = "it ends the notebook (SystemExit)" if ended else "it was not executed"
+            raise CourseError(
+                f"{notebook.name}, {_named(cell, finished)}: {problem}; every code cell must run to its end: raise an "
+                f"error, or use `if`, where nothing is left to do\nThe copy up to that cell: {os.path.relpath(partial)}"
+            )
+
+
+def _named(cell: nbformat.NotebookNode, node: nbformat.NotebookNode) -> str:
+    """A code cell's number and first line, counted as the source shows them: papermill adds one for the parameters."""
+    own = _own_cells(node)
+    source = cell.source.splitlines()
+    first_line = next((line.strip() for line in source if line.strip()), "")
+    number = next((i for i, other in enumerate(own, 1) if other is cell), 0)
+    return f"code cell {number} of {len(own)} ({first_line[:70]!r})"
+
+
+def _own_cells(node: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    cells = [cell for cell in node.cells if cell.cell_type == "code"]
+    return [cell for cell in cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+
+
 def _failure(notebook: Notebook, partial: Path, exec_count: int | None, message: str) -> CourseError:
-    cells = [cell for cell in nbformat.read(partial, as_version=4).cells if cell.cell_type == "code"]
-    # Counted as the source shows them: papermill adds a cell of its own for the parameters.
-    own = [cell for cell in cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    node = nbformat.read(partial, as_version=4)
+    own = _own_cells(node)
     if exec_count is not None:
         stopped = [i for i, cell in enumerate(own) if cell.execution_count == exec_count]
     else:
@@ -527,9 +605,7 @@ def _failure(notebook: Notebook, partial: Path, exec_count: int | None, message:
         stopped = [i for i, cell in enumerate(own) if cell.metadata.get("papermill", {}).get("start_time")]
     where = "before its first cell"
     if stopped:
-        source = own[stopped[-1]].source.splitlines()
-        first_line = next((line.strip() for line in source if line.strip()), "")
-        where = f"code cell {stopped[-1] + 1} of {len(own)} ({first_line[:70]!r})"
+        where = _named(own[stopped[-1]], node)
     return CourseError(f"{notebook.name}, {where}: {message}\nThe copy up to that cell: {os.path.relpath(partial)}")
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from viralbert_utils.files import DataError, sha256, whole_folder
+from viralbert_utils.files import SUMS, DataError, check_sums, locked, sha256, whole_folder, write_sums
 from viralbert_utils.hub import quiet
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -101,15 +101,31 @@ def cache_folder() -> Path:
 
 
 def embedded_folder(recipe: Recipe | None = None) -> Path:
-    """The folder of the embedded encoder, built on first use.
+    """The folder of the embedded encoder, built on first use; a second process waits until the first has built it.
 
-    Two processes may build it at once: each builds in a folder of its own, and the first to finish gives it the name.
+    Raises:
+        DataError: A file of it is damaged, or there is no room for it in the cache folder.
     """
     recipe = recipe or Recipe()
     target = cache_folder() / f"embedded-{recipe.key}"
-    if not target.is_dir():
-        with whole_folder(target, replace=False) as new:
-            build(recipe, new)
+    # One without sums was built before there were any.
+    if not (target / SUMS).is_file():
+        try:
+            with locked(cache_folder()):
+                if not (target / SUMS).is_file():
+                    with whole_folder(target) as new:
+                        build(recipe, new)
+                        write_sums(new)
+        except OSError as error:
+            raise DataError(
+                f"the embedded encoder (160 MB) cannot be kept in {cache_folder()}: {error}; name another folder in "
+                "VIRALBERT_CACHE"
+            ) from None
+        return target
+    try:
+        check_sums(target)
+    except DataError as error:
+        raise DataError(f"the embedded encoder is damaged: {error}. Delete {target}, it is built again") from None
     return target
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from viralbert_utils import predictor, tokens
 from viralbert_utils.data import load
-from viralbert_utils.files import DataError, folder_sha256, whole_folder
+from viralbert_utils.files import DataError, folder_sha256, whole_folder, write_sums
 from viralbert_utils.models import array_logits, load_classifier
 from viralbert_utils.onnx_model import KEY, MODEL, TOKENIZER, OnnxModel, runtime
 from viralbert_utils.predictor import HEAD_SHARE, Predictor
@@ -102,6 +102,7 @@ def export(source: Path | str, target: Path | str, int8: bool = False, texts: Se
         if int8:
             graph = _in_int8(graph, rows, pad_id, beside)
         _write(graph, new, about)
+        write_sums(new)
         found = judged(tokens.in_batches(OnnxModel.load(new).step, rows, pad_id, *beside))
         about["difference"] = float(np.abs(found - expected).max())
         if not about["difference"] <= TOLERANCE[int8]:
@@ -110,6 +111,7 @@ def export(source: Path | str, target: Path | str, int8: bool = False, texts: Se
                 f"{len(rows)} texts, more than {TOLERANCE[int8]}; {'export without int8' if int8 else 'report it'}"
             )
         _write(graph, new, about)
+        write_sums(new)
     return OnnxModel.load(folder)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from viralbert_utils import devices
 from viralbert_utils.encoders import mask_for, pool
+from viralbert_utils.files import locked, remove_unfinished, whole_file
 
 
 class Cached:
@@ -191,13 +192,15 @@ def cache(
     dtype = devices.precision(devices.of(model), precision)
     key = [texts.digest, weights or digest(model, top_layers), pooling if pooled else "", str(dtype)]
     path = folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.npy"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.part")
-        vectors = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-        _fill(Cached(vectors, texts, pooled), lower, texts, pooling if pooled else "", pad_id, batch_size, dtype)
-        vectors.flush()
-        temporary.replace(path)
+    with locked(path):
+        if not path.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_unfinished(folder, path.name)
+            with whole_file(path) as temporary:
+                vectors = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+                found = Cached(vectors, texts, pooled)
+                _fill(found, lower, texts, pooling if pooled else "", pad_id, batch_size, dtype)
+                vectors.flush()
     return Cached(np.load(path, mmap_mode="r"), texts, pooled)
 
 

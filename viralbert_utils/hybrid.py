@@ -30,7 +30,7 @@ from viralbert_utils import devices, frozen, models, training
 from viralbert_utils.data import require_columns, require_rows
 from viralbert_utils.encoders import encode, load_encoder, mask_for, pad
 from viralbert_utils.evaluation import macro_f1, one_hot
-from viralbert_utils.files import DataError
+from viralbert_utils.files import DataError, check_sums
 from viralbert_utils.losses import cross_entropy
 from viralbert_utils.texts import normalise
 
@@ -392,6 +392,7 @@ class Hybrid:
             settings = json.loads((path / "classifier.json").read_text(encoding="utf-8"))
             if settings["kind"] != "hybrid":
                 raise ValueError(f"it holds a classifier of the kind {settings['kind']!r}")
+            check_sums(path)
             tokenizer, encoder = load_encoder(str(path / "encoder"), device)
             model = HybridClassifier(encoder, len(settings["names"]), **settings["shape"], dropout=settings["dropout"])
             head = load_file(path / "head.safetensors")

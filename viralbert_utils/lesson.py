@@ -5,6 +5,7 @@ A recorded value is what tests, the report's first page and `{glue:text}` in the
 
 from __future__ import annotations
 
+import html
 import io
 import random
 import resource
@@ -117,7 +118,7 @@ def table(frame: pd.DataFrame, caption: str = "", digits: int = 3, index: bool =
 
     Args:
         frame: Few rows; texts longer than 200 characters are cut with an ellipsis.
-        caption: A line above it.
+        caption: A line above it; like the cells, it is shown as it is: nothing in it counts as HTML.
         digits: Decimals of floating-point columns.
         index: Whether the row names are part of the table.
     """
@@ -125,16 +126,21 @@ def table(frame: pd.DataFrame, caption: str = "", digits: int = 3, index: bool =
     shown = frame.reset_index() if index else frame.copy()
     shown = shown.astype(object).map(lambda cell: _cell(cell, digits))
     shown.columns = [str(column) if column != "index" or not index else "" for column in shown.columns]
-    html = shown.to_html(index=False, border=0, justify="left")
-    lines = [f"| {' | '.join(shown.columns)} |", f"|{'---|' * len(shown.columns)}"]
-    lines += [f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in row)} |" for row in shown.to_numpy()]
-    head = f"**{caption}**\n\n" if caption else ""
+    cells = shown.to_html(index=False, border=0, justify="left")
+    lines = [f"| {' | '.join(map(_in_markdown, row))} |" for row in (shown.columns, *shown.to_numpy())]
+    lines.insert(1, f"|{'---|' * len(shown.columns)}")
     data = {
-        "text/html": f"<p><strong>{caption}</strong></p>{html}" if caption else html,
-        "text/markdown": head + "\n".join(lines),
-        "text/plain": head + shown.to_string(index=False),
+        "text/html": f"<p><strong>{html.escape(caption, quote=False)}</strong></p>{cells}" if caption else cells,
+        "text/markdown": (f"**{_in_markdown(caption)}**\n\n" if caption else "") + "\n".join(lines),
+        "text/plain": (f"**{caption}**\n\n" if caption else "") + shown.to_string(index=False),
     }
     display(data, raw=True)
+
+
+def _in_markdown(text: Any) -> str:
+    """A text as a cell of a Markdown table: no HTML, no link and no image comes of it, whoever wrote it."""
+    plain = html.escape(str(text), quote=False).replace("&gt;", ">")
+    return plain.replace("](", "]\\(").replace("|", "\\|")
 
 
 def _cell(value: Any, digits: int) -> str:

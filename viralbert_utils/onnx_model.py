@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from viralbert_utils import tokens
-from viralbert_utils.files import DataError
+from viralbert_utils.files import DataError, check_sums
 
 MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
 KEY = "viralbert"  # of the metadata in the model file
@@ -66,6 +66,10 @@ class OnnxModel:
         missing = [name for name in (MODEL, TOKENIZER) if not (path / name).is_file()]
         if missing:
             raise DataError(f"{path} is no exported model: {', '.join(missing)} missing; viralbert export writes one")
+        try:
+            check_sums(path)
+        except DataError as error:
+            raise DataError(f"{path} is damaged ({error}); export the model again") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
         try:

@@ -208,6 +208,9 @@ class Predictor:
     def load(cls, folder: Path | str, device: str | None = None, precision: str = "auto") -> Self:
         """Read a folder of `models.save_classifier`, `save` or `export.export`; an exported one without torch.
 
+        A process that has predicted with torch must not be forked: the child has torch's threads on paper only, and
+        waits for them for ever. Start others with `multiprocessing.get_context("spawn")` and load the model in each.
+
         Args:
             folder: E.g. `runs/sample/viralbert`, `models/combo/model`.
             device: See `devices.default`. An exported model computes on the CPU.

@@ -32,8 +32,8 @@ from viralbert_utils.data import read_table
 from viralbert_utils.embedded import LAYERS, Recipe, embedded_folder, trained_layers
 from viralbert_utils.encoders import load_encoder
 from viralbert_utils.evaluation import Estimate, bootstrap
-from viralbert_utils.files import DataError, sha256, write_whole
-from viralbert_utils.training import cosine_with_warmup
+from viralbert_utils.files import DataError, locked, sha256, write_whole
+from viralbert_utils.training import cosine_with_warmup, read_checkpoint, write_checkpoint
 
 ROWS_PER_CHECKPOINT = 10
 
@@ -248,7 +248,7 @@ def pretrain(
         in all; and the encoder with what was trained on top of it.
 
     Raises:
-        ValueError: A checkpoint of another plan.
+        DataError: A checkpoint that is damaged, or of another plan.
         FloatingPointError: The loss is no longer a number.
     """
     device = devices.of(encoder)
@@ -450,7 +450,14 @@ def run(
     Returns:
         Accuracies on held-out text (`model`, `bigram`, `unigram`), seconds and tokens a second.
     """
-    tokenizer, encoder = load_encoder(str(embedded_folder(replace(recipe or Recipe(), pretrained=False))))
+    with locked(folder):
+        return _run(sources, folder, plan, length, held_out, recipe or Recipe())
+
+
+def _run(
+    sources: Sequence[Source], folder: Path, plan: Plan, length: int, held_out: float, recipe: Recipe
+) -> dict[str, float]:
+    tokenizer, encoder = load_encoder(str(embedded_folder(replace(recipe, pretrained=False))))
     packed, kept, weights = {}, [], {}
     for source in sources:
         texts = source.texts()
@@ -480,18 +487,16 @@ def _learnt(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _save(path: Path, model: nn.Module, parts: Mapping[str, Any], plan: Plan, history: list) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    state = {name: part.state_dict() for name, part in parts.items()}
-    state |= {"model": _learnt(model), "plan": asdict(plan), "history": history}
-    torch.save(devices.on_cpu(state), temporary)  # any device can go on with it
-    temporary.replace(path)
+    state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
+    write_checkpoint(path, state | {"model": _learnt(model), "plan": asdict(plan), "history": history})
 
 
 def _resume(path: Path, model: nn.Module, parts: Mapping[str, Any], plan: Plan) -> list[dict[str, Any]]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_checkpoint(path, {"model", "plan", "history", *parts})
     if state["plan"] != asdict(plan):
-        raise ValueError(f"checkpoint {path} was made with another plan ({state['plan']}); delete it or keep the plan")
+        raise DataError(
+            f"checkpoint {path} was made with another plan ({state['plan']}); keep the plan, or give another folder"
+        )
     learnt = _learnt(model)
     with torch.no_grad():
         for name, value in state["model"].items():

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -22,13 +23,14 @@ from typing import Any
 import nbformat
 
 from viralbert_utils.course import CourseError, Notebook, Run
-from viralbert_utils.files import whole_folder, write_whole
+from viralbert_utils.files import locked, remove_unfinished, whole_folder, write_whole
 
 RECORD_MIME = "application/vnd.viralbert.record+json"
 STYLE = Path(__file__).parent / "static" / "course.css"
 _LINK = re.compile(r"\]\((\d\d_\w+)\.ipynb(#[^)\s]*|)")
 _HOW_TO_RUN = "index.md#not-part-of-this-run"
 _GLUE = re.compile(r"``.*?``|\{glue:text\}`([\w.-]+)(?::([^`]*))?`|\{glue")
+_FIRST_PAGE = Path("site", "index.html")
 HEADLINE = ("<!-- headline: written by `make reports` -->", "<!-- /headline -->")
 
 
@@ -161,12 +163,19 @@ def origin(stamp: Mapping[str, Any]) -> str:
 def report(task: Run) -> Path:
     """Write the report of a run: `site/`, `README.md` and a Markdown page a notebook, `metrics.json`, `manifest.json`.
 
+    The folder is the old report until the new one is complete, whatever happens meanwhile.
+
     Returns:
         The site's first page.
 
     Raises:
         CourseError: Nothing was executed yet, or a page cannot be prepared or built.
     """
+    with locked(task.folder):
+        return _report(task)
+
+
+def _report(task: Run) -> Path:
     paths = [task.executed(notebook) for notebook in task.notebooks if task.executed(notebook).is_file()]
     if not paths:
         raise CourseError(
@@ -177,21 +186,27 @@ def report(task: Run) -> Path:
     prepared = {page.name: prepare(page, task.config["banner"], origin(page.stamp), missing) for page in pages}
     hidden = ("run.", "headline.")
     metrics = {page.name: {k: v for k, v in page.records.items() if not k.startswith(hidden)} for page in pages}
-    write_whole(task.report / "metrics.json", _json(metrics | {"headline": headlines(pages)}))
-    write_whole(task.report / "manifest.json", _json(manifest(task, pages)))
     first = first_page_text(task, pages)
-    _write_markdown(task, prepared, first)
-    # The site takes longest, so it alone is kept when nothing that it is made of has changed.
-    first_page, mark = task.report / "site" / "index.html", task.report / "site" / ".made_from"
     digest = hashlib.sha256(first.encode() + task.config["banner"].encode())
     for path in [*paths, *sorted(Path(__file__).parent.glob("*.py")), STYLE]:
         digest.update(path.read_bytes())
-    if not first_page.is_file() or not mark.is_file() or mark.read_text() != digest.hexdigest():
-        _build_site(task, prepared, first)
-        write_whole(mark, digest.hexdigest())
+    with whole_folder(task.report) as new:
+        if task.report.is_dir():
+            shutil.copytree(task.report, new, symlinks=True, dirs_exist_ok=True)
+        remove_unfinished(new)
+        write_whole(new / "metrics.json", _json(metrics | {"headline": headlines(pages)}))
+        write_whole(new / "manifest.json", _json(manifest(task, pages)))
+        _write_markdown(new, prepared, first)
+        # The site takes longest, so it alone is kept when nothing that it is made of has changed.
+        mark = new / "site" / ".made_from"
+        if not (new / _FIRST_PAGE).is_file() or not mark.is_file() or mark.read_text() != digest.hexdigest():
+            shutil.rmtree(new / "site", ignore_errors=True)
+            _build_site(task, prepared, first, new / "site")
+            write_whole(mark, digest.hexdigest())
     if task.report == task.root / "reports":
+        remove_unfinished(task.root, "README.md")
         update_readme(task.root / "README.md", headline_table(headlines(pages), "reports/{}.md"))
-    return first_page
+    return task.report / _FIRST_PAGE
 
 
 def _json(value: Any) -> str:
@@ -346,20 +361,20 @@ _MARKDOWN = """{% extends 'markdown/index.md.j2' %}
 {% endblock %}
 {% block stream %}
 ```text
-{{ output.text | trim }}
+{{ output.text | trim | replace('```', "'''") }}
 ```
 {% endblock %}
 """
 
 
-def _write_markdown(task: Run, prepared: Mapping[str, nbformat.NotebookNode], first: str) -> None:
+def _write_markdown(folder: Path, prepared: Mapping[str, nbformat.NotebookNode], first: str) -> None:
     from nbconvert import MarkdownExporter
     from traitlets.config import Config
 
     priority = ["text/markdown", "image/png", "text/html", "text/plain"]
     config = Config({"NbConvertBase": {"display_data_priority": priority}})
-    figures = task.report / "figures"
-    for old in [*task.report.glob("[0-9][0-9]_*.md"), *figures.glob("*.png")]:
+    figures = folder / "figures"
+    for old in [*folder.glob("[0-9][0-9]_*.md"), *figures.glob("*.png")]:
         old.unlink()
     for name, node in prepared.items():
         exporter = MarkdownExporter(config=config, raw_template=_MARKDOWN)
@@ -368,10 +383,10 @@ def _write_markdown(task: Run, prepared: Mapping[str, nbformat.NotebookNode], fi
             # Numbered by figure, not by cell, so that a new paragraph does not rename every file.
             renamed = f"figures/{name[:2]}_figure_{number}.png"
             body = body.replace(path, renamed)
-            write_whole(task.report / renamed, content)
+            write_whole(folder / renamed, content)
         body = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", body)).strip() + "\n"
-        write_whole(task.report / f"{name}.md", _to_markdown_links(body))
-    write_whole(task.report / "README.md", _to_markdown_links(first))
+        write_whole(folder / f"{name}.md", _to_markdown_links(body))
+    write_whole(folder / "README.md", _to_markdown_links(first))
 
 
 def _to_markdown_links(text: str) -> str:
@@ -380,7 +395,7 @@ def _to_markdown_links(text: str) -> str:
     return _LINK.sub(lambda link: f"]({link[1]}.md{link[2]}", text)
 
 
-def _build_site(task: Run, prepared: Mapping[str, nbformat.NotebookNode], first: str) -> None:
+def _build_site(task: Run, prepared: Mapping[str, nbformat.NotebookNode], first: str, built: Path) -> None:
     # Sphinx takes these by name, and if one is not installed, its own error hides which.
     import furo  # noqa: F401
     import latex2mathml  # noqa: F401
@@ -388,7 +403,7 @@ def _build_site(task: Run, prepared: Mapping[str, nbformat.NotebookNode], first:
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace
 
-    with whole_folder(task.report / "site") as built, tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch, "source")
         source.mkdir()
         contents = "\n".join(["```{toctree}", ":hidden:", "", *prepared, "```", ""])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 
 from viralbert_utils import baselines, combine, data, distributed, emotions, evaluation, losses, models, training
 from viralbert_utils.cleaning import RULES, clean
-from viralbert_utils.course import ROOT, environment
+from viralbert_utils.course import ROOT, environment, read_yaml
 from viralbert_utils.encoders import encode, load_encoder, most_tokens
-from viralbert_utils.files import DataError, write_whole
+from viralbert_utils.files import DataError, locked, write_whole
 from viralbert_utils.predictor import MULTI_LABEL, Predictor
 from viralbert_utils.splits import split_set
 from viralbert_utils.thresholds import RULES as THRESHOLD_RULES
@@ -93,12 +93,14 @@ def profile(name: str, changes: Mapping[str, Any]) -> dict[str, Recipe]:
     if not path.is_file():
         names = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
         raise DataError(f"no profile {name!r} of trainings; there are: {names}")
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    found = read_yaml(path.read_text(encoding="utf-8"), path.name)
     return {run: Recipe(**(settings | dict(changes))) for run, settings in found.items()}
 
 
 def run(recipe: Recipe, output: Path, show_progress: bool = False) -> dict[str, Any]:
     """Train and evaluate; a stopped run goes on with its next epoch, a finished one is not repeated.
+
+    A second training into the same folder waits for the first, and finds what it has left.
 
     Args:
         recipe: See there.
@@ -111,6 +113,14 @@ def run(recipe: Recipe, output: Path, show_progress: bool = False) -> dict[str, 
     Raises:
         DataError: Bad data, or the folder holds another training.
     """
+    with ExitStack() as stack:
+        with distributed.first_alone():
+            if not distributed.rank():
+                stack.enter_context(locked(output))
+        return _run(recipe, output, show_progress)
+
+
+def _run(recipe: Recipe, output: Path, show_progress: bool) -> dict[str, Any]:
     used = asdict(recipe) | {"evaluate": list(recipe.evaluate)}
     finished = output / "metrics.json"
     if output.is_file():

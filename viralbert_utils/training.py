@@ -11,7 +11,9 @@ import json
 import math
 import random
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -27,7 +29,7 @@ from tqdm import tqdm
 
 from viralbert_utils import devices, distributed, frozen
 from viralbert_utils.encoders import pad
-from viralbert_utils.files import DataError
+from viralbert_utils.files import DataError, whole_file
 from viralbert_utils.losses import Loss
 from viralbert_utils.models import predict_logits
 from viralbert_utils.surgery import TaskGradients, weighting
@@ -264,8 +266,8 @@ def fit(
         is negative), `learning_rate`, `best`.
 
     Raises:
-        ValueError: No text or no epoch, a metric that is not computed, a checkpoint that is damaged or was made with
-            other settings, data or model.
+        ValueError: No text or no epoch, a metric that is not computed.
+        DataError: A checkpoint that is damaged or was made with other settings, data or model.
         FloatingPointError: The loss is no longer a number; the message says since which step. Losses are looked at
             every `READ_EVERY` steps.
     """
@@ -327,7 +329,9 @@ def _fit(
             own = {"train_loss": losses[name], "loss": float(task.loss(logits, task.validation.labels))}
             for figure in ("train_loss", "loss"):
                 figures[figure] += task.weight * own[figure]
-            own |= task.metrics(logits, task.validation.labels) if task.metrics else {}
+            # Plain numbers: what numpy and torch return instead is more than a checkpoint may hold.
+            more = task.metrics(logits, task.validation.labels) if task.metrics else {}
+            own |= {figure: float(value) for figure, value in more.items()}
             figures |= {f"{name}.{figure}" if name else figure: value for figure, value in own.items()
                         if name or figure not in figures}  # fmt: skip
         cosines = [row["cosine"] for row in rows[n_before:] if not math.isnan(row["cosine"])]
@@ -644,29 +648,22 @@ def _save_checkpoint(
     every = distributed.gathered(devices.random_states(devices.of(model)))
     if distributed.rank():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    state = {
+    write_checkpoint(path, {
         "model": _trainable_state(model), "parts": [part.state_dict() for part in parts],
         "settings": asdict(settings), "task": task, "history": history, "best": best, "random": every,
-    }  # fmt: skip
-    torch.save(devices.on_cpu(state), temporary)  # any device can go on with it
-    temporary.replace(path)
+    })  # fmt: skip
 
 
 def _resume(
     path: Path, model: nn.Module, parts: list[Any], settings: Settings, task: str
 ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # cut off, or no checkpoint at all
-        raise ValueError(f"checkpoint {path} is damaged ({type(error).__name__}); delete it") from None
+    state = read_checkpoint(path, {"model", "parts", "settings", "task", "history", "best", "random"})
     changed = [name for name, value in asdict(settings).items() if state["settings"].get(name) != value]
     if state["task"] != task:
         changed.append("data or model")
     if changed:
         what = ", ".join(changed)
-        raise ValueError(f"checkpoint {path} was made with other settings ({what}); delete it or keep them")
+        raise DataError(f"checkpoint {path} was made with other settings ({what}); keep them, or give another folder")
     model.load_state_dict(state["model"], strict=False)
     for part, saved in zip(parts, state["parts"], strict=True):
         if saved:  # a run without float16 leaves nothing for the scaler, which then starts anew
@@ -674,6 +671,52 @@ def _resume(
     # Another number of processes, or another device, may go on with it.
     devices.restore(state["random"][distributed.rank() % len(state["random"])], devices.of(model))
     return state["history"], state["best"]
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write what a stopped training goes on from, whole; any device can read it.
+
+    Args:
+        path: Of the file; its folder is made if missing.
+        state: Tensors and plain Python values, in dictionaries and lists.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary:
+        torch.save(devices.on_cpu(dict(state)), temporary)
+
+
+def read_checkpoint(path: Path, keys: Collection[str]) -> dict[str, Any]:
+    """What `write_checkpoint` wrote; nothing in the file can run code.
+
+    Args:
+        path: Of the file.
+        keys: It must have.
+
+    Raises:
+        DataError: It is cut off or damaged, or holds something else.
+    """
+    try:
+        # torch writes a sum for each part, and does not look at it again.
+        with zipfile.ZipFile(path) as parts:
+            damaged = parts.testzip()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error) as error:
+        damaged = str(error)
+    if damaged:
+        raise DataError(f"checkpoint {path} is damaged ({damaged}); delete it, and the training begins anew")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        missing = set(keys) - state.keys()
+    except OSError:
+        raise
+    except Exception as error:  # whole, but not of plain values
+        problem = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError(
+            f"{path} is whole, but no checkpoint that can be read here ({problem}); keep it, and give another folder"
+        ) from None
+    if missing:
+        raise DataError(f"{path} is no checkpoint of this kind of training: {', '.join(sorted(missing))} missing; give "
+                        "another folder")  # fmt: skip
+    return state
 
 
 def _task_digest(model: nn.Module, tasks: Mapping[str, Task]) -> str:
