@@ -54,7 +54,7 @@ lint: .venv/.installed
 # Two processors: lint beside the notebooks, then two halves of the tests, a file always on one of them.
 test: .venv/.installed
 	@$(MAKE) --no-print-directory --jobs 2 lint smoke
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 smoke: .venv/.installed
 	$(BIN)/viralbert run --profile smoke

@@ -292,6 +292,7 @@ def test_folders_of_before_are_read(folders, kind, tmp_path):
     plain = json.loads(file.read_text(encoding="utf-8"))
     plain = {key: value for key, value in plain.items() if key not in ("task", "problem_type")}
     file.write_text(json.dumps(plain), encoding="utf-8")
+    (tmp_path / "torch" / "SHA256SUMS").unlink()
     found = Predictor.load(tmp_path / "torch").predict(TEXTS[0]).as_dict()
     assert close(found, {name: wanted})
     model = onnx.load(folders / kind / "onnx" / "model.onnx", load_external_data=False)
