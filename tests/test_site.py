@@ -122,6 +122,8 @@ def test_whole_report_of_a_tiny_course(tiny_course):
     markdown = (task.report / "01_lesson.md").read_text(encoding="utf-8")
     assert "Half is 0.50" in markdown
     assert "[Again](01_lesson.md)" in markdown
+    names = {"01_lesson.md", "README.md", "manifest.json", "metrics.json", "site"}
+    assert {path.name for path in task.report.iterdir()} == names
     assert json.loads((task.report / "metrics.json").read_text())["01_lesson"] == {"half": 0.5}
     manifest = json.loads((task.report / "manifest.json").read_text())
     assert manifest["notebooks"]["01_lesson"]["peak_memory_mib"] > 10

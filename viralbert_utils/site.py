@@ -432,12 +432,14 @@ def _build_site(task: Run, prepared: Mapping[str, nbformat.NotebookNode], first:
         with open(os.devnull, "w") as quiet, docutils_namespace():
             log = Path(scratch, "warnings.txt")
             with log.open("w", encoding="utf-8") as warnings:
-                app = Sphinx(str(source), None, str(built), str(Path(scratch, "doctrees")), "html", options,
-                             status=quiet, warning=warnings, freshenv=True)  # fmt: skip
+                # Built here and not in its place: MyST-NB leaves what it has read beside the site.
+                app = Sphinx(str(source), None, str(Path(scratch, "site")), str(Path(scratch, "doctrees")), "html",
+                             options, status=quiet, warning=warnings, freshenv=True)  # fmt: skip
                 app.build()
             problems = log.read_text(encoding="utf-8").strip()
         logging.getLogger("sphinx").handlers.clear()
         if app.statuscode or problems:
             raise CourseError(f"the site could not be built cleanly:\n{problems}")
         for leftover in (".buildinfo", "objects.inv"):
-            (built / leftover).unlink(missing_ok=True)
+            Path(scratch, "site", leftover).unlink(missing_ok=True)
+        shutil.move(Path(scratch, "site"), built)
