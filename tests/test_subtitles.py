@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from viralbert_utils.data import SAMPLE
@@ -725,9 +725,16 @@ TEXTS = st.text("абёЯ xyz 0189 <>&;{}-:.,!?«»—", min_size=1, max_size=30
 
 @st.composite
 def cue_lists(draw: st.DrawFn) -> list[Cue]:
-    times = sorted(draw(st.sets(st.integers(0, 500_000_000), min_size=2, max_size=12)))
-    spans = itertools.pairwise([ms / 1000 for ms in times])
-    return [Cue(start, end, text) for start, end in spans if (text := draw(TEXTS))]
+    """Different texts, a second long at least: one word again and again, in a flash, is a rolling caption to any reader.
+
+    Nor are they all of one word, which in JSON are the words of a recogniser.
+    """
+    seconds = sorted(draw(st.sets(st.integers(0, 400_000), min_size=2, max_size=12)))
+    ms = draw(st.integers(0, 999))
+    starts = [(1000 * second + ms) / 1000 for second in seconds]
+    texts = draw(st.lists(TEXTS.filter(bool), min_size=len(starts) - 1, max_size=len(starts) - 1, unique=True))
+    assume(any(" " in text for text in texts))
+    return [Cue(a, b, text) for (a, b), text in zip(itertools.pairwise(starts), texts, strict=True)]
 
 
 @settings(max_examples=150, deadline=None)
