@@ -725,7 +725,7 @@ TEXTS = st.text("абёЯ xyz 0189 <>&;{}-:.,!?«»—", min_size=1, max_size=30
 
 @st.composite
 def cue_lists(draw: st.DrawFn) -> list[Cue]:
-    """Different texts, a second long at least: one word again and again, in a flash, is a rolling caption to any reader.
+    """Different texts, a second long at least: one word again and again, in a flash, is a rolling caption.
 
     Nor are they all of one word, which in JSON are the words of a recogniser.
     """
