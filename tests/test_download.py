@@ -10,8 +10,6 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from viralbert_utils import data, download
 from viralbert_utils.course import ROOT, Run
@@ -87,18 +85,12 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub(tmp_path):
+def hub(tmp_path, save_tiny_encoder):
     """A server with an encoder and the three public data sets, made of sample rows in the hub's format."""
     root = tmp_path / "hub"
     folder = root / "models" / ENCODER
-    words = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"абвгдежзик"])}
-    core = Tokenizer(models.WordPiece(words, unk_token="[UNK]"))
-    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    PreTrainedTokenizerFast(tokenizer_object=core, **special).save_pretrained(folder)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     # 25 MB: the hub's library keeps what has come in pieces of 10 MB.
-    BertModel(BertConfig(vocab_size=200_000, **sizes)).save_pretrained(folder)
+    save_tiny_encoder(folder, vocab_size=200_000)
     for name in ("emotions", "cedr", "reviews"):
         source = data.load("emotions" if name == "cedr" else name).splits["all"].head(20)
         contract = data.CONTRACTS[name]

@@ -9,8 +9,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel
 from transformers.utils import logging as transformers_logging
 
 from viralbert_utils import embedded, encoders, hub
@@ -70,19 +69,14 @@ def rows(result):
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def put_into_cache(folder):
+def put_into_cache(folder, save_tiny_encoder):
     """A tiny encoder as the hub's library keeps it."""
     commit = "0" * 40
     repository = folder / f"models--{ENCODER.replace('/', '--')}"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text(commit)
     snapshot = repository / "snapshots" / commit
-    words = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"абвгдежзик"])}
-    core = Tokenizer(models.WordPiece(words, unk_token="[UNK]"))
-    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    PreTrainedTokenizerFast(tokenizer_object=core, **special).save_pretrained(snapshot)
-    BertModel(BertConfig(vocab_size=len(words), **SIZES)).save_pretrained(snapshot)
+    save_tiny_encoder(snapshot)
 
 
 def test_without_a_hub_the_error_comes_within_ten_seconds(no_hub, tmp_path):
@@ -97,8 +91,8 @@ def test_without_a_hub_the_error_comes_within_ten_seconds(no_hub, tmp_path):
     assert "download it on a machine with network" in found["translation"]["error"]
 
 
-def test_without_a_hub_its_cache_answers_and_says_so(no_hub, tmp_path):
-    put_into_cache(tmp_path / "cache")
+def test_without_a_hub_its_cache_answers_and_says_so(no_hub, tmp_path, save_tiny_encoder):
+    put_into_cache(tmp_path / "cache", save_tiny_encoder)
     environment = {"HF_ENDPOINT": no_hub, "HF_HUB_CACHE": str(tmp_path / "cache")}
     result = call(tmp_path, LOADERS, ENCODER, "encoder", "tokenizer", **environment)
     for row in rows(result):
@@ -108,10 +102,10 @@ def test_without_a_hub_its_cache_answers_and_says_so(no_hub, tmp_path):
     assert f"{ENCODER} is the copy in its cache, which may be an older one" in result.stderr
 
 
-def test_a_folder_and_a_mistyped_path_ask_no_hub(tmp_path, monkeypatch):
+def test_a_folder_and_a_mistyped_path_ask_no_hub(tmp_path, monkeypatch, save_tiny_encoder):
     asked = []
     monkeypatch.setattr(hub, "out_of_reach", lambda: asked.append(1) or "no route")
-    put_into_cache(tmp_path / "cache")
+    put_into_cache(tmp_path / "cache", save_tiny_encoder)
     encoders.load_encoder(str(next((tmp_path / "cache").glob("*/snapshots/*"))))
     for typo in (str(tmp_path / "typo"), "../typo", "~/ty po"):
         with pytest.raises(DataError, match="could not be loaded: no such folder") as found:
