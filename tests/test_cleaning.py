@@ -255,6 +255,19 @@ def test_another_label_set_is_an_error_not_a_drop():
         clean(dataset(train=[("а", "[40]"), ("б", "[1]"), ("в", "[41]")]), names=EMOTIONS)
 
 
+@pytest.mark.parametrize(
+    "labels", [[1, 0], ["1.0", "0.0"], ["1,0", "0,0"], [True, False], ["TRUE", " 0\u200b"], ["1.", "0"]]
+)
+def test_a_class_that_is_a_number_is_known_in_any_spelling(labels):
+    table = pd.DataFrame({"text": ["кот ушёл", "пёс пришёл"], "label": labels}, dtype=object)
+    assert list(clean(Dataset("v", "here", {"all": table}), classes=[0, 1]).splits["all"]["label"]) == [1, 0]
+
+
+def test_names_that_are_wanted_are_listed():
+    with pytest.raises(DataError, match=r"expected ids 0\.\.1 or names in English or Russian \(кот, пёс\)"):
+        clean(dataset(train=[("а б", "мышь"), ("в г", "слон")]), names=["кот", "пёс"])
+
+
 def test_nothing_left_is_an_error():
     with pytest.raises(DataError, match=r"no row is left after cleaning; dropped: \{'missing_text': 2\}"):
         clean(dataset(train=[("", "[1]"), (" ", "[1]")]), names=EMOTIONS)

@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from viralbert_utils import hub
-from viralbert_utils.emotions import CEDR_EMOTIONS, EMOTIONS, parse_labels
+from viralbert_utils.emotions import CEDR_EMOTIONS, EMOTIONS, parse_labels, plain_label
 from viralbert_utils.files import ROOT, sha256, whole_folder
 from viralbert_utils.files import DataError as DataError
 from viralbert_utils.files import write_whole as write_whole
@@ -520,7 +520,7 @@ def second_annotation(dataset: Dataset) -> pd.DataFrame:
     for side in ("first", "second"):
         try:
             both[side] = [
-                parse_labels(value, names) if column == "labels" else str(value).strip().lower() for value in both[side]
+                parse_labels(value, names) if column == "labels" else plain_label(value) for value in both[side]
             ]
         except ValueError as error:
             raise DataError(f"{path}: the {side} label of a text of {dataset.name!r}: {error}") from None

@@ -37,7 +37,7 @@ _MAY_BE_STRESSED = re.compile(f"[{_STRESS}ѐѝЀЍáéóýàèòỳÁÉÓÀÈÒ�
 _STRESSED = re.compile("([аеиоуыэюяіѣєәөүӕрАЕИОУЫЭЮЯІѢЄӘӨҮӔР])([\u0300-\u036f]+)")
 _LONELY = re.compile(f"(?:(?<=\\s)|^)[{_STRESS}]+")
 # Who has no stress mark on the keyboard takes the sign of an accent that stands by itself.
-_ACCENT = re.compile(r"(?<=[аеиоуыэюяАЕИОУЫЭЮЯ])(?:[´`ˊˋ](?=[а-яё])|[´ˊˋ](?!\w))")
+_ACCENT = re.compile(r"(?<=[аеиоуыэюяАЕИОУЫЭЮЯ])(?:[´`ˊˋ]++(?=[а-яё])|[´ˊˋ]++(?![\w\u0300-\u036f]))")
 # Letters of both alphabets that look alike. Where both stand in a word, some were typed in the place of the others, or,
 # with a stress mark, because the keyboard has one on those alone.
 _LATIN_TWINS, _CYRILLIC_TWINS = "aceopxykABCEHKMOPTXY", "асеорхукАВСЕНКМОРТХУ"
