@@ -185,8 +185,8 @@ def test_brackets_within_and_beside_one_another_are_no_speech():
 
 @pytest.mark.parametrize(
     "farewell",
-    ["Конец", "Спасибо, что смотрели!", "Увидимся в следующем видео.", "До скорых встреч!", "Пока-пока!", "Конец фильма.",
-     "Не забудь подписаться.", "Thanks for watching!", "Продолжение в следующей серии..."],
+    ["Конец", "Спасибо, что смотрели!", "Увидимся в следующем видео.", "До скорых встреч!", "Пока-пока!",
+     "Конец фильма.", "Не забудь подписаться.", "Thanks for watching!", "Продолжение в следующей серии..."],
 )  # fmt: skip
 def test_what_is_said_at_the_end_of_videos_counts_against_a_moment(farewell):
     assert moments._BOILERPLATE.search(farewell)

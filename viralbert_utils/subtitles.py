@@ -293,8 +293,8 @@ def _seconds(value: object, unit: float = 1.0) -> float | None:
         number = float(text.removesuffix("s").replace(",", ".")) * unit
     except ValueError:
         if length := _ISO_LENGTH.fullmatch(text):
-            hours, minutes, seconds = (float(part) for part in length.groups(default="0"))
-            return hours * 3600 + minutes * 60 + seconds
+            parts = [float(part) for part in length.groups(default="0")]
+            return parts[0] * 3600 + parts[1] * 60 + parts[2]
         clock = _CLOCK.fullmatch("".join(text.replace("-", "").split())) if isinstance(value, str) else None
         if clock is None:
             return None
