@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from viralbert_utils.data import SAMPLE
 from viralbert_utils.files import DataError
 from viralbert_utils.subtitles import Cue, Subtitles, read_subtitles, write_subtitles
+from viralbert_utils.texts import normalise
 
 SRT = """1
 00:00:01,000 --> 00:00:02,500
@@ -762,7 +763,7 @@ def test_true_repetition_stays(chant, step):
 
 # Writing --------------------------------------------------------------------------------------------------------------
 
-TEXTS = st.text("абёЯ xyz 0189 <>&;{}-:.,!?«»—", min_size=1, max_size=30).map(lambda text: " ".join(text.split()))
+TEXTS = st.text("абёЯ xyz 0189 <>&;{}-:.,!?«»—", min_size=1, max_size=30).map(normalise)
 
 
 @st.composite

@@ -103,7 +103,7 @@ class PeakInfo(moments.EmotionPeak):
 class MomentInfo(moments.Moment):
     """A moment, times in seconds of the video's clock."""
 
-    emotions: list[PeakInfo]
+    emotions: list[PeakInfo]  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class MomentsInfo(moments.Found):
     Subtitles may begin anywhere (a timeline that starts at one hour, a part of a stream), and all times are theirs.
     """
 
-    moments: list[MomentInfo]
+    moments: list[MomentInfo]  # type: ignore[assignment]
     start_s: float
     duration_s: float
     repairs: list[str]
