@@ -59,6 +59,20 @@ def reasons(result: cleaning.Cleaned) -> dict[tuple[str, int], str]:
             "❤\ufe0f\u200d🔥 1\ufe0f\u20e3 🏴\U000e0067\U000e0062\U000e007f 👍🏽",
         ),
         ("😂\u200d да\u200d 😂\U000e0067", "😂 да 😂"),
+        ("&#55357;&#56832; и &#xD83D;&#xDE00;", "😀 и 😀"),
+        # An accent that stands by itself is a stress mark, too; a quotation mark and what belongs to no vowel are none.
+        ("соба´ка, пора´ за`мок, А\u02cbнна", "собака, пора замок, Анна"),
+        ("`мама` и м´яч, 5´ а´b", "`мама` и м´яч, 5´ а´b"),
+        ("\u0301", ""),
+        ("да \u0301и нет", "да и нет"),
+        # Letters that look the same.
+        ("кaк дeла, Mосква и CCCР", "как дела, Москва и СССР"),
+        ("Аpple, СOVID-19, Хacker", "Apple, COVID-19, Xacker"),
+        ("хoро\u0301шo, СО\u0301сéдкa", "хорошо, СОседка"),
+        (
+            "Facebookе, VKшник, ёlka, витамин C и с тобой, Кока-Cola",
+            "Facebookе, VKшник, ёlka, витамин C и с тобой, Кока-Cola",
+        ),
     ],
 )
 def test_normalise(raw, expected):
@@ -79,7 +93,7 @@ def test_marks_without_end_are_cut_and_a_few_stay():
     assert normalise("о\u0304\u0323да") == unicodedata.normalize("NFC", "о\u0304\u0323да")
 
 
-@given(st.text(st.sampled_from("аеиАкaeй \u0300\u0301\u0306\u0308\u0323\u200d\ufe0f\u034f😂1\u20e3[].;#")))
+@given(st.text(st.sampled_from("аеиАкaeйxN´` \u0300\u0301\u0306\u0308\u0323\u200d\ufe0f\u034f😂1\u20e3[].;#")))
 def test_normalise_twice_is_normalise_once_for_marks(text):
     assert normalise(normalise(text)) == normalise(text)
 
@@ -103,6 +117,7 @@ def test_normalise_twice_is_normalise_once(text):
         ("Спаси\u0301бо, е\u0308лка!", "спасибо елка", True),
         ("до\u200bм", "дом", True),
         ("мой", "мои", False),
+        ("Спаcибо, мaмa", "спасибо мама", True),
     ],
 )
 def test_comparison_key(a, b, same):
@@ -238,6 +253,19 @@ def test_pairs_just_above_the_threshold_are_found():
 def test_another_label_set_is_an_error_not_a_drop():
     with pytest.raises(DataError, match=r"test/train: 2 of 3 rows have an unusable label \(row 0: label id 40"):
         clean(dataset(train=[("а", "[40]"), ("б", "[1]"), ("в", "[41]")]), names=EMOTIONS)
+
+
+@pytest.mark.parametrize(
+    "labels", [[1, 0], ["1.0", "0.0"], ["1,0", "0,0"], [True, False], ["TRUE", " 0\u200b"], ["1.", "0"]]
+)
+def test_a_class_that_is_a_number_is_known_in_any_spelling(labels):
+    table = pd.DataFrame({"text": ["кот ушёл", "пёс пришёл"], "label": labels}, dtype=object)
+    assert list(clean(Dataset("v", "here", {"all": table}), classes=[0, 1]).splits["all"]["label"]) == [1, 0]
+
+
+def test_names_that_are_wanted_are_listed():
+    with pytest.raises(DataError, match=r"expected ids 0\.\.1 or names in English or Russian \(кот, пёс\)"):
+        clean(dataset(train=[("а б", "мышь"), ("в г", "слон")]), names=["кот", "пёс"])
 
 
 def test_nothing_left_is_an_error():

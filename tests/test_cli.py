@@ -79,6 +79,7 @@ def test_predict_prints_a_line_of_json_for_each_text(loaded, capsys):
         ("lines.json", '{"text": "Кот."}\n{"text": ""}\n{"text": "Дождь."}\n'),
         ("excel.csv", "sep=;\r\ntext;n\r\nКот.;1,5\r\n;2\r\nДождь.;3\r\n"),
         ("T.TXT", "\ufeffКот.\n\n\ufeffДождь."),
+        ("title.csv", "ID;Text;\n1;Кот.;\n2;;\n3;Дождь.;\n"),
     ],
 )
 def test_predict_reads_files_and_keeps_every_row(loaded, capsys, tmp_path, name, content):
@@ -96,6 +97,20 @@ def test_an_unknown_kind_of_file_is_never_taken_for_lines(loaded, capsys, tmp_pa
     said = capsys.readouterr()
     assert said.out == ""
     assert all(kind in said.err for kind in (name, ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt"))
+
+
+@pytest.mark.parametrize(
+    "line", ["id\ttext", "text;label", '"Text",n', '{"text": "Кот."}', '[{"text": "Кот."}]', '["Кот."]']
+)
+def test_a_table_without_its_ending_is_never_taken_for_lines(loaded, capsys, tmp_path, monkeypatch, line):
+    for encoding in ("utf-8", "utf-16"):
+        (tmp_path / "t.txt").write_bytes(f"{line}\n1\tКот.\n".encode(encoding))
+        assert main(["predict", "--file", str(tmp_path / "t.txt")]) == 1
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper((tmp_path / "t.txt").open("rb")))
+        assert main(["predict", "--file", "-"]) == 1
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.count("found what begins a table") == 2
 
 
 def test_a_pipe_has_no_ending_and_its_bytes_tell_the_encoding(loaded, capsys, tmp_path, monkeypatch):

@@ -59,6 +59,11 @@ def test_byte_order_mark_and_windows_line_ends(tmp_path):
         ("virality.Tsv", "text\tlabel\r\nКот; пёс\t1\r\n"),
         ("virality.JSON", '\n [{"text": "Кот; пёс", "label": "1"}]'),
         ("virality.json", '{"text": "Кот; пёс", "label": "1"}\n'),
+        ("virality.json", '{\n "text": "Кот; пёс",\n "label": "1"\n}\n'),
+        ("virality.jsonl", '[{"text": "Кот; пёс", "label": "1"}]'),
+        # What spreadsheets and people leave around a table.
+        ("virality.csv", '\r\n\r\ntext; label;;\r\n"Кот; пёс";1;;\r\n'),
+        ("virality.csv", "text|label\nКот; пёс|1\n"),
     ],
 )
 def test_kinds_of_tables_and_their_encodings(tmp_path, name, content, encoding):
@@ -88,6 +93,11 @@ def test_an_unknown_kind_of_table_is_named_with_what_is_read(tmp_path, name):
         ('[{"text": "да"}, "нет"]', r"item 1: expected an object like .* found str"),
         ('[{"text": "да"}', "t.json: not JSON"),
         ("[" * 100_000, "t.json: JSON that cannot be read"),
+        (
+            '{"text": {"0": "да", "1": "нет"}, "label": {"0": 1, "1": 0}}',
+            "found one object of text, label; write its rows",
+        ),
+        ('{"data": [{"text": "да"}]}', "found one object of data; write its rows"),
         ('{"text": ' + "9" * 5000 + "}", "line 1: JSON that cannot be read"),
     ],
 )
@@ -119,6 +129,10 @@ def test_a_megabyte_of_text_in_one_row_is_read(tmp_path):
         (b"", r"virality\.csv is empty \(0 bytes\)"),
         (b"text,label\n", "a header but no rows"),
         ("text,label\nПривет,1\n".encode("cp1251"), r"line 2: expected UTF-8.*reads well as CP1251.*iconv -f CP1251"),
+        ("text,label\nПривет,1\n".encode("cp866"), r"line 2: expected UTF-8.*reads well as CP866.*iconv -f CP866"),
+        ("text,label\nПривет,1\n".encode("koi8-r"), r"line 2: .*reads well as KOI8-R.*iconv -f KOI8-R"),
+        ("text,label\nПРИВЕТ,1\n".encode("cp1251"), r"line 2: .*reads well as CP1251.*iconv -f CP1251"),
+        ("\ntext,label\nда,1\nнет,0,7\n".encode(), r"row 1 \(line 4\): expected 2 fields"),
         ("text,label\nда,1\nнет,0,7\n".encode(), r"row 1 \(line 3\): expected 2 fields \(text, label\), found 3"),
         ("text,label\nда\n".encode(), r"row 0 \(line 2\): expected 2 fields.*found 1"),
         ('text,label\nда,1\n"нет,0\n'.encode(), r"row 1 \(from line 3\): broken CSV.*unclosed quotation"),

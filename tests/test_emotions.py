@@ -34,6 +34,12 @@ from viralbert_utils import emotions
         ("'joy' 'love'", [17, 18]),
         ("joy;", [17]),
         ("\ufeffjoy\r\nanger", [2, 17]),
+        ("радость и злость", [2, 17]),
+        ("joy and anger & love", [2, 17, 18]),
+        ("радость (joy), злость", [2, 17]),
+        (str(np.array([2.0, 27.0])), [2, 27]),
+        ({2, 27}, [2, 27]),
+        ("jоy, грусть", [17, 25]),  # a Cyrillic о
     ],
 )
 def test_label_spellings(field, expected):

@@ -183,9 +183,32 @@ def test_brackets_within_and_beside_one_another_are_no_speech():
     assert [unit.text for unit in moments.split_units([Cue(0, 3, "Да (наверное).")])] == ["Да (наверное)."]
 
 
+@pytest.mark.parametrize(
+    "farewell",
+    ["Конец", "Спасибо, что смотрели!", "Увидимся в следующем видео.", "До скорых встреч!", "Пока-пока!",
+     "Конец фильма.", "Не забудь подписаться.", "Thanks for watching!", "Продолжение в следующей серии..."],
+)  # fmt: skip
+def test_what_is_said_at_the_end_of_videos_counts_against_a_moment(farewell):
+    assert moments._BOILERPLATE.search(farewell)
+
+
+def test_sounds_in_capitals_are_silence_unless_all_is_written_so():
+    sounds = ["СПОКОЙНАЯ МУЗЫКА", "АПЛОДИСМЕНТЫ", "ЗВОНОК В ДВЕРЬ", "ПЕСНЯ НА ИНОСТРАННОМ ЯЗЫКЕ"]
+    said = ["Кот открыл дверь.", "МЧС приехало.", "И вошёл.", "Играет музыка.", "Все ушли."]
+    cues = [Cue(3.0 * k, 3.0 * k + 2, text) for k, text in enumerate([*said[:3], *sounds, *said[3:]])]
+    assert " ".join(unit.text for unit in moments.split_units(cues)) == " ".join(said)
+    loud = [Cue(c.start, c.end, c.text.upper()) for c in cues]
+    assert "ЗВОНОК В ДВЕРЬ" in " ".join(unit.text for unit in moments.split_units(loud))
+
+
 CREDITS = ["Субтитры сделал DimaTorzok", "Субтитры создавал Кто-То", "Субтитры подогнал «Симон»!", "DimaTorzok",
            "Редактор субтитров А.Сёмкин Корректор А.Егорова", "Корректор А.Кулакова", "субтитры: Иван",
            "Субтитры и перевод выполнили студенты", "Субтитры сообщества Amara.org"]  # fmt: skip
+
+
+CREDITS += ["Субтитры — Иван Петров", "Субтитры Иван Петров", "Титры создавал Иван", "Субтитры выполнены Иваном",
+            "Субтитры были созданы сообществом зрителей", "Синхронизация субтитров: Вася", "Озвучено студией «Кубик»",
+            "Перевод: Иван Петров", "Transcribed by https://example.org", "Untertitel von Anna"]  # fmt: skip
 
 
 @pytest.mark.parametrize("credit", CREDITS)
@@ -197,7 +220,12 @@ def test_credits_that_nobody_says_are_silence(credit):
     assert units[0].text == "Кот открыл дверь." or moments._BOILERPLATE.search(units[0].text)
 
 
-@pytest.mark.parametrize("said", ["Субтитры помогли мне выучить язык.", "Мы включили субтитры.", "Редактор уволился."])
+@pytest.mark.parametrize(
+    "said",
+    ["Субтитры помогли мне выучить язык.", "Мы включили субтитры.", "Редактор уволился.", "Перевод: кот ушёл.",
+     "Субтитры от нейросети смешные.", "Субтитры на русском языке есть не везде.", "Субтитры сделаны плохо.",
+     "Автор субтитров ошибся.", "Конец фильма мне не понравился.", "Пока мы ехали, пошёл дождь."],
+)  # fmt: skip
 def test_speech_about_subtitles_is_speech(said):
     assert not moments.is_credit(said) and not moments._BOILERPLATE.search(said)
 

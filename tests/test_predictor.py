@@ -3,6 +3,9 @@
 import asyncio
 import json
 import math
+import os
+import subprocess
+import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -250,6 +253,33 @@ def test_a_saved_predictor_answers_as_before(bert, tmp_path):
         assert loaded.virality == predictor_.virality
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert not (tmp_path / "model" / "calibration.json").exists()
+
+
+_FORKING = """
+import multiprocessing, sys, torch
+from viralbert_utils.predictor import ViralBERT
+torch.set_num_threads(2)
+model = ViralBERT.load(sys.argv[1])
+texts = ["Кот сам открыл дверь и попросил зарплату."] * 200
+here = [found.as_dict() for found in model.predict(texts)]
+torch.ones(1000, 1000) @ torch.ones(1000, 1000)  # a tiny model alone may be computed without threads
+def again(queue):
+    torch.ones(1000, 1000) @ torch.ones(1000, 1000)
+    queue.put([found.as_dict() for found in model.predict(texts)] == here)
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+child = context.Process(target=again, args=(queue,), daemon=True)
+child.start()
+print(queue.get(timeout=30))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_a_forked_process_predicts_the_same(bert, tmp_path):
+    bert.save(tmp_path / "saved")
+    command = [sys.executable, "-c", _FORKING, str(tmp_path / "saved")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "True\n", done.stderr[-2000:]
 
 
 def test_a_folder_without_a_model_says_what_was_expected_and_who_writes_it(tmp_path):

@@ -10,6 +10,7 @@ from transformers import BertConfig, BertModel
 from viralbert_utils import embedded, pretraining
 from viralbert_utils.files import DataError, sha256
 from viralbert_utils.pretraining import Bigrams, Corpus, Plan
+from viralbert_utils.tokens import encode
 
 MASK, VOCABULARY = 4, 40
 SMALL = embedded.Recipe(n_words=5000, n_pieces=1000, n_layers=1, intermediate=60, pretrained=False)
@@ -50,6 +51,13 @@ def test_packing_loses_no_token_and_pads_nothing():
     ]
     with pytest.raises(ValueError, match="2 tokens do not fill one sequence of 9"):
         pretraining.pack(tokenizer, ["а"], length=9)
+
+
+def test_packing_reads_long_words_as_models_do():
+    words = {token: i for i, token in enumerate([*embedded.SPECIAL, *"абвгд"])}
+    tokenizer = embedded.make_tokenizer(list(words), 64)
+    text = f"а {'бв' * 125} г"
+    assert pretraining.pack(tokenizer, [text], length=7).tolist() == encode(tokenizer, [text])
 
 
 def test_sources_are_drawn_by_weight():

@@ -143,7 +143,7 @@ def test_moments_are_those_of_the_command_line(ask, known, tmp_path):
     ]
     assert found["note"] == expected.note
     assert found["moments"][0]["emotions"][0]["russian"] == RUSSIAN_NAMES[expected.moments[0].emotions[0].name]
-    assert found["duration_s"] == 159.8
+    assert (found["start_s"], found["duration_s"]) == (0.0, 159.8)
     assert [m["rank"] for m in ask.post("/v1/moments?n=1", json={"cues": cues()}).json()["moments"]] == [1]
     for suffix, encoding in (("srt", "utf-8"), ("srt", "cp1251"), ("vtt", "utf-8"), ("ass", "utf-8")):
         write_subtitles([Cue(c["start"], c["end"], c["text"]) for c in cues()], tmp_path / f"a.{suffix}")
@@ -151,6 +151,13 @@ def test_moments_are_those_of_the_command_line(ask, known, tmp_path):
         sent = ask.post("/v1/moments", files={"file": ("a.srt", content)}).json()
         assert sent["moments"] == found["moments"]
         assert bool(sent["repairs"]) == (encoding == "cp1251")
+
+
+def test_the_length_of_subtitles_is_counted_from_where_they_begin(ask):
+    late = [cue | {"start": cue["start"] + 3600.5, "end": cue["end"] + 3600.5} for cue in cues()]
+    found = ask.post("/v1/moments", json={"cues": late}).json()
+    assert (found["start_s"], found["duration_s"]) == (3600.5, 159.8)
+    assert found["moments"][0]["start"] > 3600, "all times are the subtitles' own"
 
 
 def test_cues_without_speech_give_a_reason(ask):
@@ -187,6 +194,19 @@ def test_the_description_has_russian_examples_and_every_refusal(ask):
     assert "Кот сам открыл дверь" in json.dumps(described, ensure_ascii=False)
     for path in ("/v1/predict", "/v1/moments"):
         assert {"200", "413", "422", "429", "503"} <= described["paths"][path]["post"]["responses"].keys()
+
+
+def test_the_answer_of_moments_is_described_field_by_field(ask):
+    described = ask.get("/openapi.json").json()
+    fields = described["components"]["schemas"]
+    answer = described["paths"]["/v1/moments"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert answer == {"$ref": "#/components/schemas/MomentsInfo"}
+    found = ask.post("/v1/moments", json={"cues": cues()}).json()
+    assert fields["MomentsInfo"]["properties"].keys() == found.keys()
+    assert fields["MomentInfo"]["properties"].keys() == found["moments"][0].keys()
+    assert fields["PeakInfo"]["properties"].keys() == found["moments"][0]["emotions"][0].keys()
+    assert fields["Rejected"]["properties"].keys() == found["rejected"][0].keys()
+    assert {"start_s", "duration_s", "repairs", "note"} <= set(fields["MomentsInfo"]["required"])
 
 
 # refusals
@@ -972,6 +992,20 @@ def test_the_page_of_another_model_shows_its_classes_and_no_moments(monkeypatch,
     assert page.locator("#text-result > p").all_inner_texts() == ["good", "trained on one cat"]
     assert messages == []
     page.close()
+
+
+def test_the_timeline_of_a_video_begins_where_its_subtitles_do(page, tmp_path):
+    late = [Cue(c["start"] + 3600, c["end"] + 3600, c["text"]) for c in cues()]
+    write_subtitles(late, tmp_path / "late.srt")
+    page.get_by_label("Subtitle file").set_input_files(tmp_path / "late.srt")
+    page.locator(".moments li").first.wait_for()
+    assert page.locator(".ticks span").all_inner_texts() == ["1:00:00", "1:00:40", "1:01:20", "1:02:00", "1:02:40"]
+    assert "from 1:00:00 to 1:02:40" in page.locator(".timeline").get_attribute("aria-label")
+    line = page.locator(".timeline").bounding_box()
+    blocks = [block.bounding_box() for block in page.locator(".timeline div").all()]
+    assert all(line["x"] - 1 <= block["x"] and block["x"] + block["width"] <= line["x"] + line["width"] + 1
+               for block in blocks)  # fmt: skip
+    assert blocks[0]["width"] >= 15 / 160 * line["width"]
 
 
 def test_the_page_says_what_is_wrong(page, tmp_path):

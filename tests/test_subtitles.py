@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from viralbert_utils.data import SAMPLE
 from viralbert_utils.files import DataError
 from viralbert_utils.subtitles import Cue, Subtitles, read_subtitles, write_subtitles
+from viralbert_utils.texts import normalise
 
 SRT = """1
 00:00:01,000 --> 00:00:02,500
@@ -546,6 +547,26 @@ RECOGNISERS = {
     "columns": {"start": {"0": 1.0, "1": 3.0, "2": 5.25}, "end": {"0": 2.5, "1": 4.0, "2": 7.0},
                 "text": {str(n): text for n, (text, _, _) in enumerate(SAID)}},
     "inside an answer": {"status": "ok", "output": {"0": {"segments": LIST}}},
+    "capital names": {"Segments": [{"Start": a, "End": b, "Text": text} for text, a, b in SAID]},
+    "_millis": [{"start_millis": ms(a), "end_millis": ms(b), "text": text} for text, a, b in SAID],
+    "both clocks in one": [{"time": f"{clock(a)} - {clock(b)}", "text": text} for text, a, b in SAID],
+    "parts of seconds": {"results": [
+        {"transcript": text, "start_time": {"seconds": str(int(a)), "nanos": round(a % 1 * 1e9)},
+         "end_time": {"seconds": int(b), "nanos": round(b % 1 * 1e9)}} for text, a, b in SAID]},
+    "ISO 8601": {"recognizedPhrases": [
+        {"offset": f"PT{a}S", "duration": f"PT0M{b - a}S", "nBest": [{"display": text}, {"display": "другое"}]}
+        for text, a, b in SAID]},
+    "with punctuation, too": [{"results": [{"text": text.lower(), "normalized_text": text, "start": f"{a}s",
+                                            "end": f"{b}s"}]} for text, a, b in SAID],
+    "as it is spoken": [
+        {"result": {"sessionUuid": {"uuid": "1"}, "audioCursors": {"receivedDataMs": "9"}, kind: part}}
+        for text, a, b in SAID for reading in [{"startTimeMs": str(ms(a)), "endTimeMs": str(ms(b)), "words": WORDS[:1]}]
+        for kind, part in [("partial", {"alternatives": [reading | {"text": text[:9]}]}),
+                           ("partial", {"alternatives": [reading | {"text": text}]}),
+                           ("final", {"alternatives": [reading | {"text": text.strip("?!")}]}),
+                           ("finalRefinement", {"normalizedText": {"alternatives": [reading | {"text": text}]}})]],
+    "not final": {"results": [{"isFinal": final, "transcript": text[: None if final else 9], "start": a, "end": b}
+                              for text, a, b in SAID for final in (False, True)]},
 }  # fmt: skip
 
 
@@ -566,6 +587,18 @@ def test_what_recognisers_write_is_read_by_its_structure(name):
         {"result": WORDS, "text": "…"},
         {"segments": [{"text": text, "words": [w for w in WORDS if a <= w["start"] < b]} for text, a, b in SAID]},
         {"chunks": [{"text": f" {w['word']}", "timestamp": [w["start"], w["end"]]} for w in WORDS]},
+        {
+            "words": [
+                part
+                for w in WORDS
+                for part in (
+                    {"text": w["word"], "start": w["start"], "end": w["end"]},
+                    {"text": " ", "start": w["end"], "end": w["end"]},
+                )
+            ]
+        },
+        {"words": [{"text": w["word"], "start": ms(w["start"]), "end": ms(w["end"])} for w in WORDS]},
+        {"words": [{"text": w["word"], "start": w["start"], "duration": w["end"] - w["start"]} for w in WORDS]},
     ],
 )
 def test_words_alone_become_lines(content):
@@ -588,6 +621,16 @@ def test_an_end_of_null_is_estimated_and_json_lines_are_no_damage():
     result = read_subtitles(json.dumps({"chunks": chunks[::-1]}), strict=True)
     assert result.cues == [Cue(1, 2, "Кот ушёл."), Cue(4, 6.1, "Кот пришёл.")]
     assert read_subtitles("\n".join(json.dumps(entry) for entry in LIST), strict=True).cues == CUES
+
+
+def test_no_text_is_lost_for_a_start_of_null():
+    said = [([None, 2.0], "Раз."), ([None, None], "Два."), ([5.0, None], "Три."), ([None, None], "Четыре.")]
+    chunks = [{"timestamp": pair, "text": text} for pair, text in said]
+    result = read_subtitles(json.dumps({"chunks": chunks}))
+    assert result.cues == [Cue(0, 2, "Раз."), Cue(2, 3.4, "Два."), Cue(5, 6.4, "Три."), Cue(6.4, 8.1, "Четыре.")]
+    assert reports(result, "missing start, taken from the end before")
+    unreadable = {"text": "А.", "start": "нет", "end": 2}
+    assert read_subtitles([unreadable, *LIST]).cues == CUES
 
 
 @pytest.mark.parametrize("name", ["whisper.cpp", "pipeline", "faster-whisper", "faster-whisper, rows", "rows"])
@@ -720,7 +763,7 @@ def test_true_repetition_stays(chant, step):
 
 # Writing --------------------------------------------------------------------------------------------------------------
 
-TEXTS = st.text("абёЯ xyz 0189 <>&;{}-:.,!?«»—", min_size=1, max_size=30).map(lambda text: " ".join(text.split()))
+TEXTS = st.text("абёЯ xyz 0189 <>&;{}-:.,!?«»—", min_size=1, max_size=30).map(normalise)
 
 
 @st.composite

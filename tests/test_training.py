@@ -117,6 +117,16 @@ def test_figures_of_any_library_are_plain_numbers_in_a_checkpoint(tmp_path, figu
     assert first["f1"].tolist() == [float(figure)]
 
 
+def test_a_checkpoint_takes_the_numbers_of_numpy(tmp_path):
+    row = {"epoch": np.int64(1), "f1": np.float32(0.5), "best": np.bool_(True), "name": np.str_("кот"),
+           "each": np.array([0.25, 0.5]), "pair": (np.float64(0.5), None)}  # fmt: skip
+    training.write_checkpoint(tmp_path / "c.pt", {"history": [row], np.int64(3): torch.ones(1)})
+    read = training.read_checkpoint(tmp_path / "c.pt", {"history"})
+    plain = {"epoch": 1, "f1": 0.5, "best": True, "name": "кот", "each": [0.25, 0.5], "pair": (0.5, None)}
+    assert read == {"history": [plain], 3: torch.ones(1)}
+    assert {type(value) for value in read["history"][0].values()} == {int, float, bool, str, list, tuple}
+
+
 def test_a_checkpoint_says_what_is_wrong_with_it(tmp_path):
     path = tmp_path / "run" / "c.pt"
     training.write_checkpoint(path, {"model": {"a": torch.arange(5000.0)}, "history": [{"f1": 0.5}]})

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from viralbert_utils.data import Dataset, require_columns
-from viralbert_utils.emotions import CEDR_EMOTIONS, EMOTIONS, parse_labels
+from viralbert_utils.emotions import CEDR_EMOTIONS, EMOTIONS, parse_labels, plain_label
 from viralbert_utils.files import DataError
 from viralbert_utils.texts import comparison_key, cyrillic_share, normalise
 
@@ -214,7 +214,8 @@ def _read_labels(
     bad = pd.Series([bool(problem) for problem in problems], index=table.index, dtype=bool)
     details = [problem for problem in problems if problem]
     if len(table) and bad.mean() > max_bad_share:
-        expected = f"ids 0..{len(names) - 1}" if names is not None else f"one of {sorted(map(str, allowed or ()))}"
+        known = f"names in English or Russian ({', '.join(names or ())})"
+        expected = f"ids 0..{len(names) - 1} or {known}" if names else f"one of {sorted(map(str, allowed or ()))}"
         raise DataError(
             f"{where}: {bad.sum()} of {len(table)} rows have an unusable label "
             f"(row {table.index[bad][0]}: {details[0]}); "
@@ -232,10 +233,8 @@ def _read_label(value: object, names: Sequence[str] | None, allowed: set[Hashabl
             return None, str(error)
         outside = [label for label in ids if not 0 <= label < len(names)]
         return ids, f"label id {outside[0]} outside 0..{len(names) - 1}" if outside else ""
-    text = str(value).strip().lower()
-    # Numbers may come as 1, "1" or 1.0; names in any case.
     for candidate in allowed or ():
-        if text in (str(candidate).lower(), f"{candidate}.0"):
+        if plain_label(value) == plain_label(candidate):
             return candidate, ""
     return None, f"label {value!r}"
 

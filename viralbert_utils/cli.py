@@ -260,9 +260,10 @@ def _lines(file: str) -> Iterator[str]:
     # A pipe of the shell, such as /dev/fd/63, has no ending.
     if file != "-" and path.suffix.lower() in FORMATS:
         table = read_table(path)
-        if "text" not in table:
+        column = next((name for name in table if _is_named_text(str(name))), None)
+        if column is None:
             raise DataError(f"{file}: no column 'text'; found {', '.join(map(str, table.columns))}")
-        yield from table["text"]
+        yield from table[column]
         return
     if path.is_file() and path.suffix.lower() != ".txt":
         raise DataError(
@@ -275,12 +276,30 @@ def _lines(file: str) -> Iterator[str]:
             lines = source
             if isinstance(source, io.BufferedReader):
                 lines = io.TextIOWrapper(source, encoding_of(source.peek()))
-            for number, line in enumerate(lines, 1):  # noqa: B007
-                yield line.lstrip("\ufeff").rstrip("\r\n")
+            for number, line in enumerate(lines, 1):
+                text = line.lstrip("\ufeff").rstrip("\r\n")
+                if number == 1 and _begins_a_table(text):
+                    raise DataError(
+                        f"{file}: expected a text a line, found what begins a table ({text[:60]!r}); give it as a file "
+                        f"with its ending ({', '.join(FORMATS)})"
+                    )
+                yield text
     except UnicodeDecodeError as error:
         raise undecodable(error, file, number + 1) from None
     except OSError as error:
         raise DataError(f"{file} could not be read after line {number}: {error}") from None
+
+
+def _is_named_text(name: str) -> bool:
+    return name.strip(' "').casefold() == "text"
+
+
+def _begins_a_table(line: str) -> bool:
+    """Whether a line is the header of a table with a column `text`, or the beginning of JSON."""
+    columns = re.split("[,;|\t]", line)
+    return re.match(r'\s*(?:\{\s*"|\[\s*[{"])', line) is not None or (
+        len(columns) > 1 and any(map(_is_named_text, columns))
+    )
 
 
 def _moments(options: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from viralbert_utils import hub
-from viralbert_utils.emotions import CEDR_EMOTIONS, EMOTIONS, parse_labels
+from viralbert_utils.emotions import CEDR_EMOTIONS, EMOTIONS, parse_labels, plain_label
 from viralbert_utils.files import ROOT, sha256, whole_folder
 from viralbert_utils.files import DataError as DataError
 from viralbert_utils.files import write_whole as write_whole
@@ -279,15 +279,16 @@ def undecodable(error: UnicodeDecodeError, where: str, line: int = 1) -> DataErr
         return DataError(f"{where}: it looks like UTF-16, but is damaged ({error.reason}); save it as UTF-8")
     line += raw[: error.start].count(b"\n")
     hint, remedy = "encoding unknown", "save it as UTF-8"
-    try:
-        rest = raw[raw.rfind(b"\n", 0, error.start) + 1 :]
-        guess = rest.decode("cp1251")
-        n_high = sum(byte > 127 for byte in rest)
-        if len(re.findall("[а-яё]", guess, re.I)) > 0.8 * n_high:
-            hint = "it reads well as CP1251"
-            remedy = f"convert it first: iconv -f CP1251 -t UTF-8 {name} > converted{Path(name).suffix}"
-    except UnicodeDecodeError:
-        pass
+    rest = raw[raw.rfind(b"\n", 0, error.start) + 1 :]
+    n_high = sum(byte > 127 for byte in rest)
+    for encoding in ("CP1251", "CP866", "KOI8-R"):
+        guess = rest.decode(encoding, "replace")
+        n_small, n_capital = (len(re.findall(letters, guess)) for letters in ("[а-яё]", "[А-ЯЁ]"))
+        # CP1251 and KOI8-R swap capitals and small letters with each other.
+        if n_small + n_capital > 0.8 * n_high and (n_small >= n_capital or (encoding == "CP1251" and not n_small)):
+            hint = f"it reads well as {encoding}"
+            remedy = f"convert it first: iconv -f {encoding} -t UTF-8 {name} > converted{Path(name).suffix}"
+            break
     found = f"expected UTF-8, found byte 0x{raw[error.start]:02x} ({hint})"
     return DataError(f"{where}, line {line}: {found}; {remedy}")
 
@@ -300,11 +301,12 @@ def _read_text(path: Path) -> str:
         raise undecodable(error, str(path)) from None
 
 
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 def _separator(path: Path, text: str) -> tuple[str, str]:
-    """What separates the columns, and the text without a line that says so; commas where nothing else is seen."""
+    """What separates the columns, and the text from the header on; commas where nothing else is seen."""
+    text = text.lstrip("\r\n")
     first, rest = (*re.split("\r\n?|\n", text, maxsplit=1), "")[:2]
     if said := re.fullmatch(r'"?sep=(.)"?[\s,;]*', first, re.I):
         return said[1], rest
@@ -320,7 +322,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     rows: list[list[str]] = []
     text = _read_text(path)
     separator, table = _separator(path, text)
-    n_before = int(table is not text)  # lines before the header
+    n_before = len(re.findall("\r\n?|\n", text[: len(text) - len(table)]))  # lines before the header
     reader = csv.reader(io.StringIO(table, newline=""), strict=True, delimiter=separator)
     line = 1 + n_before
     try:
@@ -341,9 +343,12 @@ def _read_csv(path: Path) -> pd.DataFrame:
         ) from None
     finally:
         csv.field_size_limit(previous)
-    if repeated := [name for name, n in Counter(header).items() if n > 1]:
+    # What spreadsheets leave at the right: columns without a name that hold nothing.
+    header = [name.strip() for name in header]
+    used = [at for at, name in enumerate(header) if name or any(row[at] for row in rows)]
+    if repeated := [name for name, n in Counter(header[at] for at in used).items() if n > 1]:
         raise DataError(f"{path}: the header names the column {repeated[0]!r} twice: {', '.join(header)}")
-    return pd.DataFrame(rows, columns=header, dtype=object)
+    return pd.DataFrame([[row[at] for at in used] for row in rows], columns=[header[at] for at in used], dtype=object)
 
 
 def _remedy(separator: str, header: list[str], row: list[str]) -> str:
@@ -357,8 +362,10 @@ def _remedy(separator: str, header: list[str], row: list[str]) -> str:
 
 def _read_json(path: Path) -> pd.DataFrame:
     text = _read_text(path)
-    if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
+    if text.lstrip().startswith("["):
         rows = [(f"item {number}", row) for number, row in enumerate(_parse_json(text, str(path)))]
+    elif re.match(r"\s*\{\s*[\r\n]", text):  # one object over several lines
+        rows = [("the file", _parse_json(text, str(path)))]
     else:
         lines = ((number, line.lstrip("\ufeff")) for number, line in enumerate(text.split("\n"), 1))
         rows = [(f"line {number}", _parse_json(line, f"{path}, line {number}")) for number, line in lines
@@ -369,6 +376,11 @@ def _read_json(path: Path) -> pd.DataFrame:
                 f'{path}, {where}: expected an object like {{"text": ...}}, found {type(row).__name__}; write a list '
                 "of objects, or an object a line"
             )
+    if len(rows) == 1 and rows[0][1] and all(isinstance(value, dict | list) for value in rows[0][1].values()):
+        raise DataError(
+            f"{path}: expected a list of objects, or an object a line, found one object of {', '.join(rows[0][1])}; "
+            'write its rows (pandas: to_json(..., orient="records"))'
+        )
     return pd.DataFrame([row for _, row in rows], dtype=object)
 
 
@@ -508,7 +520,7 @@ def second_annotation(dataset: Dataset) -> pd.DataFrame:
     for side in ("first", "second"):
         try:
             both[side] = [
-                parse_labels(value, names) if column == "labels" else str(value).strip().lower() for value in both[side]
+                parse_labels(value, names) if column == "labels" else plain_label(value) for value in both[side]
             ]
         except ValueError as error:
             raise DataError(f"{path}: the {side} label of a text of {dataset.name!r}: {error}") from None

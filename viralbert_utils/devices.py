@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -68,6 +69,16 @@ def default(wanted: str | None = None) -> torch.device:
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device
+
+
+@cache
+def compute_after_fork() -> None:
+    """Let processes that are forked from this one compute on the CPU, each with one thread.
+
+    A forked process has only the thread that forked it. torch does not know, and would wait for the others for ever.
+    """
+    if hasattr(os, "register_at_fork"):  # Windows has no forks
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def of(module: nn.Module) -> torch.device:

@@ -104,9 +104,9 @@ def parse_labels(field: object, names: Sequence[str] = EMOTIONS) -> list[int]:
     """Label ids from any spelling in which label fields come.
 
     Args:
-        field: `"[ 2 27]"`, `"[2, 27]"`, `"2,27"`, `"2|27"`, `"[]"`, a whole number, or a list or array of ids. In the
-            place of an id may stand its name in the label set, in English or Russian and in any case: `"Joy; злость"`,
-            `'["joy"]'`, `"без эмоций"`, and both as `display_name` gives them.
+        field: `"[ 2 27]"`, `"[2, 27]"`, `"2,27"`, `"2|27"`, `"[]"`, a whole number, or a list, set or array of ids. In
+            the place of an id may stand its name in the label set, in English or Russian and in any case:
+            `"Joy; злость"`, `'["joy"]'`, `"радость и злость"`, `"без эмоций"`, and both as `display_name` gives them.
         names: The label set, in the order of its ids.
 
     Returns:
@@ -122,13 +122,23 @@ def parse_labels(field: object, names: Sequence[str] = EMOTIONS) -> list[int]:
     if isinstance(field, str):
         if not normalise(field):
             raise ValueError("empty label field (write [] for 'no label')")
-        pieces = re.split(r"[,;|·\t\r\n]", field.strip().strip("[](){}"))
+        pieces = [field] if _spelling(field) in known else _BETWEEN_LABELS.split(field)
         parts: Iterable[object] = [part for piece in pieces for part in _names_in(piece, known)]
-    elif isinstance(field, (list, tuple, np.ndarray)):
+    elif isinstance(field, (list, tuple, set, frozenset, np.ndarray)):
         parts = field
     else:
         parts = [field]
     return sorted({_label_id(part, known) for part in parts})
+
+
+def plain_label(value: object) -> str:
+    """A single label as it is compared: a name in any case, and a number as `1`, also where a table has 1.0 or True."""
+    text = normalise(str(value)).casefold()
+    number = re.fullmatch(r"(-?[0-9]+)[.,]0*", text)
+    return {"true": "1", "false": "0"}.get(text, number[1] if number else text)
+
+
+_BETWEEN_LABELS = re.compile(r"[,;|·&\[\](){}\t\r\n]|\b(?:и|and)\b")
 
 
 def _spelling(name: str) -> str:
@@ -161,7 +171,7 @@ def _label_id(part: object, known: Mapping[str, set[int]]) -> int:
         if labels:
             return next(iter(labels))
         # An integer column that once held a gap comes out as 27.0.
-        if re.fullmatch(r"-?[0-9]{1,9}(\.0+)?", part.strip()):
+        if re.fullmatch(r"-?[0-9]{1,9}(\.0*)?", part.strip()):
             return int(float(part))
     elif isinstance(part, (int, float, np.integer, np.floating)) and not isinstance(part, bool) and part % 1 == 0:
         return int(part)

@@ -41,13 +41,25 @@ MAX_CREDIT_WORDS = 14
 # No speech: [музыка], ♪ ... ♪, and (смеётся) where nothing stands outside the brackets.
 _NOTE = re.compile(r"\[(?:[^\[\]]|\[[^\[\]]*\])*+\]|♪[^♪]*+♪?")
 _ALL_IN_BRACKETS = re.compile(r"(?:[^\w(]|\((?:[^()]|\([^()]*\))*+\))*+")
-# Recognisers have learned these from the ends of subtitle files and write them in silence: nobody says them.
+# Recognisers have learned these from subtitle files and write them in silence: nobody says them. Sounds stand in
+# capitals, without brackets.
+_SOUND = re.compile(
+    r"\W*(?:[А-ЯЁ]+\s+){0,3}(?:МУЗЫК[АИ]|АПЛОДИСМЕНТЫ|СМЕХ|ПЕСН[ЯИ]|ПЛАЧ|КРИКИ?|ШУМ|ЗВОНОК|ЗВОН|СТУК|ЛАЙ|ВЫСТРЕЛЫ?|"
+    r"ВЗРЫВЫ?|ГУДОК|СИГНАЛ|ТИШИНА)(?:\s+[А-ЯЁ]+){0,3}\W*"
+)
+_NAME = r"(?-i:[A-ZА-ЯЁ«\"])"  # as a name begins: in capitals, also where others do not count
+_MADE = (r"(?:созда(?:ва)?|с?дела|подогна|подготови|добави|предостави|перев[её]|исправи|(?:от)?редактирова|"
+         r"(?:от)?корректирова|выполни|озвучи|синхронизирова)л[аи]?\b")  # fmt: skip
+_WERE_MADE = r"(?:созда|сдела|подготовле|добавле|предоставле|переведе|исправле|выполне|озвуче)н[ыа]"
 _CREDIT = re.compile(
-    r"\W*(?:субтитры(?:\s+и\s+\w+)?\s+(?:(?:созда(?:ва)?|с?дела|подогна|подготови|добави|предостави|перев[её]|исправи|"
-    r"(?:от)?редактирова|(?:от)?корректирова|выполни|озвучи)л[аи]?\b|от\s|by\s|на\s+русск|сообществ)|субтитры\s*:|"
-    r"(?:редактор|корректор|переводчик|автор)\w*\s+субтитров|(?:редактор|корректор)\s+\w\.|"
-    r"(?:перевод|озвучка)\s+и\s+субтитры|(?:subtitles|captions|subs|translated)\s+by\s|"
-    r"dimatorzok|amara\.org)", re.I)  # fmt: skip
+    rf"\W*(?:(?:суб)?титры(?:\s+и\s+\w+)?(?:\s+{_MADE}|\s+(?:были\s+)?{_WERE_MADE}\s+(?:студи|сообщ|команд|{_NAME})|"
+    rf"\s+от\s+(?:студи|сообщ|команд|{_NAME})|\s+by\s|\s+сообществ|(?:\s+{_NAME}\S*)+\Z|\s*:|\s+[—–-]\s+{_NAME}|"
+    rf"\s+на\s+русск\w+(?:\s+язык\w*)?(?:\s*:|\s+{_NAME}|\s+{_MADE}))|"
+    rf"(?:редактор|корректор|переводчик|автор)\w*\s+субтитров(?:\s*[:—–-]|\s+{_NAME}|\s+и\s+\w+тор|\W*\Z)|"
+    rf"(?:редактор|корректор)\s+\w\.|(?:перевод|озвучка|синхронизация)\s+(?:и\s+)?субтитр\w+|"
+    rf"(?:переведено|озвучено)\s+студией|(?:перевод|озвучка|переводчик)\s*:\s*{_NAME}|"
+    r"(?:subtitles|captions|subs|translated|transcribed|transcription)\s+by\s|untertitel\s+(?:von|der)\s|"
+    r"sous-titr\w+\s+(?:réalis|par\s)|dimatorzok|(?:www\.)?amara\.org)", re.I)  # fmt: skip
 _WORD = re.compile(r"\S+")
 _LETTER = re.compile(r"\w")
 _GOES_ON = re.compile(r"\W{0,8}?(?:\.\.|…)")  # "...продолжение" belongs to what was said before
@@ -58,10 +70,13 @@ _BACK_REFERENCE = re.compile(
     r"\W*(?:это[тй]?|эт[аиу]|он[аио]?|е[её]|его|их|им|там|тогда|так|так(?:ой|ая|ие)|поэтому|потому|то есть|тоже|"
     r"также|зато|котор\w+|и|а|но|вот|ну)\b", re.I)  # fmt: skip
 _BOILERPLATE = re.compile(
-    r"\bподпи(?:сывайтесь|шитесь)|\bлайк(?:и|ов|ните)?\b|колокольчик|спонсор|промокод|\bреклам|всем (?:привет|пока)|"
-    r"до (?:новых )?встреч|(?:спасибо|благодар\w+) (?:\w+ ){0,2}за (?:просмотр|внимание|подписку)|"
-    r"продолжение следует|приятного просмотра|dimatorzok|amara\.org|(?:редактор|корректор) субтитров|"
-    r"\bсубтитры:|\bсубтитры (?:созда(?:ва)?|с?дела|подогна)л", re.I)  # fmt: skip
+    r"\bподпи(?:сывайтесь|шитесь|шись|саться)|\bлайк(?:и|ов|ните)?\b|колокольчик|спонсор|промокод|\bреклам|"
+    r"всем (?:привет|пока)|до (?:новых |скор\w+ )?встреч|"
+    r"(?:спасибо|благодар\w+) (?:\w+ ){0,2}за (?:просмотр|внимание|подписку)|"
+    r"спасибо, что (?:по)?смотре|увидимся (?:\w+ ){0,2}в следующ|\A\W*пока[- ,]+пока\W*\Z|"
+    r"продолжение (?:следует|(?:\w+ )?в следующ)|\A\W*конец(?: фильма)?\W*\Z|приятного просмотра|"
+    r"\bthank(?:s| you) for watching|\bsubscribe to\b|dimatorzok|amara\.org|"
+    r"(?:редактор|корректор) субтитров|\bсубтитры:|\bсубтитры (?:созда(?:ва)?|с?дела|подогна)л", re.I)  # fmt: skip
 _PENALTIES = {
     "mid_start": "begins in mid-sentence",
     "mid_end": "ends in mid-sentence",
@@ -332,11 +347,14 @@ def _spoken(cues: Sequence[Cue]) -> list[Cue]:
     for cue in cues:
         if not 0 <= cue.start <= cue.end < float("inf"):
             raise DataError(f"cue {cue.text!r}: expected 0 <= start <= end in seconds, found {cue.start} to {cue.end}")
+    in_capitals = 2 * sum(cue.text.isupper() for cue in cues) > len(cues)
     kept: list[Cue] = []
     together: list[list[str]] = []  # the texts of each
     for cue in sorted(cues, key=lambda c: (c.start, c.end, c.text)):
         text = " ".join(_NOTE.sub(" ", cue.text).split())
         if not _LETTER.search(text) or _ALL_IN_BRACKETS.fullmatch(text) or is_credit(text):
+            continue
+        if not in_capitals and _SOUND.fullmatch(text):
             continue
         if kept and kept[-1].start == cue.start:
             kept[-1] = cue

@@ -208,8 +208,8 @@ class Predictor:
     def load(cls, folder: Path | str, device: str | None = None, precision: str = "auto") -> Self:
         """Read a folder of `models.save_classifier`, `save` or `export.export`; an exported one without torch.
 
-        A process that has predicted with torch must not be forked: the child has torch's threads on paper only, and
-        waits for them for ever. Start others with `multiprocessing.get_context("spawn")` and load the model in each.
+        A process that has predicted may be forked: on the CPU, the child predicts with one thread. A GPU belongs to one
+        process: start others with `multiprocessing.get_context("spawn")` and load the model in each.
 
         Args:
             folder: E.g. `runs/sample/viralbert`, `models/combo/model`.
@@ -239,6 +239,7 @@ class Predictor:
 
         where = devices.default(device)
         devices.precision(where, precision)
+        devices.compute_after_fork()
         model, tokenizer, settings = load_classifier(path, where)
         return cls(model, tokenizer, settings, thresholds, load_calibration(path), precision)
 

@@ -33,6 +33,7 @@ from viralbert_utils.embedded import LAYERS, Recipe, embedded_folder, trained_la
 from viralbert_utils.encoders import load_encoder
 from viralbert_utils.evaluation import Estimate, bootstrap
 from viralbert_utils.files import DataError, locked, sha256, write_whole
+from viralbert_utils.tokens import own_ids
 from viralbert_utils.training import cosine_with_warmup, read_checkpoint, write_checkpoint
 
 ROWS_PER_CHECKPOINT = 10
@@ -79,7 +80,7 @@ def pack(tokenizer: Any, texts: Sequence[str], length: int = 64) -> np.ndarray:
     first, separator = tokenizer.cls_token_id, tokenizer.sep_token_id
     stream: list[np.ndarray] = []
     for start in range(0, len(texts), 10_000):
-        found = tokenizer(list(texts[start : start + 10_000]), add_special_tokens=False, verbose=False)["input_ids"]
+        found = own_ids(tokenizer, texts[start : start + 10_000])
         stream.append(np.fromiter((i for ids in found for i in (*ids, separator)), dtype=np.int32))
     tokens = np.concatenate(stream) if stream else np.empty(0, dtype=np.int32)
     n_sequences = len(tokens) // (length - 1)

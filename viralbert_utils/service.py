@@ -93,6 +93,33 @@ class TaskInfo:
 
 
 @dataclass(frozen=True)
+class PeakInfo(moments.EmotionPeak):
+    """An emotion of a moment, with its Russian name."""
+
+    russian: str
+
+
+@dataclass(frozen=True)
+class MomentInfo(moments.Moment):
+    """A moment, times in seconds of the video's clock."""
+
+    emotions: list[PeakInfo]  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MomentsInfo(moments.Found):
+    """The moments by rank, where the subtitles begin and how long they last in seconds, and what was repaired in them.
+
+    Subtitles may begin anywhere (a timeline that starts at one hour, a part of a stream), and all times are theirs.
+    """
+
+    moments: list[MomentInfo]  # type: ignore[assignment]
+    start_s: float
+    duration_s: float
+    repairs: list[str]
+
+
+@dataclass(frozen=True)
 class Running:
     """A service in a process of its own; `url` without a slash at its end."""
 
@@ -203,7 +230,8 @@ def create_app(
         "application/json": {"schema": _inlined(Cues.model_json_schema()), "example": _CUES},
         "multipart/form-data": {"schema": files}}}  # fmt: skip
 
-    @app.post("/v1/moments", openapi_extra={"requestBody": body}, include_in_schema=has_moments, **options)
+    @app.post("/v1/moments", response_model=MomentsInfo, openapi_extra={"requestBody": body},
+              include_in_schema=has_moments, **options)  # fmt: skip
     async def find(
         request: Request,
         min_s: Annotated[FiniteFloat, Query(gt=0, le=600)] = 15,
@@ -212,7 +240,7 @@ def create_app(
     ) -> JSONResponse:
         """Where in a video the moments are: from a subtitle file (SubRip, WebVTT, ASS, JSON), or from cues.
 
-        The answer is what `viralbert moments` writes as `moments.json`, with `duration_s` and `repairs`.
+        The answer is what `viralbert moments` writes as `moments.json`, with `start_s`, `duration_s` and `repairs`.
         """
         check_moments(bert.tasks)
         wanted = moments.Limits(min_s, max_s, n=n)
@@ -231,8 +259,9 @@ def create_app(
             found = await batcher.run(moments.find_moments, read.cues, scores)
         if bert.note:
             found = replace(found, note=f"{found.note}; {bert.note}")
-        duration = max(cue.end for cue in read.cues)
-        return JSONResponse(moment_files.as_dict(found) | {"duration_s": duration, "repairs": read.repairs})
+        start = read.cues[0].start
+        span = {"start_s": start, "duration_s": round(max(cue.end for cue in read.cues) - start, 3)}
+        return JSONResponse(moment_files.as_dict(found) | span | {"repairs": read.repairs})
 
     @app.get("/v1/classes", **options | {"responses": asking})
     async def classes() -> list[TaskInfo]:

@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,7 @@ _BREAK = re.compile(r"<br\s*/?>|\\[nh]", re.IGNORECASE)
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 _LATEST = 36_000_000.0  # 10,000 hours, in seconds: beyond it stands no time
 _CLOCK = re.compile(r"(?:(\d{1,4}):)?(\d{1,4}):(\d{1,2})(?:[.,:](\d{1,9}))?")
+_ISO_LENGTH = re.compile(r"PT(?:(\d{1,4})H)?(?:(\d{1,6})M)?(?:(\d{1,8}(?:\.\d{1,9})?)S)?")
 
 
 def _clean(text: str) -> str:
@@ -276,8 +278,12 @@ def _clean(text: str) -> str:
 def _seconds(value: object, unit: float = 1.0) -> float | None:
     """A number of units, or a clock time such as `1:02:03,5`, `02:03`, `-00:00:01.000`; `None` for anything else.
 
-    Seconds may have their unit behind (`1.5s`), as in JSON that is made from protocol buffers.
+    Seconds may have their unit behind (`1.5s`) or come in parts (`{"seconds": 1, "nanos": 5e8}`), as in JSON that is
+    made from protocol buffers, or as ISO 8601 writes a length (`PT1M1.5S`).
     """
+    if isinstance(value, Mapping) and value.keys() <= {"seconds", "nanos"} and value:
+        whole, rest = _seconds(value.get("seconds", 0)), _seconds(value.get("nanos", 0), 1e-9)
+        return None if whole is None or rest is None else whole + rest
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         return None
     try:
@@ -286,6 +292,9 @@ def _seconds(value: object, unit: float = 1.0) -> float | None:
             return None
         number = float(text.removesuffix("s").replace(",", ".")) * unit
     except ValueError:
+        if length := _ISO_LENGTH.fullmatch(text):
+            parts = [float(part) for part in length.groups(default="0")]
+            return parts[0] * 3600 + parts[1] * 60 + parts[2]
         clock = _CLOCK.fullmatch("".join(text.replace("-", "").split())) if isinstance(value, str) else None
         if clock is None:
             return None
@@ -293,6 +302,10 @@ def _seconds(value: object, unit: float = 1.0) -> float | None:
         number = int(hours) * 3600 + int(minutes) * 60 + int(seconds) + float(f"0.{fraction}")
         number = -number if "-" in text else number
     return number if abs(number) < _LATEST else None
+
+
+def _guessed_length(text: str) -> float:
+    return 1 + len(text) / 10
 
 
 def _clock(seconds: float, mark: str) -> str:
@@ -347,7 +360,7 @@ def _finish(raw: Sequence[_Raw], found: _Found) -> list[Cue]:
     for start, end, text, cut in sorted(timed, key=lambda cue: cue[0])[::-1]:
         after, following = following if following > start else after, start
         if end is None or cut:
-            end = min(after, round(start + 1 + len(text) / 10, 3) if end is None else end)  # noqa: PLW2901
+            end = min(after, round(start + _guessed_length(text), 3) if end is None else end)  # noqa: PLW2901
         cues.append(Cue(start, end, text))
     return cues[::-1]
 
@@ -478,13 +491,19 @@ _DECODER = json.JSONDecoder(strict=False, parse_int=_int)
 FAR = 20_000  # characters
 MAX_OPENED = 5
 # What recognisers call the text of a row and its times; names are compared without case, "_" and "-".
-_TEXT = ("text", "transcript", "punctuated_word", "word", "transcription", "sentence", "content", "utf8", "caption")
-_START = ("start", "starttime", "from", "begin", "startseconds", "starts", "startsec", "starttimeseconds")
+_TEXT = ("normalizedtext", "text", "transcript", "punctuatedword", "word", "transcription", "sentence", "content",
+         "utf8", "caption", "display")  # fmt: skip
+_START = ("start", "starttime", "from", "begin", "startseconds", "starts", "startsec", "starttimeseconds", "offset")
 _END = ("end", "endtime", "to", "stop", "endseconds", "ends", "endsec", "endtimeseconds")
 _LENGTH = ("duration", "dur", "durationseconds", "durationsec")
 _SPAN = ("timestamp", "timestamps", "times", "time", "boundaries", "span", "interval", "offsets")  # both times in one
 _IN_MS = {"offsets"}  # of whisper.cpp
-_WORDS = ("words", "word_segments", "tokens", "word", "punctuated_word")  # lists of words, and the text of one
+_MS = ("ms", "msec", "millis", "milliseconds")  # behind the name of a time
+_RANGE = re.compile(r"([\d:.,]{1,20})\s*+(?:-->|→|[-–—])\s*+([\d:.,]{1,20})")
+_WORDS = ("words", "wordsegments", "tokens", "word", "punctuatedword")  # lists of words, and the text of one
+_READINGS = ("alternatives", "nbest")  # of the same, the best one first
+_UNFINISHED = ("partial", "partials", "interim")  # what is said again as soon as it is whole
+_MISSING = ("None", "nan", "<NA>", "")
 
 
 @dataclass
@@ -492,11 +511,12 @@ class _Row:
     """A piece of text with its times as they stand in JSON."""
 
     text: str | None  # None: no text
-    name: str  # of the text
+    name: str  # of the text, plain
     start: object = None
     end: object = None
     length: object = None
     unit: float = 1.0  # seconds
+    paired: bool = False  # both times stand in one
 
 
 def _timed_rows(content: Any) -> list[Any]:
@@ -507,9 +527,12 @@ def _timed_rows(content: Any) -> list[Any]:
     while stack:
         path, node = stack.pop()
         entries = _entries(node)
-        below = node.items() if isinstance(node, dict) else zip(itertools.repeat(None), entries, strict=False)
-        children = [((*path, name) if name else path, value) for name, value in below if isinstance(value, list | dict)]
-        if entries is node and path and path[-1].lower() in ("alternatives", "nbest"):
+        below = node.items() if isinstance(node, dict) else zip(itertools.repeat(""), entries, strict=False)
+        children = [((*path, plain) if plain else path, value) for name, value in below
+                    if isinstance(value, list | dict) and (plain := _plain_name(name)) not in _UNFINISHED]  # fmt: skip
+        if isinstance(node, dict) and len(node) == len(entries) == 1 and children:
+            path = children[0][0]  # what has one part is no list of one
+        if isinstance(node, list) and path and path[-1] in _READINGS:
             children = children[:1]  # the others are other readings of the same
         rows = [] if len(path) > 12 else [_row(entry) for entry in entries]
         if any(row and row.text and _has_time(row) for row in rows):
@@ -527,7 +550,8 @@ def _timed_rows(content: Any) -> list[Any]:
     whole = [path for path in lists if path not in words and n_letters[path] > most / 2]
     if whole:
         enough = 0.9 * max(n_letters[path] for path in whole)
-        best = max((path for path in whole if n_letters[path] >= enough), key=lambda path: len(rows_of[path]))
+        near = [path for path in whole if n_letters[path] >= enough]
+        best = max(near, key=lambda path: (len(rows_of[path]), n_letters[path]))  # the same with punctuation has more
         return [entry for entries in lists[best] for entry in entries]
     best = max(words or lists, key=n_letters.__getitem__)
     return [line for entries in lists[best] for line in _lines_of_words(entries)]
@@ -536,7 +560,7 @@ def _timed_rows(content: Any) -> list[Any]:
 def _entries(node: Any) -> list[Any]:
     """What may be rows: of a list, of an object with a name for each, or of a table with a list for each column."""
     if isinstance(node, list):
-        return node
+        return [entry for entry in node if not _is_unfinished(entry)]
     columns = {name: list(values.values()) if isinstance(values, dict) else values for name, values in node.items()}
     names = [name for name, values in columns.items() if isinstance(values, list)]
     if {"text", "start"} <= {name.lower() for name in names}:
@@ -544,7 +568,14 @@ def _entries(node: Any) -> list[Any]:
         names = [name for name in names if len(columns[name]) == n]
         return [dict(zip(names, row, strict=True)) for row in zip(*(columns[name] for name in names), strict=True)]
     values = list(node.values())
-    return values if values and all(isinstance(value, dict) for value in values) else []
+    if not all(isinstance(value, dict) for value in values):
+        return []
+    # Parts of an object stand beside what tells about it; rows are most of what is there.
+    return values if 2 * sum(bool(row and row.text) for row in map(_row, values)) > len(values) else []
+
+
+def _is_unfinished(entry: Any) -> bool:
+    return isinstance(entry, dict) and (entry.get("isFinal") is False or entry.get("is_final") is False)
 
 
 def _row(entry: Any) -> _Row | None:
@@ -553,15 +584,15 @@ def _row(entry: Any) -> _Row | None:
         return _row_without_names(entry)
     if not isinstance(entry, Mapping):
         return None
-    alternatives = entry.get("alternatives")
-    if isinstance(alternatives, list) and alternatives and isinstance(alternatives[0], Mapping):
-        entry = {**alternatives[0], **entry}
-    name = next((name for name in _TEXT if isinstance(entry.get(name), str | int)), "")
-    row = _Row(str(entry[name]) if name else None, name)
     plain: dict[str, Any] = {_plain_name(str(key)): value for key, value in entry.items()}
+    readings = next((plain[key] for key in _READINGS if key in plain), None)
+    if isinstance(readings, list) and readings and isinstance(readings[0], Mapping):
+        plain = {_plain_name(str(key)): value for key, value in readings[0].items()} | plain
+    name = next((name for name in _TEXT if isinstance(plain.get(name), str | int)), "")
+    row = _Row(str(plain[name]) if name else None, name)
     for names, target in ((_START, "start"), (_END, "end"), (_LENGTH, "length")):
         key = next((key for key in names if plain.get(key) is not None), None)
-        in_ms = None if key else next((f"{key}ms" for key in names if f"{key}ms" in plain), None)
+        in_ms = None if key else next((key for key in map("".join, product(names, _MS)) if key in plain), None)
         if key or in_ms:
             setattr(row, target, plain[key or str(in_ms)])
             row.unit = 0.001 if in_ms else row.unit
@@ -570,9 +601,13 @@ def _row(entry: Any) -> _Row | None:
         if row.start is not None or span is None:
             continue
         if isinstance(span, list | tuple) and span and not isinstance(span[0], list | dict):
-            row.start, row.end = span[0], span[1] if len(span) > 1 else None
+            row.start, row.end, row.paired = span[0], span[1] if len(span) > 1 else None, True
         elif isinstance(span, Mapping):
             row.start, row.end = (next((span[key] for key in names if key in span), None) for names in (_START, _END))
+        elif isinstance(span, str) and (both := _RANGE.fullmatch(span.strip())):
+            row.start, row.end = both.groups()
+        elif not isinstance(span, list | tuple):
+            row.start = span
         row.unit = 0.001 if key in _IN_MS else row.unit
         if row.start is not None and _seconds(row.start) is None:
             row.start = row.end = None  # the next one may be readable
@@ -623,10 +658,18 @@ def _lines_of_words(entries: Sequence[Any]) -> Iterator[dict[str, Any]]:
     """Entries with the text of a line each. A word without times belongs to the one before it."""
     rows = [row for row in map(_row, entries) if row and row.text]
     spaced = any(str(row.text)[:1].isspace() for row in rows)  # Whisper's tokens bring their blanks along
+    in_ms = _are_milliseconds(rows)
     text, start, end = "", None, None
     for row in rows:
         word = str(row.text)
-        first, last = _seconds(row.start, row.unit), _seconds(row.end, row.unit)
+        if not word.strip():
+            text += " " if text else ""
+            continue
+        first, last, length = (
+            _seconds(time, 0.001 if in_ms else row.unit) for time in (row.start, row.end, row.length)
+        )
+        if last is None and first is not None and length is not None:
+            last = first + length
         pause = 0.0 if first is None or end is None else first - end
         full = text.rstrip().endswith((".", "!", "?", "…")) or len(text) + len(word) >= MAX_LINE or pause > MAX_PAUSE_S
         if text and first is not None and full:
@@ -644,6 +687,7 @@ def _from_entries(entries: Sequence[Any], found: _Found) -> list[_Raw]:
     raw = []
     rows = [_row(entry) for entry in entries]
     in_ms = _are_milliseconds([row for row in rows if row and row.text])
+    before: float | None = None  # where the entry before ends
     if in_ms:
         found["times taken for milliseconds"].append(f"start {next(row.start for row in rows if row)!r}")
     for number, (entry, row) in enumerate(zip(entries, rows, strict=True), 1):
@@ -652,8 +696,14 @@ def _from_entries(entries: Sequence[Any], found: _Found) -> list[_Raw]:
             continue
         start, end, length = (_seconds(time, 0.001 if in_ms else row.unit) for time in (row.start, row.end, row.length))
         where = f"entry {number} (start {row.start!r:.40}, end {row.end!r:.40})"
-        if end is None and str(row.end) not in ("None", "nan", "<NA>", ""):
+        if end is None and str(row.end) not in _MISSING:
             found["unreadable end estimated"].append(where)
+        if start is None and str(row.start) in _MISSING and row.text and (row.paired or end is not None):
+            start = 0.0 if before is None and number == 1 and end is not None else before
+            start = None if start is None or (end is not None and end <= start) else start
+            if start is not None:
+                found["missing start, taken from the end before"].append(where)
+        before = end if end is not None or start is None else start + _guessed_length(row.text or "")
         lasting = end is None and start is not None and length is not None
         text = _clean(_shortened(row.text or "", where, found))
         raw.append(_Raw(start, start + length if lasting else end, [text], where, cut=lasting))  # type: ignore[operator]

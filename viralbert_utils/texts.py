@@ -33,11 +33,20 @@ _MANY_MARKS = re.compile(rf"[^\w\s\x21-\x7e{_PICTURES}]{{{_MAX_MARKS + 1},}}")
 # Stress is marked on vowels. On other letters the same marks make letters of their own (ќ, ѓ), and other marks do so on
 # vowels (й, ё, ї).
 _STRESS = "\u0300\u0301\u030d\u030f\u0311\u0316\u0317"
-_MAY_BE_STRESSED = re.compile(f"[{_STRESS}ѐѝЀЍáéóýàèòỳÁÉÓÀÈÒ]")
+_MAY_BE_STRESSED = re.compile(f"[{_STRESS}ѐѝЀЍáéóýàèòỳÁÉÓÀÈÒ´`ˊˋ]")
 _STRESSED = re.compile("([аеиоуыэюяіѣєәөүӕрАЕИОУЫЭЮЯІѢЄӘӨҮӔР])([\u0300-\u036f]+)")
-# Who has no stress mark on the keyboard takes the Latin letter that has one.
-_LATIN_STRESSED = re.compile("(?<=[\u0400-\u052f])[aeoyAEO][\u0300\u0301]|[aeoyAEO][\u0300\u0301](?=[\u0400-\u052f])")
-_CYRILLIC = str.maketrans("aeoyAEO", "аеоуАЕО", _STRESS)
+_LONELY = re.compile(f"(?:(?<=\\s)|^)[{_STRESS}]+")
+# Who has no stress mark on the keyboard takes the sign of an accent that stands by itself.
+_ACCENT = re.compile(r"(?<=[аеиоуыэюяАЕИОУЫЭЮЯ])(?:[´`ˊˋ]++(?=[а-яё])|[´ˊˋ]++(?![\w\u0300-\u036f]))")
+# Letters of both alphabets that look alike. Where both stand in a word, some were typed in the place of the others, or,
+# with a stress mark, because the keyboard has one on those alone.
+_LATIN_TWINS, _CYRILLIC_TWINS = "aceopxykABCEHKMOPTXY", "асеорхукАВСЕНКМОРТХУ"
+_TO_CYRILLIC = str.maketrans(_LATIN_TWINS, _CYRILLIC_TWINS)
+_TO_LATIN = str.maketrans(_CYRILLIC_TWINS, _LATIN_TWINS)
+_WORD = re.compile("[a-zA-Z\u0400-\u052f\u0300-\u036f]+")
+_CYRILLIC_WORD = re.compile("[\u0400-\u052f\u0300-\u036f]+")
+_LATIN_WORD = re.compile("[a-zA-Z\u0300-\u0307\u0309-\u036f]+")  # ё is no ë
+_MIXED = re.compile("[a-zA-Z][\u0300-\u036f]*+[\u0400-\u052f]|[\u0400-\u052f][\u0300-\u036f]*+[a-zA-Z]")
 # GoEmotions masks names and religions; its translations spell the mask in Russian, in any case and number.
 _PLACEHOLDERS = (
     (
@@ -51,20 +60,28 @@ _PLACEHOLDERS = (
 def normalise(text: str) -> str:
     """Repair a text without changing what it says; nothing is left of a text in which nothing is to be seen.
 
-    Unicode NFC, HTML entities (with their semicolon), invisible characters, soft hyphens and stress marks out, `[ИМЯ]`
-    and its inflected twins to `[NAME]`, any run of white space to one space; half a surrogate pair, from a damaged JSON
-    escape, to `�`. Case, й, ё, accents of other languages, punctuation, emoji and typos stay: models may use them.
+    Unicode NFC, HTML entities (with their semicolon), invisible characters, soft hyphens and stress marks out, letters
+    of the other alphabet in a word to those that look like them, `[ИМЯ]` and its inflected twins to `[NAME]`, any run
+    of white space to one space; half a surrogate pair, from a damaged JSON escape, to `�`. Case, й, ё, accents of other
+    languages, punctuation, emoji and typos stay: models may use them.
     """
-    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    text = _UNSEEN.sub(lambda match: match[1] or "", _GAP.sub(" ", _ENTITY.sub(_decoded, text)))
-    text = _without_stress(unicodedata.normalize("NFC", _MANY_MARKS.sub(_fewer_marks, text)))
+    text = _ENTITY.sub(_decoded, text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = _UNSEEN.sub(lambda match: match[1] or "", _GAP.sub(" ", text))
+    text = unicodedata.normalize("NFC", _MANY_MARKS.sub(_fewer_marks, text))
+    if _MAY_BE_STRESSED.search(text) or _MIXED.search(text):
+        text = _without_stress(_WORD.sub(_in_one_alphabet, unicodedata.normalize("NFD", text)))
     for pattern, placeholder in _PLACEHOLDERS:
         text = pattern.sub(placeholder, text)
     return " ".join(text.split())
 
 
 def _decoded(entity: re.Match[str]) -> str:
-    return html.unescape(entity[0]) if entity[1] is None or f"{entity[1]};" in html5 else entity[0]
+    if entity[1] is None:
+        digits = entity[0].strip("&#;")
+        code = int(digits[1:], 16) if digits[0] in "xX" else int(digits)
+        # What writes UTF-16 in decimals writes emoji as two halves.
+        return chr(code) if 0xD800 <= code < 0xE000 else html.unescape(entity[0])
+    return html.unescape(entity[0]) if f"{entity[1]};" in html5 else entity[0]
 
 
 def _fewer_marks(run: re.Match[str]) -> str:
@@ -76,13 +93,19 @@ def _fewer_marks(run: re.Match[str]) -> str:
     return "".join(kept)
 
 
+def _in_one_alphabet(letters: re.Match[str]) -> str:
+    word = letters[0]
+    if _MIXED.search(word) and _CYRILLIC_WORD.fullmatch(cyrillic := word.translate(_TO_CYRILLIC)):
+        return cyrillic
+    # A foreign name with a Russian ending is written in both on purpose.
+    if word[-1].isascii() and _LATIN_WORD.fullmatch(latin := word.translate(_TO_LATIN)):
+        return latin
+    return word
+
+
 def _without_stress(text: str) -> str:
-    if not _MAY_BE_STRESSED.search(text):
-        return text
-    text = unicodedata.normalize("NFD", text)
-    text = _LATIN_STRESSED.sub(lambda match: match[0].translate(_CYRILLIC), text)
-    text = _STRESSED.sub(lambda match: match[1] + re.sub(f"[{_STRESS}]", "", match[2]), text)
-    return unicodedata.normalize("NFC", text)
+    text = _STRESSED.sub(lambda match: match[1] + re.sub(f"[{_STRESS}]", "", match[2]), _LONELY.sub("", text))
+    return _ACCENT.sub("", unicodedata.normalize("NFC", text))
 
 
 # Letters and digits, the question mark, and pictures: what can change the feeling of equal words. Commas, full stops,

@@ -43,7 +43,7 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int = 128, head_sha
     if room < 1:
         raise ValueError(f"max_length {max_length} leaves no room: {n_special} special tokens belong to every text")
     head = round(room * head_share)
-    found = _ids(tokenizer, [_LONG_WORD.sub(r"\1 ", text) for text in texts], False) if len(texts) else []
+    found = own_ids(tokenizer, texts)
     cut = ([*ids[:head], *ids[len(ids) - (room - head) :]] if len(ids) > room else ids for ids in found)
     return [[*prefix, *ids, *suffix] for ids in cut]
 
@@ -53,6 +53,11 @@ def special_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
     (probe,), (whole,) = (_ids(tokenizer, ["а"], special) for special in (False, True))
     start = next(i for i in range(len(whole)) if whole[i : i + len(probe)] == probe)
     return whole[:start], whole[start + len(probe) :]
+
+
+def own_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, whole and without special tokens; a word of more than 100 letters is read as several."""
+    return _ids(tokenizer, [_LONG_WORD.sub(r"\1 ", text) for text in texts], False) if len(texts) else []
 
 
 def _ids(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -678,11 +679,20 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
     Args:
         path: Of the file; its folder is made if missing.
-        state: Tensors and plain Python values, in dictionaries and lists.
+        state: Tensors, plain Python values, and numpy's numbers and arrays, in dictionaries and lists.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary:
-        torch.save(devices.on_cpu(dict(state)), temporary)
+        torch.save(_plain(devices.on_cpu(dict(state))), temporary)
+
+
+def _plain(state: Any) -> Any:
+    """Nested dictionaries and lists with Python's numbers for numpy's, which `read_checkpoint` refuses."""
+    if isinstance(state, dict):
+        return {_plain(key): _plain(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(map(_plain, state))
+    return state.tolist() if isinstance(state, np.generic | np.ndarray) else state
 
 
 def read_checkpoint(path: Path, keys: Collection[str]) -> dict[str, Any]:

@@ -146,15 +146,17 @@ async function timeline() {
   const body = new FormData();
   body.append("file", file);
   const found = await ask(`v1/moments?min_s=${$("min-s").value}&max_s=${$("max-s").value}`, { method: "POST", body });
+  // The subtitles' clock may begin anywhere, at one hour for instance.
   const share = (seconds) => `${(100 * seconds) / found.duration_s}%`;
+  const [first, last] = [found.start_s, found.start_s + found.duration_s];
   const blocks = found.moments.map((m) =>
     element("div", {
       title: `${clock(m.start)} – ${clock(m.end)}`,
-      style: { left: share(m.start), width: share(m.end - m.start), height: `${75 * m.score + 3}%` },
+      style: { left: share(Math.max(m.start - first, 0)), width: share(m.end - m.start), height: `${75 * m.score + 3}%` },
       onclick: () => $(`moment-${m.rank}`).focus(),
     }, element("span", {}, m.rank)));
-  const label = `Timeline of ${clock(found.duration_s)} with ${blocks.length} moments; the list below names them`;
-  const ticks = [0, 1, 2, 3, 4].map((k) => element("span", {}, clock((k / 4) * found.duration_s)));
+  const label = `Timeline from ${clock(first)} to ${clock(last)} with ${blocks.length} moments; the list below names them`;
+  const ticks = [0, 1, 2, 3, 4].map((k) => element("span", {}, clock(first + (k / 4) * found.duration_s)));
   return [
     element("p", { className: "verdict" }, element("strong", {}, file.name)),
     element("p", { className: "hint" }, [found.note, ...found.repairs.map((repair) => `repaired: ${repair}`)].join("; ")),
