@@ -418,6 +418,20 @@ def test_names_of_sent_files_are_never_used(ask, name):
     assert ask.post("/v1/moments", files={"file": (name or "x", content)}).status_code == 200
 
 
+def test_thousands_of_mistakes_are_not_listed_one_by_one(ask):
+    """A list of them would hold everybody up."""
+    names = {str(k): k for k in range(20_000)}
+    for path, body, reason in (
+        ("/v1/predict", names, "expected text, found 20,000 names"),
+        ("/v1/moments", names, "expected cues, found 20,000 names"),
+        ("/v1/moments", {"cues": [{"text": "а", "start": 0} | names]}, "expected text, start, end, found 20,002 names"),
+        ("/v1/moments", {"cues": [{"a": 1}] * 20_000}, "cues.0.text: Field required"),
+    ):
+        found = ask.post(path, json=body)
+        assert (found.status_code, reason in found.text, " more. The page" in found.text) == (422, True, False)
+    assert "a: Extra inputs are not permitted" in ask.post("/v1/predict", json={"text": "а", "a": 1}).text
+
+
 def test_a_file_stays_in_memory(ask, monkeypatch):
     """On a read-only disk there is nowhere else."""
     monkeypatch.setattr("tempfile.TemporaryFile", lambda *_, **__: pytest.fail("a file on disk"))
@@ -696,10 +710,30 @@ def test_stopped_under_load_every_accepted_request_has_an_answer(known, serve, m
             client.get("/healthz")
 
 
-def test_a_port_that_is_taken(known, serve):
+def test_a_port_that_is_taken(known, serve, caplog):
     url, _ = serve()
-    with pytest.raises(DataError, match="cannot be opened"):
-        service.serve("folder", port=int(url.rsplit(":", 1)[1]))
+    caplog.clear()
+    port = int(url.rsplit(":", 1)[1])
+    with pytest.raises(DataError, match=f"port {port} of 127.0.0.1 cannot be opened: .*in use.*; give another"):
+        service.serve("folder", port=port)
+    assert not caplog.records, "the error says it all"
+
+
+def test_of_two_that_take_a_port_at_once_one_is_told(known, monkeypatch):
+    """Both may bind it as long as neither listens."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        listen = socket.socket.listen
+        monkeypatch.setattr(socket.socket, "listen", lambda own, *n: (listen(other), listen(own, *n)))
+        with pytest.raises(DataError, match=r"cannot be opened: .*in use"):
+            service.serve("folder", port=other.getsockname()[1])
+
+
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 65_536), ("127.0.0.1", -1), ("no.such.host.invalid", 0)])
+def test_a_port_or_a_host_that_is_none(known, host, port):
+    with pytest.raises(DataError, match=f"port {port} of {host} cannot be opened"):
+        service.serve("folder", host, port, needs_key=False)
 
 
 def connect(url: str, sent: bytes = b"") -> socket.socket:
