@@ -320,6 +320,43 @@ def test_an_export_that_says_wrong_things_of_itself_is_refused(folders, tmp_path
             ViralBERT.load(tmp_path / "new")
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [{"location": "../weights"}, {"location": "/etc/passwd"}, {"location": "../../../../../../etc/passwd"},
+     {"location": "no such file"}, {"offset": "-4096"}, {"offset": str(10**15)}, {"length": str(10**15)},
+     {"length": "-1"}, {"link": "file"}, {"link": "folder"}],
+    ids=str,
+)  # fmt: skip
+def test_weights_that_lie_elsewhere_are_refused(folders, tmp_path, lie):
+    new = shutil.copytree(folders / "float", tmp_path / "new")
+    weights = new / "model.onnx.data"
+    shutil.copy(weights, tmp_path / "weights")
+    graph = onnx.load(new / "model.onnx", load_external_data=False)
+    if lie.get("link") == "file":
+        weights.unlink()
+        weights.symlink_to(tmp_path / "weights")
+    elif lie.get("link") == "folder":
+        (new / "deep").symlink_to(tmp_path)
+        lie = {"location": "deep/weights"}
+    for tensor in graph.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = lie.get(entry.key, entry.value)
+    (new / "model.onnx").write_bytes(graph.SerializeToString())
+    write_sums(new)
+    with pytest.raises(DataError, match="is damaged"):
+        OnnxModel.load(new)
+
+
+def test_a_model_in_use_answers_on_when_its_folder_is_moved_or_removed(folders, tmp_path):
+    shutil.copytree(folders / "float", tmp_path / "one")
+    loaded = ViralBERT.load(tmp_path / "one")
+    before = loaded.predict(TEXTS)
+    (tmp_path / "one").rename(tmp_path / "two")
+    assert loaded.predict(TEXTS) == before
+    shutil.rmtree(tmp_path / "two")
+    assert loaded.predict(TEXTS) == before
+
+
 # nothing leaves the machine
 
 USE = """

@@ -530,6 +530,20 @@ def test_pages_of_another_origin_are_refused(closed, known, headers, status):
     assert bool(known.batches) == (status == 200)
 
 
+def test_nothing_is_kept_of_a_request_that_is_over(known):
+    app = service.create_app("folder", ServiceLimits(bytes=10_000))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        for _ in range(20):
+            for body in ({"text": TEXTS}, {"text": "сломайся"}, {"text": 7}, {"text": "а" * 20_000}):
+                client.post("/v1/predict", json=body)
+            client.post("/v1/predict", content=iter([b'{"text": ', b'"']), headers={"content-type": "application/json"})
+            client.post("/v1/moments", json={"cues": cues()})
+        n_tasks = client.portal.call(lambda: len(asyncio.all_tasks()))  # the application's, the batcher's, this one
+        gate = app.state.gate
+    assert (gate.in_hand, gate.held, len(gate.coming)) == (0, 0, 0)
+    assert n_tasks <= 4
+
+
 def test_no_answer_can_be_framed_guessed_or_kept(ask):
     for path in ("/", "/service.js", "/healthz", "/metrics", "/v1/classes", "/nothing", "/v1/predict"):
         headers = ask.get(path).headers
@@ -1006,6 +1020,24 @@ def test_the_page_of_another_model_shows_its_classes_and_no_moments(monkeypatch,
     assert page.locator("#text-result > p").all_inner_texts() == ["good", "trained on one cat"]
     assert messages == []
     page.close()
+
+
+HTML = "<img src=x onerror=alert(1)> <script>alert(2)</script> Кот сам открыл дверь."
+
+
+def test_the_page_shows_texts_as_they_are(page, tmp_path):
+    dialogs = []
+    page.on("dialog", lambda one: (dialogs.append(one.message), one.dismiss()))
+    page.get_by_label("Russian text").fill(HTML)
+    page.get_by_role("button", name="Show the answer").click()
+    page.locator("#text-result .bars li").first.wait_for()
+    own = [cue | {"text": f"{HTML} {cue['text']}"} for cue in cues()]
+    (tmp_path / "<img src=x onerror=alert(3)>.json").write_text(json.dumps(own), encoding="utf-8")
+    page.get_by_label("Subtitle file").set_input_files(tmp_path / "<img src=x onerror=alert(3)>.json")
+    page.locator(".moments li").first.wait_for()
+    assert "<img src=x onerror=alert(1)>" in page.locator(".moments li").first.inner_text()
+    assert page.locator("body :is(img, script)").count() == 0
+    assert dialogs == page.messages == []
 
 
 def test_the_page_says_what_is_wrong(page, tmp_path):
