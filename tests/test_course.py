@@ -1,5 +1,6 @@
 """The runner: strict about everything that papermill lets pass, and nothing is executed twice without a reason."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -155,6 +156,24 @@ def test_an_integer_is_a_float_and_settings_have_a_run_of_their_own(tiny_course)
     run(other)
     assert other.folder != task.folder
     assert executed(other).cells[-1].outputs[0].text == "2\n"
+
+
+HOSTILE = [
+    "'", '"', "\\", "\\'", "\\\"", "\n", "\r\n", "\t", "\0", "\x1b[2J", "'" * 3, '"' * 3, "%matplotlib",
+    "'; import os; os.mkdir('ran'); '", "!touch ran", "{{ x }}", "${HOME}", "$(touch ran)", "`touch ran`",
+    "\u2028", "\u202e", "\ufeff", "😂", "ё", "{'a': 1}", "None",
+    "__import__('os').mkdir('ran')", "\\N{DEGREE SIGN}", "\\x41", "%s %d {0}", " ", "",
+]  # fmt: skip
+
+
+def test_a_notebook_gets_what_was_given_and_runs_nothing_of_it(tiny_course):
+    values = {"texts": HOSTILE, "by_name": dict(zip(HOSTILE, HOSTILE, strict=True)), "numbers": [-0.0, 1e308, 2**70]}
+    source = "texts: list = []  # a\nby_name: dict = {}  # b\nnumbers: list = []  # c"
+    show = "import json; print(json.dumps({'texts': texts, 'by_name': by_name, 'numbers': numbers}))"
+    task = tiny_course([source, show], notebooks={"01_lesson": values})
+    run(task)
+    assert json.loads(executed(task).cells[-1].outputs[0].text) == values
+    assert not list(task.root.rglob("ran"))
 
 
 def test_unknown_profile_and_number(tiny_course):

@@ -22,7 +22,7 @@ from viralbert_utils import export, hybrid, tokens
 from viralbert_utils.calibration import Calibration
 from viralbert_utils.cli import main
 from viralbert_utils.emotions import EMOTIONS
-from viralbert_utils.files import ROOT, DataError
+from viralbert_utils.files import ROOT, SUMS, DataError, write_sums
 from viralbert_utils.models import Head, MultiTaskClassifier, PooledClassifier, save_classifier
 from viralbert_utils.onnx_model import OnnxModel, runtime
 from viralbert_utils.predictor import HEAD_SHARE, ViralBERT
@@ -269,6 +269,92 @@ def test_a_damaged_export_is_named(folders, tmp_path):
             ViralBERT.load(folders / "int8")
         (folders / "int8" / name).write_bytes(content)
     ViralBERT.load(folders / "int8")
+
+
+def test_the_tokenizer_of_another_model_is_refused(folders, tmp_path, caplog):
+    shutil.copytree(folders / "float", tmp_path / "new")
+    path = tmp_path / "new" / "tokenizer.json"
+    words = json.loads(path.read_text(encoding="utf-8"))
+    vocabulary = words["model"]["vocab"]
+    vocabulary["A"], vocabulary["B"] = vocabulary["B"], vocabulary["A"]
+    path.write_text(json.dumps(words), encoding="utf-8")
+    with pytest.raises(DataError, match=r"tokenizer\.json is damaged: its sha256"):
+        OnnxModel.load(tmp_path / "new")
+    (tmp_path / "new" / SUMS).unlink()  # as somebody does who has changed it on purpose
+    OnnxModel.load(tmp_path / "new")
+    assert "has no SHA256SUMS" in caplog.text
+
+
+WRONG = [
+    *({name: None} for name in ("tasks", "settings", "pad_id", "thresholds", "int8", "source_sha256", "versions")),
+    {"tasks": []}, {"tasks": {}}, {"tasks": {"a": 5}}, {"tasks": {"a": ["b"]}}, {"tasks": {"a": [1] * 29}},
+    {"pad_id": "a"}, {"pad_id": 10**9}, {"pad_id": 10**30}, {"pad_id": 1.5}, {"thresholds": []}, {"calibration": []},
+    {"calibration": {"virality": {"slope": 10**400, "intercept": 0}}}, {"int8": "yes"}, {"versions": 5},
+]  # fmt: skip
+WRONG_SETTINGS = [
+    *({"max_length": value} for value in (4096, 65, 2, 0, -1, "a", None, True, 10**9, 1.5)),
+    *({"head_share": value} for value in (2, -1, "a", None, float("nan"))), {"problem_type": []}, {"names": 5},
+    {"names": [5]}, {"names": ["a"], "task": 5}, {"shape": {"n_columns": 3}},
+]  # fmt: skip
+
+
+def test_an_export_that_says_wrong_things_of_itself_is_refused(folders, tmp_path):
+    """As a stranger may send one: the sums are those of its files."""
+    shutil.copytree(folders / "float", tmp_path / "new")
+    graph = onnx.load(folders / "float" / "model.onnx", load_external_data=False)
+    plain = json.loads(graph.metadata_props[0].value)
+
+    def told(content: str) -> None:
+        graph.metadata_props[0].value = content
+        (tmp_path / "new" / "model.onnx").write_bytes(graph.SerializeToString())
+        write_sums(tmp_path / "new")
+
+    told(json.dumps(plain))
+    ViralBERT.load(tmp_path / "new")
+    settings = [{"settings": plain["settings"] | wrong} for wrong in WRONG_SETTINGS]
+    contents = [json.dumps(plain | wrong) for wrong in [*WRONG, *settings]]
+    contents.append(json.dumps({name: value for name, value in plain.items() if name != "calibration"}))
+    for content in [*contents, "{}", "[1]", "null", '"a"', "{", "[" * 100_000, "9" * 5000]:
+        told(content)
+        with pytest.raises(DataError):
+            ViralBERT.load(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [{"location": "../weights"}, {"location": "/etc/passwd"}, {"location": "../../../../../../etc/passwd"},
+     {"location": "no such file"}, {"offset": "-4096"}, {"offset": str(10**15)}, {"length": str(10**15)},
+     {"length": "-1"}, {"link": "file"}, {"link": "folder"}],
+    ids=str,
+)  # fmt: skip
+def test_weights_that_lie_elsewhere_are_refused(folders, tmp_path, lie):
+    new = shutil.copytree(folders / "float", tmp_path / "new")
+    weights = new / "model.onnx.data"
+    shutil.copy(weights, tmp_path / "weights")
+    graph = onnx.load(new / "model.onnx", load_external_data=False)
+    if lie.get("link") == "file":
+        weights.unlink()
+        weights.symlink_to(tmp_path / "weights")
+    elif lie.get("link") == "folder":
+        (new / "deep").symlink_to(tmp_path)
+        lie = {"location": "deep/weights"}
+    for tensor in graph.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = lie.get(entry.key, entry.value)
+    (new / "model.onnx").write_bytes(graph.SerializeToString())
+    write_sums(new)
+    with pytest.raises(DataError, match="is damaged"):
+        OnnxModel.load(new)
+
+
+def test_a_model_in_use_answers_on_when_its_folder_is_moved_or_removed(folders, tmp_path):
+    shutil.copytree(folders / "float", tmp_path / "one")
+    loaded = ViralBERT.load(tmp_path / "one")
+    before = loaded.predict(TEXTS)
+    (tmp_path / "one").rename(tmp_path / "two")
+    assert loaded.predict(TEXTS) == before
+    shutil.rmtree(tmp_path / "two")
+    assert loaded.predict(TEXTS) == before
 
 
 # nothing leaves the machine

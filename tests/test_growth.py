@@ -5,19 +5,22 @@ Growth is measured, in seconds of this process alone: an input twice as long may
 
 import ast
 import contextlib
+import importlib.util
 import re
 import time
 from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from viralbert_utils import audit, cleaning, data, emotions, encoders, texts, tokens
+from viralbert_utils import audit, cascade, cleaning, data, emotions, encoders, texts, tokens
 
-MODULES = (texts, data, emotions, cleaning, audit, tokens)
+MODULES = (texts, data, emotions, cleaning, audit, tokens, cascade)
+FUNCTIONS = ("compile", "search", "match", "fullmatch", "split", "findall", "finditer", "sub", "subn")
 # One unit of each kind of input, repeated; together they are the alphabet from which slow inputs are made.
 UNITS = {
     "letters": "а", "capitals": "A", "digits": "7", "blanks": " ", "tabs": "\t", "returns": "\r", "breaks": "\n",
@@ -55,36 +58,59 @@ def is_linear(call: Callable[[str], object], unit: str, length: int, begin: str 
     return any(seconds(2 * length, 4) <= 2.5 * seconds(length, 4) for _ in range(3))
 
 
-def patterns() -> dict[str, re.Pattern[str]]:
-    """Every regular expression of the modules: compiled ones, also in tuples, and those written inside functions."""
+def patterns_of(module: ModuleType) -> dict[str, re.Pattern[str]]:
+    """Every regular expression of a module: compiled ones, wherever they are kept, and those written inside functions.
+
+    Raises:
+        NameError: One is made of what only its function knows, and cannot be measured.
+    """
+    own = module.__name__.rpartition(".")[2]
 
     def within(name: str, value: object) -> dict[str, re.Pattern[Any]]:
         if isinstance(value, re.Pattern):
             return {name: value}
-        parts = enumerate(value) if isinstance(value, (tuple, list)) else ()
-        return {key: found for i, part in parts for key, found in within(f"{name}[{i}]", part).items()}
+        if isinstance(value, type) and value.__module__ == module.__name__:
+            value = dict(vars(value))
+        if isinstance(value, tuple | list):
+            value = dict(enumerate(value))
+        parts = value.items() if isinstance(value, dict) else ()
+        return {key: found for place, part in parts for key, found in within(f"{name}[{place}]", part).items()}
 
     found = {}
-    for module in MODULES:
-        own = module.__name__.rpartition(".")[2]
-        for name, value in vars(module).items():
+    for name, value in vars(module).items():
+        if not name.startswith("__"):
             found |= within(f"{own}.{name}", value)
-        for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
-            if (
-                isinstance(node, ast.Call)
-                and ast.unparse(node.func) in {f"re.{name}" for name in vars(re)}
-                and node.args
-            ):
-                first = node.args[0]
-                if isinstance(first, ast.Constant):
-                    found[f"{own}, line {node.lineno}"] = re.compile(first.value)
+    for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {f"re.{name}" for name in FUNCTIONS}:
+            written = eval(ast.unparse(node.args[0]), vars(module))  # an expression of module-level names
+            if written not in {pattern.pattern for pattern in found.values()}:
+                found[f"{own}, line {node.lineno}"] = re.compile(written)
     return found
+
+
+def patterns() -> dict[str, re.Pattern[str]]:
+    return {name: pattern for module in MODULES for name, pattern in patterns_of(module).items()}
 
 
 def test_the_walk_sees_patterns_wherever_they_stand():
     found = patterns()
     assert {"texts._ENTITY", "texts._PLACEHOLDERS[1][0]", "tokens._LONG_WORD", "audit._FORMULA"} <= set(found)
-    assert r"\[[A-Z]+\]" in {pattern.pattern for pattern in found.values()}
+    assert {r"\[[A-Z]+\]", f"[{texts._STRESS}]"} <= {pattern.pattern for pattern in found.values()}
+
+
+def test_the_walk_sees_every_place_of_a_pattern(tmp_path):
+    path = tmp_path / "new.py"
+    path.write_text(
+        "import re\nA = {'a': (re.compile('1'), [re.compile('2')])}\nclass B:\n    b = re.compile('3')\n"
+        "C = '4'\ndef d(text, own='5'):\n    return re.search(C + 'x', text)\n"
+    )
+    spec = importlib.util.spec_from_file_location("new", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert {pattern.pattern for pattern in patterns_of(module).values()} == {"1", "2", "3", "4x"}
+    path.write_text(path.read_text().replace("C + 'x'", "own"))
+    with pytest.raises(NameError):
+        patterns_of(module)
 
 
 def test_the_measure_tells_a_square_from_a_line():

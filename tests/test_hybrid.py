@@ -12,7 +12,7 @@ from tokenizers.models import WordPiece
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from viralbert_utils import frozen, hybrid, models, training
-from viralbert_utils.files import DataError
+from viralbert_utils.files import DataError, write_sums
 
 TEXTS, NUMBERS, CATEGORIES = ["title", "note"], ["views", "seconds"], ["channel"]
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -160,6 +160,29 @@ def test_saved_and_loaded_it_answers_as_before(trained, tmp_path):
     (tmp_path / "hybrid" / "head.safetensors").write_bytes(b"")
     with pytest.raises(DataError, match="no saved hybrid, or a damaged one"):
         hybrid.Hybrid.load(tmp_path / "hybrid")
+
+
+def test_settings_that_do_not_fit_are_refused_when_they_are_read(trained, tmp_path):
+    """Not at the first row, or at the first long one."""
+    trained.save(tmp_path)
+    path = tmp_path / "classifier.json"
+    plain = json.loads(path.read_text(encoding="utf-8"))
+    preparation = plain["preparation"]
+    name, number = next(iter(preparation["numbers"].items()))
+    wrong = [
+        *({"max_length": value} for value in (4096, 2, -1, "a", None, 1.5)), {"names": "ab"}, {"names": ["a", "a"]},
+        {"shape": {"n_columns": 1, "hidden": 4}}, {"dropout": 2}, {"preparation": preparation | {"texts": 5}},
+        {"preparation": preparation | {"numbers": {}}}, {"preparation": preparation | {"categories": None}},
+        {"preparation": preparation | {"numbers": {name: number | {"edges": []}}}},
+    ]  # fmt: skip
+    for change in wrong:
+        path.write_text(json.dumps(plain | change), encoding="utf-8")
+        write_sums(tmp_path)
+        with pytest.raises(DataError):
+            hybrid.Hybrid.load(tmp_path)
+    path.write_text(json.dumps(plain), encoding="utf-8")
+    write_sums(tmp_path)
+    hybrid.Hybrid.load(tmp_path)
 
 
 def test_vectors_that_stay_the_same_are_computed_once_and_change_nothing(trained):

@@ -289,8 +289,12 @@ def test_a_folder_without_a_model_says_what_was_expected_and_who_writes_it(tmp_p
 
 def test_a_damaged_calibration_is_named(bert, tmp_path):
     bert.save(tmp_path / "model")
-    for content in ("{", '{"virality": {"slope": -1, "intercept": 0}}', '{"virality": {"slope": 1}}', "[]"):
-        (tmp_path / "model" / "calibration.json").write_text(content)
+    lines = [(-1, 0), (0, 0), ("1e308", 0), ("Infinity", 0), (1, "-1e300"), (1, "NaN"), ("9" * 400, 0), (1, "null")]
+    for content in (
+        "{", '{"virality": {"slope": 1}}', "[]", "[" * 100_000, "9" * 5000, '"\u00ff',
+        *(f'{{"virality": {{"slope": {slope}, "intercept": {intercept}}}}}' for slope, intercept in lines),
+    ):  # fmt: skip
+        (tmp_path / "model" / "calibration.json").write_text(content, encoding="latin-1")
         with pytest.raises(DataError, match=r"calibration.json: expected a positive slope and an intercept"):
             ViralBERT.load(tmp_path / "model")
 

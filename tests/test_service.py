@@ -438,6 +438,20 @@ def test_names_of_sent_files_are_never_used(ask, name):
     assert ask.post("/v1/moments", files={"file": (name or "x", content)}).status_code == 200
 
 
+def test_thousands_of_mistakes_are_not_listed_one_by_one(ask):
+    """A list of them would hold everybody up."""
+    names = {str(k): k for k in range(20_000)}
+    for path, body, reason in (
+        ("/v1/predict", names, "expected text, found 20,000 names"),
+        ("/v1/moments", names, "expected cues, found 20,000 names"),
+        ("/v1/moments", {"cues": [{"text": "а", "start": 0} | names]}, "expected text, start, end, found 20,002 names"),
+        ("/v1/moments", {"cues": [{"a": 1}] * 20_000}, "cues.0.text: Field required"),
+    ):
+        found = ask.post(path, json=body)
+        assert (found.status_code, reason in found.text, " more. The page" in found.text) == (422, True, False)
+    assert "a: Extra inputs are not permitted" in ask.post("/v1/predict", json={"text": "а", "a": 1}).text
+
+
 def test_a_file_stays_in_memory(ask, monkeypatch):
     """On a read-only disk there is nowhere else."""
     monkeypatch.setattr("tempfile.TemporaryFile", lambda *_, **__: pytest.fail("a file on disk"))
@@ -534,6 +548,20 @@ def test_pages_of_another_origin_are_refused(closed, known, headers, status):
         assert found.status_code == status
         assert status == 200 or "another origin" in found.json()["detail"]
     assert bool(known.batches) == (status == 200)
+
+
+def test_nothing_is_kept_of_a_request_that_is_over(known):
+    app = service.create_app("folder", ServiceLimits(bytes=10_000))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        for _ in range(20):
+            for body in ({"text": TEXTS}, {"text": "сломайся"}, {"text": 7}, {"text": "а" * 20_000}):
+                client.post("/v1/predict", json=body)
+            client.post("/v1/predict", content=iter([b'{"text": ', b'"']), headers={"content-type": "application/json"})
+            client.post("/v1/moments", json={"cues": cues()})
+        n_tasks = client.portal.call(lambda: len(asyncio.all_tasks()))  # the application's, the batcher's, this one
+        gate = app.state.gate
+    assert (gate.in_hand, gate.held, len(gate.coming)) == (0, 0, 0)
+    assert n_tasks <= 4
 
 
 def test_no_answer_can_be_framed_guessed_or_kept(ask):
@@ -716,10 +744,30 @@ def test_stopped_under_load_every_accepted_request_has_an_answer(known, serve, m
             client.get("/healthz")
 
 
-def test_a_port_that_is_taken(known, serve):
+def test_a_port_that_is_taken(known, serve, caplog):
     url, _ = serve()
-    with pytest.raises(DataError, match="cannot be opened"):
-        service.serve("folder", port=int(url.rsplit(":", 1)[1]))
+    caplog.clear()
+    port = int(url.rsplit(":", 1)[1])
+    with pytest.raises(DataError, match=f"port {port} of 127.0.0.1 cannot be opened: .*in use.*; give another"):
+        service.serve("folder", port=port)
+    assert not caplog.records, "the error says it all"
+
+
+def test_of_two_that_take_a_port_at_once_one_is_told(known, monkeypatch):
+    """Both may bind it as long as neither listens."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        listen = socket.socket.listen
+        monkeypatch.setattr(socket.socket, "listen", lambda own, *n: (listen(other), listen(own, *n)))
+        with pytest.raises(DataError, match=r"cannot be opened: .*in use"):
+            service.serve("folder", port=other.getsockname()[1])
+
+
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 65_536), ("127.0.0.1", -1), ("no.such.host.invalid", 0)])
+def test_a_port_or_a_host_that_is_none(known, host, port):
+    with pytest.raises(DataError, match=f"port {port} of {host} cannot be opened"):
+        service.serve("folder", host, port, needs_key=False)
 
 
 def connect(url: str, sent: bytes = b"") -> socket.socket:
@@ -1006,6 +1054,24 @@ def test_the_timeline_of_a_video_begins_where_its_subtitles_do(page, tmp_path):
     assert all(line["x"] - 1 <= block["x"] and block["x"] + block["width"] <= line["x"] + line["width"] + 1
                for block in blocks)  # fmt: skip
     assert blocks[0]["width"] >= 15 / 160 * line["width"]
+
+
+HTML = "<img src=x onerror=alert(1)> <script>alert(2)</script> Кот сам открыл дверь."
+
+
+def test_the_page_shows_texts_as_they_are(page, tmp_path):
+    dialogs = []
+    page.on("dialog", lambda one: (dialogs.append(one.message), one.dismiss()))
+    page.get_by_label("Russian text").fill(HTML)
+    page.get_by_role("button", name="Show the answer").click()
+    page.locator("#text-result .bars li").first.wait_for()
+    own = [cue | {"text": f"{HTML} {cue['text']}"} for cue in cues()]
+    (tmp_path / "<img src=x onerror=alert(3)>.json").write_text(json.dumps(own), encoding="utf-8")
+    page.get_by_label("Subtitle file").set_input_files(tmp_path / "<img src=x onerror=alert(3)>.json")
+    page.locator(".moments li").first.wait_for()
+    assert "<img src=x onerror=alert(1)>" in page.locator(".moments li").first.inner_text()
+    assert page.locator("body :is(img, script)").count() == 0
+    assert dialogs == page.messages == []
 
 
 def test_the_page_says_what_is_wrong(page, tmp_path):

@@ -2,12 +2,15 @@ import html
 import itertools
 import json
 import random
+import re
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from viralbert_utils import subtitles
 from viralbert_utils.data import SAMPLE
 from viralbert_utils.files import DataError
 from viralbert_utils.subtitles import Cue, Subtitles, read_subtitles, write_subtitles
@@ -248,6 +251,14 @@ def test_encodings_and_line_ends(tmp_path, encoding, named, guessed, line_end):
         assert reports(result, *["encoding guessed"] * guessed)
     path.write_bytes(b"\xff\xfe" + SRT.replace("\n", line_end).encode("utf-16-le"))
     assert read_subtitles(path, strict=True).cues == CUES
+
+
+def test_any_mixture_of_line_ends_is_read():
+    """As the expression says; an expression would hold the interpreter for a tenth of a second in a large file."""
+    for length in range(8):
+        for chars in itertools.product("\r\na", repeat=length):
+            text = "".join(chars)
+            assert subtitles._split(text, defaultdict(list)) == re.split(r"(?<!\r)\r*\n|\r", text), repr(text)
 
 
 @pytest.mark.parametrize(("main", "other"), list(itertools.permutations(["utf-8", "cp1251", "koi8-r"], 2)))

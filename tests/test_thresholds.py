@@ -279,8 +279,12 @@ def test_other_classes_are_refused(noisy):
 
 @pytest.mark.parametrize(
     "damage",
-    [{"values": [0.5, 0.5, 0.5]}, {"values": ["high"] * 4}, {"values": [float("nan")] * 4}, {"extra": 1}, {"names": 4}],
-)
+    [
+        {"values": [0.5, 0.5, 0.5]}, {"values": ["high"] * 4}, {"values": [float("nan")] * 4}, {"extra": 1},
+        {"names": 4}, {"values": [0.5, 0.5, 0.5, -5]}, {"values": [0.5, 0.5, 0.5, 1.5]}, {"values": [-1e-9] * 4},
+        {"values": [float("-inf")] * 4}, {"values": [0.5, 10**400, 0.5, 0.5]},
+    ],
+)  # fmt: skip
 def test_damaged_thresholds_are_refused(noisy, damage, tmp_path):
     plain = thresholds.Thresholds.tune(NAMES, *noisy).to_json()
     assert thresholds.Thresholds.from_json(plain).to_json() == plain
@@ -289,6 +293,9 @@ def test_damaged_thresholds_are_refused(noisy, damage, tmp_path):
     with pytest.raises(DataError, match="not thresholds"):
         thresholds.Thresholds.from_json({name: plain[name] for name in plain if name != "positives"})
     (tmp_path / "half.json").write_text(json.dumps(plain)[:50], encoding="utf-8")
-    for name in ("half.json", "none.json"):
+    (tmp_path / "other.json").write_bytes(json.dumps(plain, ensure_ascii=False).encode("cp1251"))
+    (tmp_path / "deep.json").write_text("[" * 100_000, encoding="utf-8")
+    (tmp_path / "long.json").write_text(f'{{"n_rows": {"9" * 5000}}}', encoding="utf-8")
+    for name in ("half.json", "none.json", "other.json", "deep.json", "long.json"):
         with pytest.raises(DataError, match="cannot be read as thresholds"):
             thresholds.Thresholds.load(tmp_path / name)

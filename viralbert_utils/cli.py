@@ -377,8 +377,10 @@ def _subtitle_files(path: Path) -> list[Path]:
 
     if not path.is_dir():
         return [path]
-    # A folder without any stays in the list, to be named like a file that cannot be read.
-    return sorted(file for file in path.iterdir() if file.suffix.lower() in READ) or [path]
+    # A pipe or a device would be read without an end. A link that leads nowhere stays, and so does a folder without any
+    # file: they are named like a file that cannot be read.
+    found = (file for file in path.iterdir() if file.suffix.lower() in READ)
+    return sorted(file for file in found if file.is_file() or not file.exists()) or [path]
 
 
 def _own_names(paths: Sequence[Path]) -> list[str]:

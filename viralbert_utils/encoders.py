@@ -6,6 +6,7 @@ Lesson 02 compares the poolings.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def _load(kind: Any, name: str, **options: Any) -> Any:
     elif folder.is_dir() and not (folder / "config.json").is_file():
         raise DataError(f"encoder folder {name!r} has no config.json: expected a model saved by transformers")
     try:
+        _check_places(folder)
         return hub.from_pretrained(kind, str(folder) if folder.is_dir() else name, **options)
     except Exception as error:  # network, missing or broken files: a family of errors, two remedies
         problem = f"{type(error).__name__}: {error}"
@@ -80,6 +82,18 @@ def _load(kind: Any, name: str, **options: Any) -> Any:
             f"encoder {name!r} could not be loaded: no such folder, and from the hub {problem}; use encoder='embedded' "
             "or download it where there is a network (viralbert download), and give its folder"
         ) from error
+
+
+def _check_places(folder: Path) -> None:
+    """Refuse a folder whose weights are said to lie elsewhere, where no checksum of this folder reaches.
+
+    Raises:
+        ValueError: A name leads out of the folder, or the list of names is none.
+    """
+    for path in folder.glob("*.index.json"):
+        for name in set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()):
+            if Path(name).name != name:
+                raise ValueError(f"{path.name}: expected the name of a file beside it, found {name!r}")
 
 
 def _is_causal(model: Any) -> bool:

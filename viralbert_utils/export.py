@@ -8,7 +8,6 @@ doesn't depend on its neighbours.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import logging
@@ -43,8 +42,8 @@ PACKAGES = ("torch", "transformers", "onnx", "onnxruntime")
 def export(source: Path | str, target: Path | str, int8: bool = False, texts: Sequence[str] | None = None) -> OnnxModel:
     """Write a classifier or predictor as `model.onnx`, `model.onnx.data` and `tokenizer.json`; check it against torch.
 
-    Batch and length stay free. Labels, thresholds, calibration, settings, versions and checksums go into the model's
-    metadata. int8 makes the matrices of the linear layers and the word vectors four times smaller.
+    Batch and length stay free. Labels, thresholds, calibration, settings, versions and the source's checksum go into
+    the model's metadata. int8 makes the matrices of the linear layers and the word vectors four times smaller.
 
     Args:
         source: A folder of `models.save_classifier`, `Predictor.save` or `Hybrid.save`.
@@ -74,14 +73,12 @@ def export(source: Path | str, target: Path | str, int8: bool = False, texts: Se
     if settings["kind"] != "hybrid":
         settings.setdefault("head_share", HEAD_SHARE)
     calibration = path / "calibration.json"
-    words = tokenizer.backend_tokenizer.to_str()
     about = {
         "tasks": {task: list(own.names) for task, own in tasks.items()},
         "settings": settings, "pad_id": tokenizer.pad_token_id,
         "thresholds": {task: own.to_json() for task, own in thresholds.items()},
         "calibration": json.loads(calibration.read_text(encoding="utf-8")) if calibration.is_file() else None,
         "int8": int8, "source_sha256": folder_sha256(path),
-        "tokenizer_sha256": hashlib.sha256(words.encode()).hexdigest(),
         "versions": {name: metadata.version(name) for name in PACKAGES},
     }  # fmt: skip
     given = list(load("emotions").splits["all"]["text"][:N_TEXTS]) if texts is None else list(texts)
@@ -93,7 +90,7 @@ def export(source: Path | str, target: Path | str, int8: bool = False, texts: Se
     expected = judged(tokens.in_batches(partial(array_logits, model, precision="float32"), rows, pad_id, *beside))
 
     with whole_folder(folder) as new:
-        (new / TOKENIZER).write_text(words, encoding="utf-8")
+        (new / TOKENIZER).write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
         plain = new / "float.onnx"
         onnx.save(_graph(model, n_columns), plain)  # what stands in a file stands in memory no more
         del model

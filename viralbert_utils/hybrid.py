@@ -392,17 +392,22 @@ class Hybrid:
             settings = json.loads((path / "classifier.json").read_text(encoding="utf-8"))
             if settings["kind"] != "hybrid":
                 raise ValueError(f"it holds a classifier of the kind {settings['kind']!r}")
+            models.check_settings(settings, path / "classifier.json", ["hybrid"])
             check_sums(path)
+            models.check_layers(path / "encoder" / "config.json")
             tokenizer, encoder = load_encoder(str(path / "encoder"), device)
+            models.check_length(settings, encoder, path)
             model = HybridClassifier(encoder, len(settings["names"]), **settings["shape"], dropout=settings["dropout"])
             head = load_file(path / "head.safetensors")
             if head.keys() != model.head_state().keys():
                 raise ValueError(f"expected {sorted(model.head_state())}, found {sorted(head)}")
             model.load_state_dict(head, strict=False)
             preparation = Preparation.from_plain(settings["preparation"])
+            found = cls(model.eval(), tokenizer, preparation, settings["names"], settings["max_length"])
+            found.probabilities(pd.DataFrame({name: [None] for name in preparation.names}))  # does all fit together?
         except Exception as error:  # a missing or broken file, another kind of model: one remedy
             raise DataError(f"{path} is no saved hybrid, or a damaged one ({error}); save it again") from error
-        return cls(model.eval(), tokenizer, preparation, settings["names"], settings["max_length"])
+        return found
 
 
 def train(

@@ -250,11 +250,11 @@ def load_classifier(folder: Path | str, device: torch.device | str | None = None
             f"{path} is a hybrid: it needs a table beside each text, and here are texts alone; in Python: "
             "Hybrid.load(folder).predict(rows) (viralbert_utils.hybrid, lesson 07)"
         )
-    _check_settings(settings, path / "classifier.json")
+    check_settings(settings, path / "classifier.json")
     check_sums(path)
-    _check_layers(path / "encoder" / "config.json")
+    check_layers(path / "encoder" / "config.json")
     tokenizer, encoder = load_encoder(str(path / "encoder"), device)
-    _check_length(settings, encoder, path)
+    check_length(settings, encoder, path)
     model: Classifier
     options = {name: settings[name] for name in ("pooling", "dropout", "n_queries", "train_embeddings")}
     try:
@@ -288,7 +288,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
+def check_settings(settings: Mapping[str, Any], path: Path, kinds: Sequence[str] = ("pooled", "multitask")) -> None:
     """Refuse settings that no saved classifier has, before anything is built from them.
 
     Raises:
@@ -315,9 +315,8 @@ def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
             for name, head in value.items()
         )  # fmt: skip
 
-    poolings, kinds, types = ("cls", "mean", "max", "attention"), ("pooled", "multitask"), (
-        "single_label_classification", "multi_label_classification",
-    )  # fmt: skip
+    poolings = ("cls", "mean", "max", "attention")
+    types = ("single_label_classification", "multi_label_classification")
     expected: dict[str, tuple[Callable[[Any], bool], str]] = {
         "kind": (lambda value: value in kinds, f"one of {', '.join(kinds)}"),
         "pooling": (
@@ -350,7 +349,7 @@ def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
             raise DataError(f"{path}: {name}: expected {what}, found {found}; save the model again")
 
 
-def _check_layers(path: Path) -> None:
+def check_layers(path: Path) -> None:
     """Refuse an encoder of more layers than anybody has, which would be built one by one before its weights are read.
 
     Raises:
@@ -364,7 +363,7 @@ def _check_layers(path: Path) -> None:
                             "again")  # fmt: skip
 
 
-def _check_length(settings: Mapping[str, Any], encoder: Any, path: Path) -> None:
+def check_length(settings: Mapping[str, Any], encoder: Any, path: Path) -> None:
     """Refuse a length of texts that the encoder has no positions for: the first long text would end in an error.
 
     Raises:

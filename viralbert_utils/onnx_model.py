@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,11 @@ from viralbert_utils.files import DataError, check_sums
 
 MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
 KEY = "viralbert"  # of the metadata in the model file
+_ABOUT: dict[str, tuple[type, ...]] = {  # what must stand there
+    "tasks": (dict,), "settings": (dict,), "pad_id": (int,), "thresholds": (dict,), "calibration": (dict, type(None)),
+    "int8": (bool,), "source_sha256": (str,), "versions": (dict,),
+}  # fmt: skip
+_MOST_TOKENS = 100_000
 
 
 def runtime() -> Any:
@@ -43,7 +47,7 @@ class OnnxModel:
         tokenizer: A `tokenizers.Tokenizer`.
         about: What `export` wrote into the model file: `tasks` (task -> names of its classes, in the order of the
             outputs), `settings` (as of `predictor.described`), `pad_id`, `thresholds` and `calibration`, `int8`,
-            `source_sha256`, `tokenizer_sha256`, `difference` (see `export.export`), `versions`.
+            `source_sha256`, `difference` (see `export.export`), `versions`.
     """
 
     session: Any
@@ -55,7 +59,8 @@ class OnnxModel:
         """Read an exported folder; computes on as many cores as `OMP_NUM_THREADS` says, or on all.
 
         Raises:
-            DataError: ONNX Runtime is not installed, or the folder is no export, or a damaged one.
+            DataError: ONNX Runtime is not installed, or the folder is no export, or a damaged one, or the model does
+                not compute what is written in it.
         """
         try:
             onnxruntime = runtime()
@@ -75,20 +80,46 @@ class OnnxModel:
         try:
             session = onnxruntime.InferenceSession(str(path / MODEL), options, providers=["CPUExecutionProvider"])
             about = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
-            plain = (path / TOKENIZER).read_bytes()
-            if hashlib.sha256(plain).hexdigest() != about["tokenizer_sha256"]:
-                raise ValueError(f"{TOKENIZER} is that of another model")
-            tokenizer = Tokenizer.from_buffer(plain)
+            tokenizer = Tokenizer.from_file(str(path / TOKENIZER))
+            tokenizer.no_truncation()  # `tokens` cuts and pads
+            tokenizer.no_padding()
+            found = cls(session, tokenizer, about)
+            found._check()
         except Exception as error:  # onnxruntime and tokenizers have no common class of errors
             raise DataError(f"{path} is damaged ({error}); export the model again") from None
-        tokenizer.no_truncation()  # `tokens` cuts and pads
-        tokenizer.no_padding()
-        return cls(session, tokenizer, about)
+        return found
 
     @property
     def tasks(self) -> dict[str, tuple[str, ...]]:
         """Task -> names of its classes."""
         return {task: tuple(names) for task, names in self.about["tasks"].items()}
+
+    def _check(self) -> None:
+        """Refuse what would fail at the first text, or at the first long one: the longest is tried.
+
+        Raises:
+            Exception: Of many kinds.
+        """
+        for name, kinds in _ABOUT.items():
+            if name not in self.about or type(self.about[name]) not in kinds:
+                found = f"{self.about[name]!r:.80}" if name in self.about else "nothing"
+                raise ValueError(f"{name}: expected {kinds[0].__name__}, found {found}")
+        settings = self.about["settings"]
+        lists = [*self.about["tasks"].values(), *([settings["names"]] if "names" in settings else [])]
+        for names in lists:
+            if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+                raise ValueError(f"expected a list with the names of classes, found {names!r:.80}")
+        if not isinstance(settings.get("task", ""), str):
+            raise ValueError(f"task: expected a name, found {settings['task']!r:.80}")
+        n_tokens = settings.get("max_length", 128)
+        if type(n_tokens) is not int or not 0 < n_tokens <= _MOST_TOKENS:
+            raise ValueError(f"max_length: expected a whole number up to {_MOST_TOKENS:,}, found {n_tokens!r:.80}")
+        tokens.encode(self.tokenizer, ["а"], n_tokens, settings.get("head_share", 1.0))
+        beside = [np.zeros((1, n), np.float32) for n in [settings.get("shape", {}).get("n_columns", 0)] if n]
+        logits = self.step(*tokens.pad([[self.about["pad_id"]] * n_tokens], self.about["pad_id"]), *beside)
+        n_classes = sum(map(len, self.tasks.values()))
+        if logits.shape != (1, n_classes):
+            raise ValueError(f"expected numbers for {n_classes} classes, the model gives {logits.shape}")
 
     def step(self, *inputs: np.ndarray) -> np.ndarray:
         """Logits `(n_texts, n_classes of all tasks)` of one batch: ids and mask, int64 `(n_texts, n_tokens)` each.

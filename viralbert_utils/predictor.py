@@ -32,6 +32,7 @@ WINDOW = 4096  # texts that are read ahead and sorted by length
 SINGLE_LABEL, MULTI_LABEL = "single_label_classification", "multi_label_classification"
 HEAD_SHARE = 0.5  # of a text that is too long, unless the model's settings say otherwise: half is its beginning
 MAX_CHARS = 100  # a token of a long text at each end, before it is cut into tokens
+MAX_LINE = 1e6  # slope and intercept of a calibration: steeper ones would only tell logits apart that are equal
 _TAKEN = {"text", "viral_score", "is_viral", "probabilities", "emotion"}  # keys of answers that can be no task's name
 _log = logging.getLogger("viralbert.predictor")
 
@@ -480,7 +481,7 @@ def load_calibration(folder: Path) -> Calibration | None:
         return None
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         plain = repr(error)
     return _calibration(plain, path)
 
@@ -488,8 +489,11 @@ def load_calibration(folder: Path) -> Calibration | None:
 def _calibration(plain: Any, path: Path) -> Calibration:
     try:
         line = Calibration(*(np.array([float(plain["virality"][name])]) for name in ("slope", "intercept")))
-        if line.slope[0] > 0 and np.isfinite([line.slope, line.intercept]).all():
+        if 0 < line.slope[0] <= MAX_LINE and abs(line.intercept[0]) <= MAX_LINE:
             return line
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         pass
-    raise DataError(f"{path}: expected a positive slope and an intercept, found {plain}; save the predictor again")
+    raise DataError(
+        f"{path}: expected a positive slope and an intercept, neither beyond {MAX_LINE:,.0f}, found {plain!r:.80}; "
+        "save the predictor again"
+    )

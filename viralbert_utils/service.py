@@ -33,7 +33,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import APIKeyHeader
 from prometheus_client import CONTENT_TYPE_LATEST, Histogram
 from prometheus_client import generate_latest as exposition
-from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError, model_validator
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -66,8 +66,20 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "emotions": {"emotions": list[Label], "probabilities": dict[str, float],
                  "emotion": Annotated[Label | None, _COLOUR]},
 }  # fmt: skip
+MAX_NAMES = 100  # in an object of JSON; nothing that is asked for has so many
 Sent = TypeVar("Sent", bound=BaseModel)
 _log = logging.getLogger("viralbert.service")
+
+
+class Body(BaseModel, extra="forbid"):
+    """JSON that is sent, or an object in it: no names but its own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_names(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > MAX_NAMES:  # an error for each would hold the interpreter for long
+            raise ValueError(f"expected {', '.join(cls.model_fields)}, found {len(value):,} names")
+        return value
 
 
 @dataclass(frozen=True)
@@ -187,22 +199,22 @@ def create_app(
     Text = Annotated[str, Field(max_length=limits.chars)]
     Texts = Annotated[list[Text], Field(min_length=1, max_length=limits.texts)]
 
-    class Question(BaseModel, extra="forbid"):
+    class Question(Body):
         """One text, or a list of them."""
 
         text: Annotated[Texts, BeforeValidator(_as_list, json_schema_input_type=Text | Texts)]
 
-    class CueIn(BaseModel, extra="forbid"):
+    class CueIn(Body):
         """What is said, and when, in seconds; without an end it is guessed from the next start and the text."""
 
         text: Text
         start: Annotated[FiniteFloat, Field(ge=0, le=1e6)]
         end: Annotated[FiniteFloat, Field(ge=0, le=1e6)] | None = None
 
-    class Cues(BaseModel, extra="forbid"):
+    class Cues(Body):
         """Subtitles as a list."""
 
-        cues: Annotated[list[CueIn], Field(min_length=1, max_length=limits.cues)]
+        cues: Annotated[list[CueIn], Field(min_length=1, max_length=limits.cues, fail_fast=True)]
 
     refusals: dict[int | str, dict[str, Any]] = {
         status: {"description": why, "content": {"application/json": {"schema": _REFUSAL}}}
@@ -330,13 +342,9 @@ def serve(model: Path | str, host: str = "127.0.0.1", port: int = 8000, limits: 
     config = uvicorn.Config(app, host, port, log_config=None, access_log=False, server_header=False, ws="none",
                             http=bounded(n_connections, limits.timeout_s), backlog=burst,
                             timeout_graceful_shutdown=int(limits.timeout_s) + 1)  # fmt: skip
-    try:
-        listening = config.bind_socket()
-    except SystemExit:
-        raise DataError(f"port {port} of {host} cannot be opened: taken? give another, or 0 for a free one") from None
+    listening = _listening(host, port)
     # asyncio sends small answers at once only on sockets that name their protocol, and uvicorn's does not: 40 ms each.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    listening.listen(QUEUED)  # whoever hears the URL may come at once
     started(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}")
     _Server(config).run([listening])
 
@@ -403,6 +411,21 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or self.config.app.state.gate.is_done()  # type: ignore[union-attr]
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that takes connections: whoever hears the URL may come at once.
+
+    Raises:
+        DataError: The port is taken, also by a process that was quicker by a moment, or there is no such port or host.
+    """
+    is_v6 = ":" in host
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if is_v6 else socket.AF_INET, backlog=QUEUED,
+                                    dualstack_ipv6=is_v6 and socket.has_dualstack_ipv6())  # fmt: skip
+    except (OSError, OverflowError) as error:
+        raise DataError(f"port {port} of {host or 'any address here'} cannot be opened: {error}; give another, or 0 "
+                        "for a free one") from None  # fmt: skip
 
 
 def _is_this_machine(host: str) -> bool:

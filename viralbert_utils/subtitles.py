@@ -367,7 +367,7 @@ def _finish(raw: Sequence[_Raw], found: _Found) -> list[Cue]:
 
 # Formats --------------------------------------------------------------------------------------------------------------
 
-_UNSEEN = re.compile("[\x00\u200b\u200e\u200f\ufeff]")  # joined files have byte order marks inside
+_UNSEEN = "\x00\u200b\u200e\u200f\ufeff"  # joined files have byte order marks inside
 _FENCE = re.compile(r"\A\s*```\w*|\n```\s*\Z")
 _IS_ASS = re.compile(r"^(?:\[script info\]|Dialogue:[^,\n]*,\s*-?\d+:\d\d:\d)", re.IGNORECASE | re.MULTILINE)
 _OBJECT = re.compile(r"\{\s*\"")
@@ -375,11 +375,12 @@ _TABLE = re.compile(r"\[\s*\[")  # rows without names
 _OPENING = re.compile(r"\{\s*\"|\[")
 _DRAWING = re.compile(r"\{(?=[^{}]*\\p[1-9])[^{}]*+\}.*?(?=\{[^{}]*\\p0|$)")
 _OVERRIDE = re.compile(r"\{[^{}]*\}")
-_LINE_END = re.compile(r"(?<!\r)\r*\n|\r")
 
 
 def _parse(text: str, found: _Found) -> tuple[str, list[_Raw]]:
-    text, n_fences = _FENCE.subn("", _UNSEEN.sub("", text))
+    for char in _UNSEEN:  # one at a time: a search for all of them would hold the interpreter for long
+        text = text.replace(char, "")
+    text, n_fences = _FENCE.subn("", text)
     if n_fences:
         found["code fence dropped"].append("```")
     begin = text.lstrip()
@@ -393,8 +394,9 @@ def _parse(text: str, found: _Found) -> tuple[str, list[_Raw]]:
 
 
 def _split(text: str, found: _Found) -> list[str]:
-    """Lines, each up to `MAX_LETTERS`."""
-    lines = _LINE_END.split(text)
+    """Lines, each up to `MAX_LETTERS`. CRs before an LF belong to it; any other CR is a line end of its own."""
+    *ended, last = text.split("\n")
+    lines = [part for line in ended for part in line.rstrip("\r").split("\r")] + last.split("\r")
     for at, line in enumerate(lines):
         if len(line) > MAX_LETTERS:
             lines[at] = _shortened(line, f"line {at + 1}", found)

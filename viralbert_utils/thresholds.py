@@ -248,7 +248,7 @@ class Thresholds:
 
     Attributes:
         names: The classes, in the order of the scores' columns.
-        values: A threshold each; infinity = never predicted.
+        values: A threshold each, from 0 to 1 as the probabilities are; infinity = never predicted.
         method: A key of `RULES`.
         n_rows: Number of tuning rows.
         positives: How many of them carry each class.
@@ -267,10 +267,10 @@ class Thresholds:
     def __post_init__(self) -> None:
         """Refuse what could not decide about every class."""
         complete = len(set(self.names)) == len(self.names) == len(self.values) == len(self.positives)
-        if not complete or not all(value > -np.inf for value in self.values):
+        if not complete or not all(0 <= value <= 1 or value == np.inf for value in self.values):
             raise DataError(
-                "expected distinct names, and for each a threshold and a number of positives; found names "
-                f"{self.names}, values {self.values}, positives {self.positives}; tune them again"
+                "expected distinct names, and for each a threshold in 0 .. 1 (or infinity) and a number of positives; "
+                f"found names {self.names}, values {self.values}, positives {self.positives}; tune them again"
             )
 
     @classmethod
@@ -314,7 +314,7 @@ class Thresholds:
             values = tuple(np.inf if value is None else float(value) for value in plain["values"])
             lists = {"names": tuple(plain["names"]), "values": values, "positives": tuple(plain["positives"])}
             return cls(**(dict(plain) | lists))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"not thresholds as `Thresholds.save` writes them: {error!r}; tune them again") from None
 
     def save(self, path: Path | str) -> None:
@@ -325,9 +325,10 @@ class Thresholds:
     def load(cls, path: Path | str) -> Thresholds:
         """Read what `save` wrote; errors as of `from_json`."""
         try:
-            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, json.JSONDecodeError) as error:
+            plain = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path} cannot be read as thresholds ({error}); tune and save them first") from None
+        return cls.from_json(plain)
 
 
 def _cuts(labels: np.ndarray, scores: np.ndarray, objective: Objective) -> tuple[np.ndarray, np.ndarray]:
