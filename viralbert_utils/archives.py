@@ -30,6 +30,7 @@ from viralbert_utils.files import DataError, folder_sha256, locked, remove_unfin
 from viralbert_utils.moments import Found, Limits, Scorer, find_moments
 from viralbert_utils.packages import missing
 from viralbert_utils.subtitles import SUFFIXES, Subtitles, read_subtitles
+from viralbert_utils.terminal import quote_warnings
 
 ENGINES = ("local", "ray")
 READ = set(SUFFIXES) - {".json"}  # of files in a folder: most .json files hold anything but subtitles
@@ -248,6 +249,7 @@ _own: list[Worker] = []  # the worker of a process that `_with_processes` has st
 
 
 def _start(job: Job) -> None:
+    quote_warnings()
     _own.append(Worker(job))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent decides
     # A parent that was killed cannot tell its workers.

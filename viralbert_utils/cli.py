@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from viralbert_utils.files import ROOT, DataError, opened, own_path
 from viralbert_utils.packages import missing
-from viralbert_utils.terminal import UNPRINTABLE, Lines, Parser, complain, counted, printable, say
+from viralbert_utils.terminal import UNPRINTABLE, Lines, Parser, complain, counted, printable, quote_warnings, say
 
 if TYPE_CHECKING:
     from viralbert_utils.course import Run
@@ -34,8 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     The serving image has only what serving needs, so a command may lack a package; that is a message, too.
     """
-    if logging.lastResort is not None:
-        logging.lastResort.setFormatter(Lines())  # names of files are in warnings, too
+    quote_warnings()
     options = _parser().parse_args(arguments)
     try:
         status = int(options.function(options) or 0)
@@ -315,7 +314,7 @@ def _moments(options: argparse.Namespace) -> int:
             say(f"  repaired: {repair}")
         print(*map(printable, _moment_rows(found.moments)), sep="\n")
     if n_failed:
-        complain(f"{n_failed} of {counted(len(paths), 'file')} failed, the others are written")
+        complain(f"{n_failed} of {len(paths)} files failed, the others are written")
     return 1 if n_failed else 0
 
 

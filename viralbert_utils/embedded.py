@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from viralbert_utils.files import SUMS, DataError, check_sums, locked, sha256, whole_folder, write_sums
+from viralbert_utils.files import SUMS, DataError, check_sums, locked, own_path, sha256, whole_folder, write_sums
 from viralbert_utils.hub import quiet
 from viralbert_utils.packages import install
 
@@ -98,7 +98,7 @@ class Recipe:
 def cache_folder() -> Path:
     """Where built encoders are kept: `$VIRALBERT_CACHE`, or `viralbert` in the user's cache folder."""
     base = os.environ.get("VIRALBERT_CACHE")
-    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "viralbert"
+    return own_path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "viralbert"
 
 
 def embedded_folder(recipe: Recipe | None = None) -> Path:

@@ -40,6 +40,12 @@ class Lines(logging.Formatter):
         return printable(super().formatMessage(record))
 
 
+def quote_warnings() -> None:
+    """Print warnings in lines of this kind, too, where nobody has said how logs are written."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(Lines())
+
+
 class Parser(argparse.ArgumentParser):
     """Reads arguments; what it says about wrong ones is printable."""
 
