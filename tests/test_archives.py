@@ -1,6 +1,7 @@
 """Archives: both engines write the same bytes, a stopped run goes on, and what fails is listed."""
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,10 +18,11 @@ import pytest
 from viralbert_utils import archives
 from viralbert_utils.archives import Job, Outcome, run
 from viralbert_utils.emotions import EMOTIONS
-from viralbert_utils.files import DataError
+from viralbert_utils.files import ROOT, DataError
 from viralbert_utils.moments import Limits, Scores
 from viralbert_utils.subtitles import Cue, write_subtitles
 
+IMPORTED = f"{Path(__file__).parent}{os.pathsep}{ROOT}"  # Ray's workers import `load` from here
 FILES = ["a/talk.srt", "b/talk.srt", "b/talk.vtt", "talk.srt"]
 
 
@@ -80,7 +83,7 @@ def written(folder: Path) -> dict[str, bytes]:
 
 
 def test_both_engines_write_the_same_bytes_and_list_failures(job, archive, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # Ray's workers import `load` from here
+    monkeypatch.setenv("PYTHONPATH", IMPORTED)
     (archive / "b" / "broken.srt").write_text("")
     here, there = replace(job, output=tmp_path / "local"), replace(job, output=tmp_path / "ray")
     outcomes = [run(here, "local", 2), run(there, "ray", 2)]
@@ -192,7 +195,7 @@ def test_bad_calls_are_named(job, tmp_path, monkeypatch):
         run(replace(job, folder=tmp_path / "none"))
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "ray.data", raising=False)
-    with pytest.raises(DataError, match=r'pip install "viralbert-course\[archives\]"'):
+    with pytest.raises(DataError, match=r"pip install 'viralbert-course\[archives\]'"):
         run(job, "ray")
 
 
@@ -218,9 +221,84 @@ def test_the_command_lists_failures_at_the_end(in_process, archive, tmp_path, ca
     said = capsys.readouterr()
     assert said.out.startswith("4 files done, 0 were complete before")
     assert "a/broken.srt" in said.err.splitlines()[-2]
-    assert said.err.splitlines()[-1] == "viralbert: 1 files failed; the next run tries them again"
+    assert said.err.splitlines()[-1] == "viralbert: 1 file failed; the next run tries them again"
     (archive / "a" / "broken.srt").unlink()
     assert main(command) == 0
     assert capsys.readouterr().out.startswith("0 files done, 4 were complete before")
     assert main([command[0], str(archive), *command[1:]]) == 1
     assert "--engine works through one folder" in capsys.readouterr().err
+
+
+@pytest.fixture
+def odd_archive(tmp_path) -> Path:
+    """One good file, and what only looks like subtitles."""
+    folder = tmp_path / "archive"
+    write(folder / "talk.srt")
+    (tmp_path / "secret.txt").write_text("1\n00:00:01,000 --> 00:00:20,000\nтайна\n")
+    os.mkfifo(folder / "pipe.srt")
+    (folder / "zero.vtt").symlink_to("/dev/zero")
+    (folder / "out.srt").symlink_to(tmp_path / "secret.txt")
+    (folder / "near.srt").symlink_to("../secret.txt")
+    (folder / "gone.srt").symlink_to("nowhere")
+    (folder / "circle.srt").symlink_to("circle.srt")
+    (folder / "within.srt").symlink_to("talk.srt")
+    (folder / "._talk.srt").write_bytes(b"\0\5\26\7")
+    (folder / "folder.srt").mkdir()
+    return folder
+
+
+SKIPPED = {
+    "pipe.srt": "a pipe or a device", "zero.vtt": "a link that leads out", "out.srt": "a link that leads out",
+    "near.srt": "a link that leads out", "gone.srt": "a link that leads nowhere", "circle.srt": "leads nowhere",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", [[], ["--engine", "local", "--workers", "1"]])
+def test_what_only_looks_like_subtitles_is_skipped_with_the_reason(
+    in_process, odd_archive, tmp_path, caplog, capsys, monkeypatch, engine
+):
+    from viralbert_utils import predictor
+    from viralbert_utils.cli import main
+
+    monkeypatch.setattr(archives, "load_scorer", lambda model, precision: score)
+    monkeypatch.setattr(predictor.Predictor, "load", lambda *_: SimpleNamespace(scores=score))
+    assert main(["moments", str(odd_archive), "-o", str(tmp_path / "out"), "--count", "1", *engine]) == 0
+    told = dict(message.rsplit("/", 1)[1].split(" is skipped: it is ") for message in caplog.messages)
+    assert told.keys() == SKIPPED.keys()
+    assert all(reason in told[name] for name, reason in SKIPPED.items())
+    assert len(list((tmp_path / "out").glob("*/moments.json"))) == 2
+    assert not any("тайна" in path.read_text() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert "тайна" not in capsys.readouterr().err
+
+
+def test_a_folder_that_is_a_link_is_read(archive, tmp_path):
+    (tmp_path / "link").symlink_to(archive)
+    (tmp_path / "link" / "b" / "same.srt").symlink_to("../talk.srt")
+    found = [str(path.relative_to(tmp_path / "link")) for path in archives.subtitle_files(tmp_path / "link", "**/*")]
+    assert found == ["a/talk.srt", "b/same.srt", "b/talk.srt", "b/talk.vtt", "talk.srt"]
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_names_in_no_encoding_and_with_control_characters(job, archive, tmp_path, monkeypatch, engine):
+    monkeypatch.setenv("PYTHONPATH", IMPORTED)
+    names = [os.fsdecode(b"\xff\xfe\xe0.srt"), "a\x1b[2J\nb.srt"]
+    for name in names:
+        write(archive / name)
+        (archive / f"bad {name}").write_text("")
+    outcome = run(replace(job, output=tmp_path / engine), engine, 1)
+    assert outcome.n_done == len(FILES) + 2
+    assert outcome.failures.keys() == {f"bad {name}" for name in names}
+    for name in names:
+        assert json.loads((tmp_path / engine / name / "record.json").read_bytes())["file"] == name
+    assert run(replace(job, output=tmp_path / engine), engine, 1).n_before == len(FILES) + 2
+
+
+def load_without_torch():
+    raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_worker_without_torch_says_what_to_install(job, monkeypatch, engine):
+    monkeypatch.setenv("PYTHONPATH", IMPORTED)
+    with pytest.raises(DataError, match="the package torch is not installed: pip install 'viralbert-course'"):
+        run(replace(job, load=load_without_torch), engine, 1)

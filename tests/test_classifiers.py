@@ -105,7 +105,9 @@ def by_hand(folder: Path, kind: str, model, tokenizer, settings, text: str) -> d
     parts = np.split(logits, np.cumsum([len(CLASSES[task]) for task in KINDS[kind]])[:-1])
     for task, own in zip(KINDS[kind], parts, strict=True):
         names, file = CLASSES[task], folder / kind / "torch" / "thresholds" / f"{task}.json"
-        russian = {} if task == "reviews" else RUSSIAN_NAMES
+        russian = (
+            {} if task == "reviews" else RUSSIAN_NAMES | {"viral": "виральный", "no_emotion": "ни одной из эмоций"}
+        )
         cut = np.array(Thresholds.load(file).values) if file.is_file() else np.full(len(names), 0.5)
         p = softmax(own) if task == "reviews" else expit(own)
         if task == "virality" and kind in ("two tasks", "three tasks"):
@@ -187,8 +189,9 @@ def test_the_service_answers_and_describes_what_it_answers(folders, kind, form):
 
 def test_a_class_has_its_russian_name_where_it_is_an_emotion():
     cedr = {"joy": "радость", "sadness": "грусть", "surprise": "удивление", "fear": "страх", "anger": "злость",
-            "no_emotion": "no_emotion"}  # fmt: skip
+            "no_emotion": "ни одной из эмоций"}  # fmt: skip
     assert dict(zip(CEDR_CLASSES, Task(CEDR_CLASSES, None).russian, strict=True)) == cedr
+    assert Task(("viral",), None).russian == ("виральный",)
     assert Task(("bad", "neutral", "good"), None).russian == ("bad", "neutral", "good"), "a neutral review has feelings"
 
 

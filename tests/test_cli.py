@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from viralbert_utils import predictor
+from viralbert_utils import files, predictor
 from viralbert_utils.cli import main
 from viralbert_utils.emotions import EMOTIONS
 from viralbert_utils.files import ROOT, DataError
@@ -331,7 +331,10 @@ def test_an_archive_without_ray_says_what_to_install(tmp_path):
     command = ["moments", ".", "-o", "out", "--model", "model", "--engine", "ray"]
     result = without("ray", command, tmp_path)
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
-    assert 'Ray is not installed: pip install "viralbert-course[archives]"' in result.stderr
+    expected = (
+        "viralbert: the package ray is not installed: pip install 'viralbert-course[archives]', or use the engine"
+    )
+    assert result.stderr.startswith(expected)
 
 
 @pytest.mark.parametrize("name", ["viralbert_utils.translation", "_lzma", None])
@@ -347,13 +350,13 @@ def test_what_pip_cannot_bring_is_no_message(name, monkeypatch):
 
 
 def test_a_project_that_is_not_installed_names_itself(monkeypatch, capsys):
-    from viralbert_utils import cli, translation
+    from viralbert_utils import packages, translation
 
     def fail(*_: object) -> None:
         raise importlib.metadata.PackageNotFoundError("onnx")
 
     monkeypatch.setattr(translation, "translate_file", fail)
-    monkeypatch.setattr(cli.importlib.metadata, "requires", fail)
+    monkeypatch.setattr(packages.importlib.metadata, "requires", fail)
     assert main(TRANSLATE) == 1
     assert capsys.readouterr().err.endswith("the package onnx is not installed: pip install 'viralbert-course'\n")
 
@@ -390,3 +393,91 @@ def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path, capsys, kind):
     assert errors.startswith("viralbert")
     assert "Traceback" not in errors
     assert len(errors.splitlines()) == 1
+
+
+# what is given as a file
+
+
+def test_a_pipe_that_nobody_writes_to_is_an_error(loaded, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PATIENCE_S", 0.2)
+    for name, arguments in (("a", ["predict", "--file"]), ("b.txt", ["predict", "--file"]),
+                            ("c.srt", ["moments", "-o", str(tmp_path / "out")])):  # fmt: skip
+        os.mkfifo(tmp_path / name)
+        assert main([*arguments, str(tmp_path / name)]) == 1
+        assert f"{name} is a pipe, and within 0.2 s nobody has opened it to write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["predict", "--file"], ["moments", "-o", "out"]])
+@pytest.mark.parametrize("ending", ["csv", "txt", "srt", "xlsx"])
+def test_a_name_of_a_file_is_printed_in_one_line(loaded, capsys, tmp_path, monkeypatch, command, ending):
+    monkeypatch.chdir(tmp_path)
+    Path(name := f"a\x1b[2J\nviralbert: done\x9b\u202e.{ending}").write_bytes(b"1\n\xc4\n")
+    assert main([*command, name]) == 1
+    said = capsys.readouterr().err
+    assert r"a\x1b[2J\nviralbert: done\x9b\u202e" in said and all(line.isprintable() for line in said.splitlines())
+
+
+def test_a_table_is_no_pipe(loaded, capsys, tmp_path):
+    os.mkfifo(tmp_path / "t.csv")
+    assert main(["predict", "--file", str(tmp_path / "t.csv")]) == 1
+    assert "t.csv is neither a file nor a folder (a pipe or a device); expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["zero", "zero.txt", "zero.csv", "zero.srt"])
+def test_a_device_is_no_file(loaded, capsys, tmp_path, name):
+    (tmp_path / name).symlink_to("/dev/zero")
+    given = ["moments", "-o", str(tmp_path / "out")] if name.endswith(".srt") else ["predict", "--file"]
+    assert main([*given, str(tmp_path / name)]) == 1
+    assert re.search(r"a (pipe or a )?device.*; expected ", capsys.readouterr().err)
+
+
+def test_subtitles_come_through_a_pipe_of_the_shell(loaded, tmp_path):
+    os.mkfifo(tmp_path / "63")
+    writer = threading.Thread(target=(tmp_path / "63").write_bytes, args=[srt(tmp_path / "t.srt").read_bytes()])
+    writer.start()
+    assert main(["moments", str(tmp_path / "63"), "-o", str(tmp_path / "out"), "--count", "1"]) == 0
+    writer.join()
+    assert (tmp_path / "out" / "63" / "moments.json").is_file()
+
+
+def test_a_home_folder_is_spelt_out_in_every_path(loaded, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    srt(tmp_path / "subs" / "talk.srt")
+    assert main(["moments", "~/subs", "-o", "~/out", "--count", "1"]) == 0
+    assert (tmp_path / "out" / "talk" / "moments.json").is_file()
+    assert main(["train", "--output=~/trained", "--data=~/own", "--dataset", "emotions"]) == 1
+    assert "'~/own' does not exist" in capsys.readouterr().err
+    assert main(["export", "~/nothing", "-o", "~/exported"]) == 1
+    assert str(tmp_path / "nothing") in capsys.readouterr().err
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--output", "out", "--evaluate", ""], "expected dev, test or both (dev,test), found ''"),
+        (["train", "--output", "out", "--evaluate", "dev,"], "expected dev, test or both (dev,test), found 'dev,'"),
+        (["train", "--output", ""], "expected a path, found an empty text"),
+        (["moments", "a.srt", "-o", ""], "expected a path, found an empty text"),
+        (["moments", "", "-o", "out"], "expected a path, found an empty text"),
+        (["export", "model", "-o", "~nobody-here/x"], "~nobody-here/x: "),
+    ],
+)
+def test_an_argument_that_says_nothing_is_an_error_of_it(capsys, arguments, message):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_one_moment_is_no_plural(loaded, capsys, tmp_path):
+    assert main(["moments", str(srt(tmp_path / "t.srt")), "-o", str(tmp_path / "out"), "--count", "1"]) == 0
+    assert ": 1 moment, at most 1 wanted, from " in capsys.readouterr().out
+
+
+def test_json_lines_hold_no_control_characters(loaded, capsys):
+    text = "кот\x9b2J\u202e\x7f\x1b\n!"
+    assert main(["predict", text]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.isprintable() and json.loads(line)["text"] == text

@@ -5,7 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -456,3 +458,30 @@ def test_a_setting_that_is_no_yaml_is_one_line(tiny_course, value):
     (task.root / "profiles" / "sample.yaml").write_text(f"common: {value}")
     with pytest.raises(CourseError, match=r"sample\.yaml is no YAML that can be read"):
         _ = Run(root=task.root).config
+
+
+def test_sockets_of_killed_runs_go_and_those_of_others_stay(tiny_course, tmp_path, monkeypatch):
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="t-") as place:
+        monkeypatch.setenv("TMPDIR", place)
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        folder = Path(place)
+        (folder / "vb-own").mkdir()
+        (folder / "vb-own" / "diary.txt").write_text("mine")
+        (folder / "vb-link").symlink_to(tmp_path)
+        (tmp_path / course.RUNNING).touch()
+        task = tiny_course([PARAMETERS, "import time\ntime.sleep(60)"])
+        killed = started(task)
+        try:
+            while not list(folder.glob(f"vb-*/{course.RUNNING}")) or not list(folder.glob("vb-*/kernel*")):
+                assert killed.poll() is None
+                time.sleep(0.05)
+            with course._socket_folder() as beside:
+                assert len(list(folder.glob("vb-*/kernel*"))) > 0, "the other run goes on"
+        finally:
+            killed.kill()
+            killed.communicate()
+        with course._socket_folder() as own:
+            assert {path.name for path in folder.glob("vb-*")} == {"vb-own", "vb-link", own.name}
+        assert {path.name for path in folder.glob("vb-*")} == {"vb-own", "vb-link"}
+        assert (folder / "vb-own" / "diary.txt").is_file() and (tmp_path / course.RUNNING).is_file()
+        assert not beside.exists()

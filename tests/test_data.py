@@ -1,10 +1,13 @@
+import importlib
+import inspect
 import json
+from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from viralbert_utils import audit, cleaning, combine, data, files, splits
+from viralbert_utils import audit, cascade, cleaning, combine, data, files, hybrid, splits
 from viralbert_utils.files import DataError
 
 
@@ -361,3 +364,50 @@ def test_real_data_folder_loads_as_it_stands(name, shared_data):
     loaded = data.load(name, str(shared_data))
     assert loaded.n_rows > 500
     assert loaded.splits["train"]["text"].str.contains("[а-я]").mean() > 0.9
+
+
+TABLES = pd.DataFrame({"text": ["а"], "labels": [[1]], "label": ["x"], "id": [1]})
+
+
+HANDED_ON = {cascade.Cascade.scores, hybrid.Hybrid.predict}  # what they get goes to another one of the class first
+
+
+def functions_of_tables():
+    """Every public function of the module with a parameter that is a table, or tables by split."""
+    for name in ("audit", "cascade", "cleaning", "correlation", "data", "hybrid", "pretraining", "splits"):
+        module = importlib.import_module(f"viralbert_utils.{name}")
+        owners = [
+            module,
+            *(c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__),
+        ]
+        for owner in owners:
+            for function in vars(owner).values():
+                if (
+                    not inspect.isfunction(function)
+                    or function in HANDED_ON
+                    or function.__module__ != module.__name__
+                    or (function.__name__.startswith("_"))
+                ):
+                    continue
+                for parameter in inspect.signature(function).parameters.values():
+                    if parameter.annotation in (
+                        "pd.DataFrame",
+                        "dict[str, pd.DataFrame]",
+                        "Mapping[str, pd.DataFrame]",
+                    ):
+                        yield pytest.param(function, parameter, id=f"{name}.{function.__qualname__}-{parameter.name}")
+
+
+@pytest.mark.parametrize(("function", "parameter"), list(functions_of_tables()))
+@pytest.mark.parametrize("wrong", [[{"text": "а"}], {"text": ["а"], "labels": [[1]]}, "t.csv", None, np.zeros((2, 2))])
+def test_what_is_no_table_is_an_error_that_says_so(function, parameter, wrong):
+    given = {}
+    for name, other in inspect.signature(function).parameters.items():
+        if name == parameter.name:
+            given[name] = wrong
+        elif other.annotation == "pd.DataFrame":
+            given[name] = TABLES
+        elif other.default is other.empty and other.kind is not other.VAR_KEYWORD:
+            given[name] = MagicMock()
+    with pytest.raises(DataError, match=r"expected (a pandas\.DataFrame|tables by split)"):
+        function(**given)

@@ -141,7 +141,9 @@ def test_missing_word_vectors_are_named(monkeypatch):
         raise metadata.PackageNotFoundError("natasha")
 
     monkeypatch.setattr(embedded.metadata, "distribution", missing)
-    with pytest.raises(DataError, match=r"word vectors of the natasha package are missing.*pip install natasha"):
+    with pytest.raises(
+        DataError, match=r"word vectors of the natasha package are missing.*pip install 'viralbert-course'"
+    ):
         embedded.load_navec()
 
 

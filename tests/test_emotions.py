@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -148,3 +150,11 @@ def test_cedr_mapping(names, expected):
 def test_empty_cedr_label_is_a_class_of_its_own():
     assert emotions.cedr_with_no_emotion([]) == [5]
     assert emotions.cedr_with_no_emotion([1, 3]) == [1, 3]
+
+
+def test_every_class_of_the_course_has_a_russian_name():
+    for name in (*emotions.EMOTIONS, *emotions.CEDR_CLASSES, "viral"):
+        assert re.search("[а-яё]", emotions.russian_name(name)), name
+        assert emotions.display_name(name) == f"{name} · {emotions.russian_name(name)}"
+    assert emotions.russian_name("good") == "good"
+    assert emotions.parse_labels("ни одной из эмоций", emotions.CEDR_CLASSES) == [5]

@@ -420,3 +420,15 @@ def test_the_command(folders, tmp_path, capsys, monkeypatch):
     assert OnnxModel.load(tmp_path / "new").about["int8"]
     assert main(["export", str(tmp_path), "-o", str(tmp_path / "other")]) == 1
     assert "no saved classifier" in capsys.readouterr().err
+
+
+def test_an_export_is_not_exported_again(tmp_path):
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "model.onnx").touch()
+    for target in ("exported", "again"):
+        with pytest.raises(
+            DataError, match=r"exported is an exported model already: .* the folder that it was made from"
+        ):
+            export.export(tmp_path / "exported", tmp_path / target)
+    with pytest.raises(DataError, match="exported is an exported hybrid already"):
+        hybrid.Hybrid.load(tmp_path / "exported")

@@ -12,7 +12,7 @@ import pytest
 from transformers import BertConfig, BertModel
 from transformers.utils import logging as transformers_logging
 
-from viralbert_utils import embedded, encoders, hub
+from viralbert_utils import data, embedded, encoders, hub, translation
 from viralbert_utils.files import ROOT, DataError
 from viralbert_utils.models import PooledClassifier, save_classifier
 
@@ -204,3 +204,44 @@ def test_building_and_saving_say_nothing(bars, capfd, tmp_path, tiny_tokenizer):
     save_classifier(tmp_path / "model", model, tiny_tokenizer, ["a", "b"])
     assert capfd.readouterr() == ("", "")
     assert transformers_logging.is_progress_bar_enabled()
+
+
+@pytest.mark.parametrize("name", ["/tmp/nix", "./nix", "~/nix", "../no/nix"])
+def test_a_path_that_is_not_there_is_told_as_a_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=rf"{name!r} could not be loaded: no such folder: {name} \(there is only /"):
+        encoders.load_tokenizer(name)
+    with pytest.raises(DataError, match="no such folder"):
+        translation.load_model(name)
+    with pytest.raises(DataError, match="no such folder"):
+        data.load("emotions", "hub", name)
+
+
+def test_a_folder_in_one_that_is_there_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    monkeypatch.setattr(hub, "out_of_reach", lambda: "no route")
+    with pytest.raises(DataError, match="'models/rubert' could not be loaded: no such folder in 'models'"):
+        encoders.load_tokenizer("models/rubert")
+
+
+def test_nothing_is_counted_or_reported_whenever_the_libraries_were_imported():
+    code = """
+import sys
+if sys.argv[1] == "before": import datasets, huggingface_hub
+from viralbert_utils import hub
+hub.out_of_reach = lambda: ""
+with hub.loading("owner/name"):
+    import datasets
+    from datasets import load
+    from huggingface_hub.utils import build_hf_headers
+    load.get_session = lambda: sys.exit("counted")
+    load.increase_load_count("owner/name")
+    print(build_hf_headers()["user-agent"])
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    for when in ("before", "after"):
+        done = subprocess.run([sys.executable, "-c", code, when], cwd=ROOT, capture_output=True, text=True, check=False,
+                              env=environment)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "torch/" not in done.stdout

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from viralbert_utils import moment_files
+from viralbert_utils import files, moment_files
 from viralbert_utils.files import DataError
 from viralbert_utils.moments import EmotionPeak, Found, Moment, Rejected
 from viralbert_utils.subtitles import Cue, read_subtitles
@@ -87,7 +88,7 @@ def test_otio_round_trip(tmp_path):
 
 def test_missing_tools_are_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "opentimelineio", None)
-    with pytest.raises(DataError, match="pip install opentimelineio"):
+    with pytest.raises(DataError, match=r"opentimelineio is not installed: pip install 'viralbert-course\[video\]'"):
         moment_files.write_otio(FOUND.moments, tmp_path / "m.otio", "video.mp4")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DataError, match="no ffmpeg on the PATH"):
@@ -164,10 +165,6 @@ def test_ordinary_names_stay_as_they_are():
         assert moment_files.folder_name(stem) == stem
 
 
-def test_a_terminal_shows_control_characters_and_does_not_obey_them():
-    assert moment_files.printable("а\x1b[2J\nб\x9b\u202e\udcffё") == r"а\x1b[2J\nб\x9b\u202e\udcffё"
-
-
 def test_cut_with_ffmpeg(tmp_path):
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
@@ -184,3 +181,19 @@ def test_cut_with_ffmpeg(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(DataError, match="no video that ffmpeg can read"):
         moment_files.cut(tmp_path / "text.mp4", [EARLIER], tmp_path / "clips")
+
+
+def test_a_pipe_is_no_video(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: "ffmpeg")
+    os.mkfifo(tmp_path / "v.mp4")
+    with pytest.raises(DataError, match=r"v\.mp4 is neither a file nor a folder \(a pipe or a device\)"):
+        moment_files.cut(tmp_path / "v.mp4", FOUND.moments, tmp_path)
+
+
+def test_a_name_that_is_no_utf_8_is_written_and_read_again(tmp_path):
+    files.write_whole(tmp_path / "r.json", json.dumps({"file": "\udcffё.srt"}, ensure_ascii=False))
+    assert json.loads((tmp_path / "r.json").read_bytes()) == {"file": "\udcffё.srt"}
+    otio = pytest.importorskip("opentimelineio")
+    moment_files.write_otio(FOUND.moments, tmp_path / "m.otio", "\udcff.mp4", 25)
+    clips = list(otio.adapters.read_from_file(str(tmp_path / "m.otio")).find_clips())
+    assert [clip.media_reference.target_url for clip in clips] == ["%FF.mp4"] * 2

@@ -219,10 +219,12 @@ def test_the_answer_of_moments_is_described_field_by_field(ask):
         ({"text": ["а"] * 257}, "at most 256 items after validation, not 257, found list of length 257"),
         ({"text": "а" * 20_001}, r"text\.0: String should have at most 20000 characters, found str of length 20001"),
         ({"text": ["а", 7]}, r"text\.1: Input should be a valid string, found int"),
-        ({"text": None}, "found NoneType"),
+        ({"text": None}, "text: Input should be a string, or a list of strings, found NoneType"),
+        ({"text": 5}, "text: Input should be a string, or a list of strings, found int"),
+        ({"text": {"text": "а"}}, "text: Input should be a string, or a list of strings, found dict"),
         ({"txt": "а"}, "text: Field required"),
         ({}, "text: Field required"),
-        ([], "the body: Input should be a valid dictionary"),
+        ([], "the body: Input should be a valid dictionary, found list"),
     ],
 )
 def test_what_cannot_be_used_is_named(ask, body, reason):
@@ -256,6 +258,18 @@ def test_moments_that_cannot_be_found_are_refused(ask, query, body, reason):
     found = ask.post(f"/v1/moments{query}", json=body)
     assert found.status_code == 422
     assert re.search(reason, found.json()["detail"])
+
+
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/moments"])
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [(b"{bad", "key must be a string at line 1 column 2"), (b'{"text":\n "a"', "object at line 2 column 4"),
+     (b'{"text": "a"}x', "trailing characters at line 1 column 14"), (b"", "line 1 column 0")],
+)  # fmt: skip
+def test_what_is_no_json_is_told_with_its_place(ask, path, body, problem):
+    found = ask.post(path, content=body, headers={"content-type": "application/json"})
+    assert found.status_code == 422
+    assert re.match(f"the body is no JSON: .*{problem};", found.json()["detail"])
 
 
 def test_a_form_without_a_file_is_refused(ask):

@@ -28,7 +28,9 @@ from tqdm import tqdm
 from viralbert_utils import moment_files
 from viralbert_utils.files import DataError, folder_sha256, locked, remove_unfinished, sha256, write_whole
 from viralbert_utils.moments import Found, Limits, Scorer, find_moments
+from viralbert_utils.packages import missing
 from viralbert_utils.subtitles import SUFFIXES, Subtitles, read_subtitles
+from viralbert_utils.terminal import quote_warnings
 
 ENGINES = ("local", "ray")
 READ = set(SUFFIXES) - {".json"}  # of files in a folder: most .json files hold anything but subtitles
@@ -65,21 +67,49 @@ class Job:
             DataError: No such folder, or no subtitle file in it.
         """
         output = self.output.resolve()
-        found = [
-            path.relative_to(self.folder)
-            for path in self.folder.rglob("*")
-            if path.suffix.lower() in READ and path.is_file() and output not in path.resolve().parents
-        ]
-        names = sorted(str(path) for path in found if not any(part.startswith(".") for part in path.parts))
-        if not names:
+        found = [path for path in subtitle_files(self.folder, "**/*") if output not in path.resolve().parents]
+        if not found:
             raise DataError(f"no subtitle files in {self.folder}; expected a folder with {', '.join(sorted(READ))}")
-        return names
+        return [str(path.relative_to(self.folder)) for path in found]
 
     def key(self, file: str) -> str:
         """What a file's result depends on: its content, the limits, the scorer, the version of this module."""
         version = importlib.metadata.version("viralbert-course")
         parts = [sha256(self.folder / file), self.scorer, asdict(self.limits), self.fps, self.otio, version]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def subtitle_files(folder: Path, pattern: str = "*") -> list[Path]:
+    """Subtitle files of a folder, sorted, without hidden ones; what only looks like one is skipped with a warning.
+
+    A link that leads out of the folder would show what lies elsewhere to whoever reads the results, and a pipe or a
+    device has no end. Whoever means such a file can name it.
+
+    Args:
+        folder: Searched for files that are called like subtitles (all but .json, which may hold anything).
+        pattern: Of the paths within it; `**/*` for folders in folders, too.
+    """
+    inside, found = folder.resolve(), []
+    for path in sorted(folder.glob(pattern), key=str):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if hidden or path.suffix.lower() not in READ or path.is_dir():
+            continue
+        if reason := _unfit(path, inside):
+            _log.warning("%s is skipped: it is %s", path, reason)
+        else:
+            found.append(path)
+    return found
+
+
+def _unfit(path: Path, inside: Path) -> str:
+    """Why a path in a folder is not read; empty if it is."""
+    try:
+        end = path.resolve(strict=True)
+    except (OSError, RuntimeError):  # links in a circle
+        return "a link that leads nowhere"
+    if not end.is_relative_to(inside):
+        return "a link that leads out of the folder"
+    return "" if end.is_file() else "a pipe or a device, no file"
 
 
 @dataclass
@@ -177,9 +207,8 @@ class Worker:
         self.score: Scorer | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """For Ray: the same as `answer`, as columns."""
-        answers = [self.answer(str(file)) for file in batch["file"]]
-        return {"file": [file for file, _ in answers], "error": [error for _, error in answers]}
+        """For Ray: the same as `answer`, as JSON: Arrow's columns take no name that is not in UTF-8."""
+        return {"answer": [json.dumps(self.answer(json.loads(file))) for file in batch["file"]]}
 
     def answer(self, file: str) -> tuple[str, str]:
         """The file, and why it failed (empty: it did not); no file if no file could be handled."""
@@ -187,6 +216,8 @@ class Worker:
             self.score = self.score or self._load()
         except DataError as error:
             return "", str(error)
+        except ModuleNotFoundError as error:
+            return "", missing(error.name or str(error))
         try:
             self._handle(file, self.score)
         except Exception as error:  # the rest of the archive goes on
@@ -196,8 +227,8 @@ class Worker:
 
     def _load(self) -> Scorer:
         os.environ["OMP_NUM_THREADS"] = "1"
-        if "torch" in sys.modules:  # which has read that variable already
-            sys.modules["torch"].set_num_threads(1)
+        if torch := sys.modules.get("torch"):  # which has read that variable already
+            torch.set_num_threads(1)
         return self.job.load()
 
     def _handle(self, file: str, score: Scorer) -> None:
@@ -213,10 +244,12 @@ class Worker:
         write_whole(folder / RECORD, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
 
 
+_log = logging.getLogger("viralbert.archives")
 _own: list[Worker] = []  # the worker of a process that `_with_processes` has started
 
 
 def _start(job: Job) -> None:
+    quote_warnings()
     _own.append(Worker(job))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent decides
     # A parent that was killed cannot tell its workers.
@@ -244,13 +277,16 @@ def _with_processes(job: Job, files: Sequence[str], n_workers: int) -> Iterator[
 def _with_ray(job: Job, files: Sequence[str], n_workers: int) -> Iterator[tuple[str, str]]:
     with ray_session(n_workers) as ray:
         n_blocks = -(-len(files) // FILES_A_CALL)
-        table = ray.data.from_items([{"file": file} for file in files], override_num_blocks=max(n_blocks, n_workers))
+        table = ray.data.from_items(
+            [{"file": json.dumps(file)} for file in files], override_num_blocks=max(n_blocks, n_workers)
+        )
         pool = ray.data.ActorPoolStrategy(size=n_workers)
         answers = table.map_batches(
             Worker, fn_constructor_args=(job,), batch_size=FILES_A_CALL, compute=pool, num_cpus=1
         )
         for row in answers.iter_rows():
-            yield row["file"], row["error"]
+            file, error = json.loads(row["answer"])
+            yield file, error
 
 
 @contextmanager
@@ -266,7 +302,7 @@ def ray_session(n_workers: int) -> Iterator[Any]:
     try:
         import ray.data
     except ImportError:
-        raise DataError('Ray is not installed: pip install "viralbert-course[archives]", or use engine local') from None
+        raise DataError(f"{missing('ray')}, or use the engine local") from None
     if ray.is_initialized():
         yield ray
         return

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from viralbert_utils import devices, encoders, evaluation, thresholds, tokens
 from viralbert_utils.data import read_table, require_columns
 from viralbert_utils.emotions import EMOTIONS, parse_labels
-from viralbert_utils.files import DataError, write_whole
+from viralbert_utils.files import DataError, own_path, write_whole
 from viralbert_utils.texts import INVISIBLE, normalise
 
 KINDS = ("flip", "missing", "swap")
@@ -448,7 +448,7 @@ def write_sheet(found: pd.DataFrame, path: Path | str) -> None:
             sheet[column] = [_FORMULA.sub(" ", str(cell)) for cell in sheet[column]]
     content = sheet.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)  # a line break may be a CR alone
     # With the byte order mark spreadsheets know UTF-8.
-    write_whole(Path(path), "\ufeff" + content)
+    write_whole(own_path(path), "\ufeff" + content)
 
 
 def read_corrections(
@@ -468,13 +468,13 @@ def read_corrections(
         DataError: A column is missing, an id that the table lacks or has twice, another text under an id, labels that
             are not in the set, or two corrections of one id that differ; the message names the row.
     """
-    sheet = read_table(Path(path))
+    require_columns(table, ["id", "text", "labels"])
+    sheet = read_table(own_path(path))
     if missing := {"id", "text", "corrected"} - set(sheet.columns):
         raise DataError(
             f"{path}: column {min(missing)!r} is missing; found {', '.join(map(str, sheet.columns))}. Keep the "
             "columns of the sheet, and save it as CSV with commas or semicolons, UTF-8"
         )
-    require_columns(table, ["id", "text", "labels"])
     ids = [_as_compared(value) for value in table["id"]]
     if len(set(ids)) < len(ids):
         raise DataError("an id stands twice in the table; corrections cannot be told apart")

@@ -256,6 +256,7 @@ def by_stage(decisions: pd.DataFrame, truth: np.ndarray) -> pd.DataFrame:
         A row a stage that decided any: `rows`, `coverage` (its share of all rows), `precision`, and the interval
         `low`, `high` of it (Jeffreys, 95 %).
     """
+    require_columns(decisions, ["answer", "stage"])
     right = (
         pd.Series(decisions["answer"].to_numpy() == truth).groupby(decisions["stage"].to_numpy()).agg(["size", "sum"])
     )

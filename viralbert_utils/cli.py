@@ -20,15 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from viralbert_utils.files import ROOT, DataError
+from viralbert_utils.files import ROOT, DataError, opened, own_path
+from viralbert_utils.packages import missing
+from viralbert_utils.terminal import UNPRINTABLE, Lines, Parser, complain, counted, printable, quote_warnings, say
 
 if TYPE_CHECKING:
     from viralbert_utils.course import Run
     from viralbert_utils.moments import Limits, Moment
-
-PROJECT = "viralbert-course"  # as pip knows it
-# Modules that are not called like their package, or that come with another one.
-_PACKAGES = {"sklearn": "scikit-learn", "yaml": "pyyaml", "starlette": "fastapi", "pydantic": "fastapi"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     The serving image has only what serving needs, so a command may lack a package; that is a message, too.
     """
+    quote_warnings()
     options = _parser().parse_args(arguments)
     try:
         status = int(options.function(options) or 0)
@@ -45,22 +44,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return 0
     except DataError as error:
-        print(f"viralbert: {error}", file=sys.stderr)
+        complain(error)
         return 1
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module in ("", __package__, *sys.stdlib_module_names):
             raise
-        package, wanted = _to_install(module)
-        print(f"viralbert {options.command}: the package {package} is not installed: pip install '{wanted}'",
-              file=sys.stderr)  # fmt: skip
+        complain(missing(module), options.command)
         return 1
     except OSError as error:  # no space, a read-only disk, a path that leads nowhere
         _drop_output()
-        print(f"viralbert {options.command}: {error}; what was finished before is kept", file=sys.stderr)
+        complain(f"{error}; what was finished before is kept", options.command)
         return 1
     except KeyboardInterrupt:
-        print("viralbert: stopped; what was finished is kept, the next run goes on from there", file=sys.stderr)
+        complain("stopped; what was finished is kept, the next run goes on from there")
         return 130
 
 
@@ -72,25 +69,14 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _to_install(module: str) -> tuple[str, str]:
-    """The package that a module belongs to, and what brings it: the project, or one of its extras."""
-    package = _PACKAGES.get(module, module.replace("_", "-"))
-    try:
-        requirements = importlib.metadata.requires(PROJECT) or []
-    except importlib.metadata.PackageNotFoundError:  # run from its folder, without being installed
-        requirements = []
-    extras = (re.fullmatch(rf'{re.escape(package)}[<>=[].*; extra == "(.+)"', line) for line in requirements)
-    return package, next((f"{PROJECT}[{found[1]}]" for found in extras if found), PROJECT)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="viralbert", description="Run the ViralBERT course and use its models.")
+    parser = Parser(prog="viralbert", description="Run the ViralBERT course and use its models.")
     commands = parser.add_subparsers(required=True, dest="command", metavar="command")
-    where = argparse.ArgumentParser(add_help=False)
+    where = Parser(add_help=False)
     where.add_argument("--device", help="cpu, cuda, cuda:1 or mps; CUDA if there is one. An export: always cpu")
     where.add_argument("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
                        help="of matrix products; auto: float32 on a CPU, what is fast on a GPU")  # fmt: skip
-    task = argparse.ArgumentParser(add_help=False, parents=[where])
+    task = Parser(add_help=False, parents=[where])
     task.add_argument("--profile", default="sample", help="smoke, sample or full (profiles/*.yaml)")
     task.add_argument("--data", default="", help="sample, hub or a folder laid out as <set>/<split>.csv")
     task.add_argument("--encoder", default="", help="embedded, a hub name or a folder")
@@ -103,15 +89,15 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("report", parents=[task], help="write the report of a run")
     command.set_defaults(function=_report)
     command = commands.add_parser("download", parents=[task], help="fetch what a run takes from the hub beforehand")
-    command.add_argument("--to", default="", help="a folder to carry or share; the usual cache without it")
+    command.add_argument("--to", type=_path, help="a folder to carry or share; the usual cache without it")
     command.set_defaults(function=_download)
     command = commands.add_parser("pretrain", parents=[where], help="train the embedded encoder's layers, resumable")
     command.add_argument("--source", action="append", required=True, metavar="drama.txt.xz=0.2",
                          help="a file of texts and its weight; tables as train.csv#column=0.1")  # fmt: skip
-    command.add_argument("--output", required=True, help="folder for layers, history and checkpoint")
+    command.add_argument("--output", required=True, type=_path, help="folder for layers, history and checkpoint")
     command.add_argument("--steps", type=int, default=7000)
     command.set_defaults(function=_pretrain)
-    model = argparse.ArgumentParser(add_help=False, parents=[where])
+    model = Parser(add_help=False, parents=[where])
     model.add_argument("--model", default=str(ROOT / "runs/sample/viralbert"), metavar="FOLDER",
                        help="of a lesson's classifier, of `viralbert train` (its folder model), or of `viralbert "
                        "export`; default: that of lesson 06 in the sample run")  # fmt: skip
@@ -122,15 +108,15 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(function=_predict)
     command = commands.add_parser("moments", parents=[model], help="where in a video are the moments: from subtitles; "
                                   "with a model for virality and emotions")  # fmt: skip
-    command.add_argument("files", nargs="+", metavar="FILE", type=Path,
+    command.add_argument("files", nargs="+", metavar="FILE", type=_path,
                          help="subtitle files, or folders of them (there: all but .json)")  # fmt: skip
-    command.add_argument("-o", "--output", required=True, type=Path, help="gets a folder for each file")
+    command.add_argument("-o", "--output", required=True, type=_path, help="gets a folder for each file")
     command.add_argument("--min", type=float, default=15, metavar="S", help="least length of a moment in seconds")
     command.add_argument("--max", type=float, default=60, metavar="S", help="greatest length in seconds")
     command.add_argument("--count", type=int, help="how many at most; without it the video's length decides")
     command.add_argument("--fps", type=float, default=25, help="frames a second of the video, for the edit list")
     command.add_argument("--otio", action="store_true", help="an OpenTimelineIO timeline, too")
-    command.add_argument("--video", type=Path, help="cut the moments out of it with ffmpeg (one subtitle file only)")
+    command.add_argument("--video", type=_path, help="cut the moments out of it with ffmpeg (one subtitle file only)")
     command.add_argument("--engine", choices=("local", "ray"), help="for archives: one folder with all folders in it, "
                          "on several processes or on Ray; goes on where it was stopped. Always on the CPU, a process "
                          "for each processor, so that the files are the same everywhere")  # fmt: skip
@@ -155,12 +141,12 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(function=_serve)
     command = commands.add_parser("export", help="a trained model as ONNX, to serve it without torch")
     command.add_argument("model", metavar="FOLDER", help="of a lesson's classifier, or of `viralbert train`")
-    command.add_argument("-o", "--output", required=True, help="a new folder, or an export to replace")
+    command.add_argument("-o", "--output", required=True, type=_path, help="a new folder, or an export to replace")
     command.add_argument("--int8", action="store_true", help="a quarter of the size, two to three times as fast")
     command.set_defaults(function=_export)
     command = commands.add_parser("train", parents=[where], help="train, evaluate and save a classifier, resumable")
     command.add_argument("--profile", help="trainings of profiles/train/<name>.yaml, a folder each: replicate")
-    command.add_argument("--output", required=True, type=Path, help="gets model/, metrics.json and history.csv")
+    command.add_argument("--output", required=True, type=_path, help="gets model/, metrics.json and history.csv")
     command.add_argument("--encoder", help="embedded, a hub name or a folder")
     command.add_argument("--dataset", help="cedr, combo (CEDR and GoEmotions), emotions (default) or multitask")
     command.add_argument("--data", help="sample (default), hub or a folder laid out as <set>/<split>.csv")
@@ -171,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--max-length", type=int, help="tokens kept of a text")
     command.add_argument("--max-rows", type=int, help="only the first rows of each table")
     command.add_argument("--seed", type=int)
-    command.add_argument("--evaluate", type=lambda text: tuple(text.split(",")), metavar="dev,test")
+    command.add_argument("--evaluate", type=_parts_of_data, metavar="dev,test")
     command.add_argument("--export-onnx", action="store_true", default=None, help="the model as ONNX, too")
     command.add_argument("--note", help="goes into metrics.json")
     command.set_defaults(function=_train)
@@ -185,6 +171,21 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--batch-size", type=int, default=32)
     command.set_defaults(function=_translate)
     return parser
+
+
+def _path(text: str) -> Path:
+    try:
+        return own_path(text)
+    except DataError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _parts_of_data(text: str) -> tuple[str, ...]:
+    """`dev,test` as a tuple; `train.Recipe` knows which there are."""
+    parts = tuple(part.strip() for part in text.split(","))
+    if not all(parts):
+        raise argparse.ArgumentTypeError(f"expected dev, test or both (dev,test), found {text!r}")
+    return parts
 
 
 def _task(options: argparse.Namespace) -> Run:
@@ -201,27 +202,27 @@ def _run(options: argparse.Namespace) -> None:
     outcome = course.run(_task(options))
     for names, what in ((outcome.executed, "executed"), (outcome.skipped, "up to date")):
         if names:
-            print(f"{what}: {', '.join(names)}")
+            say(f"{what}: {', '.join(names)}")
 
 
 def _report(options: argparse.Namespace) -> None:
     from viralbert_utils.site import report
 
-    print(f"report: {os.path.relpath(report(_task(options)))}")
+    say(f"report: {os.path.relpath(report(_task(options)))}")
 
 
 def _download(options: argparse.Namespace) -> None:
     from viralbert_utils.download import download
 
-    folder = Path(options.to).expanduser() if options.to else None
+    folder = options.to
     encoders, sets = download(_task(options), folder)
     if not encoders and not sets:
-        print(f"profile {options.profile!r} takes nothing from the hub")
+        say(f"profile {options.profile!r} takes nothing from the hub")
         return
-    print(f"there: encoders {', '.join(encoders) or 'none'}; data sets {', '.join(sets) or 'none'}")
+    say(f"there: encoders {', '.join(encoders) or 'none'}; data sets {', '.join(sets) or 'none'}")
     data = f" DATA={folder / 'data'}" if folder and sets else ""
     cache = f"HF_HUB_CACHE={(folder / 'hub').resolve()} " if folder and encoders else ""
-    print(f"run without a network: {cache}HF_HUB_OFFLINE=1 make reports PROFILE={options.profile}{data}")
+    say(f"run without a network: {cache}HF_HUB_OFFLINE=1 make reports PROFILE={options.profile}{data}")
 
 
 def _pretrain(options: argparse.Namespace) -> None:
@@ -230,8 +231,8 @@ def _pretrain(options: argparse.Namespace) -> None:
     devices.choose(options.device, options.precision)
     plan = pretraining.Plan(n_steps=options.steps)
     sources = [pretraining.Source.parse(text) for text in options.source]
-    found = pretraining.run(sources, Path(options.output), plan)
-    print(", ".join(f"{name} {value:.4g}" for name, value in found.items()))
+    found = pretraining.run(sources, options.output, plan)
+    say(", ".join(f"{name} {value:.4g}" for name, value in found.items()))
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -245,7 +246,8 @@ def _predict(options: argparse.Namespace) -> int:
     try:
         for text, found in zip(shown, model.predict_iter(texts), strict=True):
             line = json.dumps({"text": text} | found.as_dict(), ensure_ascii=False)
-            print(line.encode("utf-8", "replace").decode("utf-8"))  # half a surrogate pair cannot be printed
+            line = line.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair cannot be printed
+            print(UNPRINTABLE.sub(lambda match: json.dumps(match[0])[1:-1], line))
         sys.stdout.flush()
     except BrokenPipeError:  # "| head" has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -256,7 +258,7 @@ def _lines(file: str) -> Iterator[str]:
     """The texts of a table, of a `.txt` file or of a pipe, line by line where it can be."""
     from viralbert_utils.data import FORMATS, encoding_of, read_table, undecodable
 
-    path = Path(file).expanduser()
+    path = own_path(file)
     # A pipe of the shell, such as /dev/fd/63, has no ending.
     if file != "-" and path.suffix.lower() in FORMATS:
         table = read_table(path)
@@ -272,7 +274,7 @@ def _lines(file: str) -> Iterator[str]:
         )
     number = 0
     try:
-        with nullcontext(getattr(sys.stdin, "buffer", sys.stdin)) if file == "-" else path.open("rb") as source:
+        with nullcontext(getattr(sys.stdin, "buffer", sys.stdin)) if file == "-" else opened(path) as source:
             lines = source
             if isinstance(source, io.BufferedReader):
                 lines = io.TextIOWrapper(source, encoding_of(source.peek()))
@@ -324,15 +326,14 @@ def _moments(options: argparse.Namespace) -> int:
                 moment_files.cut(options.video, found.moments, folder / "clips")
         except (DataError, OSError) as error:
             n_failed += 1
-            where = "" if str(path) in str(error) else f"{path}: "
-            print(moment_files.printable(f"viralbert: {where}{error}"), file=sys.stderr)
+            complain(error if str(path) in str(error) else f"{path}: {error}")
             continue
-        print(moment_files.printable(f"{path} -> {folder}: {found.note}"))
+        say(f"{path} -> {folder}: {found.note}")
         for repair in read.repairs:
-            print(moment_files.printable(f"  repaired: {repair}"))
-        print(*map(moment_files.printable, _moment_rows(found.moments)), sep="\n")
+            say(f"  repaired: {repair}")
+        print(*map(printable, _moment_rows(found.moments)), sep="\n")
     if n_failed:
-        print(f"viralbert: {n_failed} of {len(paths)} files failed, the others are written", file=sys.stderr)
+        complain(f"{n_failed} of {len(paths)} files failed, the others are written")
     return 1 if n_failed else 0
 
 
@@ -343,14 +344,16 @@ def _serve(options: argparse.Namespace) -> None:
     from viralbert_utils.admission import ServiceLimits
     from viralbert_utils.service import serve
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log = logging.StreamHandler()
+    log.setFormatter(Lines("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[log])
     serve(options.model, options.host, options.port, ServiceLimits.parse(options.limits),
-          os.environ.get("VIRALBERT_API_KEY", ""), lambda url: print(f"serving on {url}", flush=True),
+          os.environ.get("VIRALBERT_API_KEY", ""), lambda url: print(printable(f"serving on {url}"), flush=True),
           options.device, options.precision, options.hosts, not options.allow_no_key)  # fmt: skip
 
 
 def _archive(options: argparse.Namespace, limits: Limits) -> int:
-    from viralbert_utils import archives, moment_files
+    from viralbert_utils import archives
 
     if len(options.files) != 1 or not options.files[0].is_dir() or options.video:
         raise DataError("--engine works through one folder and cuts no video; call without it for files")
@@ -363,24 +366,22 @@ def _archive(options: argparse.Namespace, limits: Limits) -> int:
     job = archives.Job(options.files[0], options.output, partial(archives.load_scorer, *model),
                        archives.model_digest(*model), limits, options.fps, options.otio)  # fmt: skip
     outcome = archives.run(job, options.engine, options.workers, show_progress=sys.stderr.isatty())
-    print(f"{outcome.n_done} files done, {outcome.n_before} were complete before -> {options.output}")
+    say(f"{counted(outcome.n_done, 'file')} done, {outcome.n_before} were complete before -> {options.output}")
     for file, error in outcome.failures.items():
-        print(moment_files.printable(f"viralbert: {file}: {error}"), file=sys.stderr)
+        complain(error if file in error else f"{file}: {error}")
     if outcome.failures:
-        print(f"viralbert: {len(outcome.failures)} files failed; the next run tries them again", file=sys.stderr)
+        complain(f"{counted(len(outcome.failures), 'file')} failed; the next run tries them again")
     return 1 if outcome.failures else 0
 
 
 def _subtitle_files(path: Path) -> list[Path]:
     """The file, or those of a folder."""
-    from viralbert_utils.archives import READ
+    from viralbert_utils.archives import subtitle_files
 
     if not path.is_dir():
         return [path]
-    # A pipe or a device would be read without an end. A link that leads nowhere stays, and so does a folder without any
-    # file: they are named like a file that cannot be read.
-    found = (file for file in path.iterdir() if file.suffix.lower() in READ)
-    return sorted(file for file in found if file.is_file() or not file.exists()) or [path]
+    # A folder without any stays in the list, to be named like a file that cannot be read.
+    return subtitle_files(path) or [path]
 
 
 def _own_names(paths: Sequence[Path]) -> list[str]:
@@ -417,9 +418,9 @@ def _export(options: argparse.Namespace) -> None:
     from viralbert_utils.export import export
 
     found = export(options.model, options.output, options.int8)
-    size = sum(path.stat().st_size for path in Path(options.output).iterdir()) / 1e6
+    size = sum(path.stat().st_size for path in options.output.iterdir()) / 1e6
     off = found.about["difference"]
-    print(f"{options.output}: {size:.0f} MB; probabilities differ from torch's by {off:.1g} at most")
+    say(f"{options.output}: {size:.0f} MB; probabilities differ from torch's by {off:.1g} at most")
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -436,7 +437,7 @@ def _train(options: argparse.Namespace) -> None:
                 for split, systems in splits.items():
                     scores = ", ".join(f"{s} {e['macro-F1']['value']:.3f} [{e['macro-F1']['low']:.3f}, "
                                        f"{e['macro-F1']['high']:.3f}]" for s, e in systems.items())  # fmt: skip
-                    print(f"{options.output / name}: {task}, macro-F1 on {split}: {scores}")
+                    say(f"{options.output / name}: {task}, macro-F1 on {split}: {scores}")
 
 
 def _check_environment(options: argparse.Namespace) -> int:
@@ -474,7 +475,7 @@ def _translate(options: argparse.Namespace) -> None:
     from viralbert_utils.translation import translate_file
 
     n_rows, n_failed = translate_file(options.source, options.target, options.column, options.model, options.batch_size)
-    print(f"{n_rows} rows written to {options.target}, {n_failed} left without a translation (not written)")
+    say(f"{counted(n_rows, 'row')} written to {options.target}, {n_failed} left without a translation (not written)")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from scipy.spatial.distance import squareform
 from scipy.stats import false_discovery_control, fisher_exact, norm, rankdata
 
 from viralbert_utils.calibration import proportion_interval
+from viralbert_utils.data import require_table
 from viralbert_utils.evaluation import resample_weights
 from viralbert_utils.files import DataError
 
@@ -47,6 +48,7 @@ def ordered(matrix: pd.DataFrame) -> pd.DataFrame:
     Average linkage on `1 - correlation`; of all orders that the tree allows, the one with the least distance between
     neighbours (Bar-Joseph, Gifford & Jaakkola 2001).
     """
+    require_table(matrix, "the matrix")
     known = np.isfinite(np.diag(matrix))
     found = matrix.loc[known, known]
     if len(found) < 3:

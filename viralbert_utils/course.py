@@ -15,9 +15,10 @@ import logging
 import os
 import platform
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,14 +26,16 @@ from typing import Any
 
 import nbformat
 import yaml
+from filelock import FileLock, Timeout
 
 from viralbert_utils import data as data_sets
-from viralbert_utils import devices
-from viralbert_utils.files import ROOT, DataError, locked, sha256, write_whole
+from viralbert_utils import devices, packages
+from viralbert_utils.files import ROOT, DataError, locked, own_path, sha256, write_whole
 
 NOTEBOOKS = ROOT / "notebooks"
 MODULE = Path(__file__).parent
 KERNEL = "python3"
+SOCKETS, RUNNING = "vb-", "run.lock"  # how folders for sockets begin, and what their run holds in them
 KEYWORDS = ("sample", "hub", "embedded")  # values of data and encoder that are no folders
 VERSIONS_SHOWN = (
     "torch",
@@ -175,8 +178,7 @@ class Run:
         """`sample`, or a name of its own when told otherwise, so that it never overwrites the plain run."""
         parts = [self.profile]
         for kind, value in (("data", self.data), ("encoder", self.encoder)):
-            folder = Path(value).expanduser().resolve()
-            if value and value not in KEYWORDS and folder.is_dir():
+            if value and value not in KEYWORDS and (folder := own_path(value).resolve()).is_dir():
                 # Two folders of one name are two sources.
                 parts.append(f"{kind}-{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:6]}")
             elif value:
@@ -245,9 +247,10 @@ class Run:
                 values[name] = value
         # Paths are given relative to where the command runs; notebooks run in their own folder.
         for name, value in values.items():
-            path = Path(str(value)).expanduser()
-            folder = name in ("data", "encoder") and value not in KEYWORDS and path.is_dir()
-            if value and (folder or (name.endswith("_file") and path.is_file())):
+            if not value or value in KEYWORDS or not (name in ("data", "encoder") or name.endswith("_file")):
+                continue
+            path = own_path(str(value))
+            if path.is_file() if name.endswith("_file") else path.is_dir():
                 values[name] = os.path.relpath(path, notebook.path.parent)
         for name in list(values):
             if name not in notebook.parameters:
@@ -296,7 +299,7 @@ class Run:
         """Name and sha256 of every file that a notebook reads."""
         here = notebook.path.parent
         source = str(parameters.get("data", "sample"))
-        source = source if source in KEYWORDS else str(here / Path(source).expanduser())
+        source = source if source in KEYWORDS else str(here / own_path(source))
         for kind, _, name in (item.partition(":") for item in notebook.reads):
             if kind == "run":
                 yield from self._left(name)
@@ -309,14 +312,16 @@ class Run:
         if any(item.startswith("data:") for item in notebook.reads) and second.is_file():
             yield f"data:{second.name}", sha256(second)
         for name, value in parameters.items():
-            given = Path(str(value)).expanduser()
+            if not value or value in KEYWORDS or not (name == "encoder" or name.endswith("_file")):
+                continue
+            given = own_path(str(value))
             path = here / given
-            if name.endswith("_file") and value:
+            if name.endswith("_file"):
                 # As in `lesson.find`: a file that comes with the course is named from the repository's root.
                 path = path if path.is_file() else self.root / given
                 if path.is_file():
                     yield f"{name}:{path.name}", sha256(path)
-            elif name == "encoder" and value not in KEYWORDS and path.is_dir():
+            elif path.is_dir():
                 for file in sorted(path.rglob("*")):
                     if file.is_file():
                         yield f"encoder:{file.relative_to(path).as_posix()}", sha256(file)
@@ -522,7 +527,7 @@ def execute(notebook: Notebook, parameters: dict[str, Any], output: Path, cell_t
         # all runs in this checkout. Its path is short, since a socket's path may have no more than 104 bytes.
         with (
             _environment_variables(variables),
-            tempfile.TemporaryDirectory(prefix="vb-", dir=_short_folder()) as sockets,
+            _socket_folder() as sockets,
         ):
             papermill.execute_notebook(
                 os.path.relpath(notebook.path), os.path.relpath(partial), parameters, kernel_name=KERNEL,
@@ -533,7 +538,11 @@ def execute(notebook: Notebook, parameters: dict[str, Any], output: Path, cell_t
                 extra_arguments=[f"--IPKernelApp.exec_lines={_EXIT_AT_ONCE}"],
             )  # fmt: skip
     except PapermillExecutionError as error:
-        raise _failure(notebook, partial, error.exec_count, f"{error.ename}: {error.evalue}") from None
+        problem = " ".join(f"{error.ename}: {error.evalue}".split())
+        module = re.search("No module named '([^']+)'", problem)
+        if error.ename == "ModuleNotFoundError" and module and packages.is_own(module[1]):
+            problem += f" ({packages.missing(module[1])})"
+        raise _failure(notebook, partial, error.exec_count, problem) from None
     except CellTimeoutError:
         raise _failure(
             notebook, partial, None, f"took longer than the limit of {cell_timeout_s} s for a cell"
@@ -559,9 +568,24 @@ def execute(notebook: Notebook, parameters: dict[str, Any], output: Path, cell_t
     partial.unlink()
 
 
-def _short_folder() -> str | None:
-    """Where a folder for sockets is made: in that for temporary files, or `/tmp` where its path is too long."""
-    return None if len(tempfile.gettempdir()) <= 60 else "/tmp"
+@contextmanager
+def _socket_folder() -> Iterator[Path]:
+    """A folder for a kernel's sockets; those of runs that were killed go meanwhile.
+
+    Each run holds a lock in its own, which the system releases when the process ends, whatever ended it. A folder
+    without that lock file, or of somebody else, is left alone.
+    """
+    place = Path(tempfile.gettempdir() if len(tempfile.gettempdir()) <= 60 else "/tmp")  # a socket's path is short
+    with ExitStack() as stack:
+        with locked(place / SOCKETS):  # or another run might take a folder that has no lock yet for one of a killed run
+            for old in place.glob(f"{SOCKETS}*/{RUNNING}"):
+                if old.parent.is_symlink() or old.parent.lstat().st_uid != os.getuid():
+                    continue
+                with suppress(Timeout), FileLock(old, timeout=0):
+                    shutil.rmtree(old.parent, ignore_errors=True)
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=SOCKETS, dir=place))
+            stack.enter_context(FileLock(Path(folder, RUNNING)))
+        yield Path(folder)
 
 
 def _check_executed(notebook: Notebook, finished: nbformat.NotebookNode, partial: Path) -> None:
@@ -577,7 +601,8 @@ def _check_executed(notebook: Notebook, finished: nbformat.NotebookNode, partial
             problem = "it ends the notebook (SystemExit)" if ended else "it was not executed"
             raise CourseError(
                 f"{notebook.name}, {_named(cell, finished)}: {problem}; every code cell must run to its end: raise an "
-                f"error, or use `if`, where nothing is left to do\nThe copy up to that cell: {os.path.relpath(partial)}"
+                "error, or use `if`, where nothing is left to do; the copy up to that cell is "
+                f"{os.path.relpath(partial)}"
             )
 
 
@@ -606,7 +631,7 @@ def _failure(notebook: Notebook, partial: Path, exec_count: int | None, message:
     where = "before its first cell"
     if stopped:
         where = _named(own[stopped[-1]], node)
-    return CourseError(f"{notebook.name}, {where}: {message}\nThe copy up to that cell: {os.path.relpath(partial)}")
+    return CourseError(f"{notebook.name}, {where}: {message}; the copy up to that cell is {os.path.relpath(partial)}")
 
 
 @contextmanager

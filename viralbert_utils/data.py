@@ -22,7 +22,7 @@ import pandas as pd
 
 from viralbert_utils import hub
 from viralbert_utils.emotions import CEDR_EMOTIONS, EMOTIONS, parse_labels, plain_label
-from viralbert_utils.files import ROOT, sha256, whole_folder
+from viralbert_utils.files import ROOT, check_plain, own_path, sha256, whole_folder
 from viralbert_utils.files import DataError as DataError
 from viralbert_utils.files import write_whole as write_whole
 
@@ -158,7 +158,7 @@ def load_all(source: str, own_files: Mapping[str, str] | None = None, max_rows: 
     own = {name: path for name, path in (own_files or {}).items() if path}
     found = {name: load(name, source) for name in CONTRACTS if name not in own and has(name, source)}
     for name, path in own.items():
-        file = Path(path).expanduser()
+        file = own_path(path)
         if not file.is_file():
             raise DataError(f"no file {path!r} for the set {name!r}; expected a table ({', '.join(FORMATS)})")
         found[name] = _from_files(name, str(path), {"all": file})
@@ -176,7 +176,7 @@ def find_files(name: str, source: str) -> dict[str, Path]:
     Raises:
         DataError: The folder, the set, or a training table in it is missing.
     """
-    root = SAMPLE if source == "sample" else Path(source).expanduser()
+    root = SAMPLE if source == "sample" else own_path(source)
     if not root.is_dir():
         raise DataError(f"data folder {source!r} does not exist; give 'sample', 'hub' or an existing folder")
     for alias in CONTRACTS[name].folders:
@@ -220,7 +220,7 @@ def has(name: str, source: str) -> bool:
     """
     if source == "hub":
         return CONTRACTS[name].hub is not None
-    root = SAMPLE if source == "sample" else Path(source).expanduser()
+    root = SAMPLE if source == "sample" else own_path(source)
     return any((root / alias).exists() or _tables(root, alias) for alias in CONTRACTS[name].folders)
 
 
@@ -237,6 +237,7 @@ def read_table(path: Path) -> pd.DataFrame:
     reader: dict[str, Callable[[Path], pd.DataFrame]] = {
         ".csv": _read_csv, ".tsv": _read_csv, ".json": _read_json, ".jsonl": _read_json, ".parquet": _read_parquet,
     }  # fmt: skip
+    check_plain(path)
     if not path.is_file():
         raise DataError(f"no such file: {path}")
     kind = path.suffix.lower()
@@ -404,8 +405,9 @@ def conform(table: pd.DataFrame, name: str, where: str) -> pd.DataFrame:
     """Give a table the contract's column names, in order; other columns than the contract's are dropped.
 
     Raises:
-        DataError: A required column is missing (the message lists those that are there).
+        DataError: It is no table, or a required column is missing (the message lists those that are there).
     """
+    require_table(table, where)
     contract = CONTRACTS[name]
     chosen = {}
     for column, names in contract.columns.items():
@@ -425,6 +427,31 @@ def conform(table: pd.DataFrame, name: str, where: str) -> pd.DataFrame:
     return frame
 
 
+def require_table(table: object, where: str = "the table") -> None:
+    """Refuse what is no table, e.g. rows as a list, or columns as a dictionary.
+
+    Raises:
+        DataError: It is something else.
+    """
+    if not isinstance(table, pd.DataFrame):
+        hint = " (a table of rows or columns: pd.DataFrame(...) makes one of them)"
+        raise DataError(f"{where}: expected a pandas.DataFrame, found {type(table).__name__}"
+                        f"{hint if isinstance(table, list | tuple | dict) else ''}")  # fmt: skip
+
+
+def require_tables(tables: Mapping[str, pd.DataFrame]) -> None:
+    """Refuse what are no tables by the names of their splits.
+
+    Raises:
+        DataError: It is something else, or there is none.
+    """
+    if not isinstance(tables, Mapping) or not tables:
+        found = "none" if isinstance(tables, Mapping) else type(tables).__name__
+        raise DataError(f"expected tables by split, such as {{'train': table}}, found {found}")
+    for split, table in tables.items():
+        require_table(table, str(split))
+
+
 def require_columns(table: pd.DataFrame, names: Iterable[Hashable], where: str = "the table") -> None:
     """Refuse a table that lacks columns.
 
@@ -434,8 +461,9 @@ def require_columns(table: pd.DataFrame, names: Iterable[Hashable], where: str =
         where: What the table is called in the message.
 
     Raises:
-        DataError: A column is missing (the message lists those that are there).
+        DataError: It is no table, or a column is missing (the message lists those that are there).
     """
+    require_table(table, where)
     missing = [name for name in dict.fromkeys(names) if name not in table.columns]
     if missing:
         found = ", ".join(map(str, table.columns)) or "none"
@@ -446,8 +474,9 @@ def require_rows(table: pd.DataFrame) -> None:
     """Refuse a table without rows, about which a model has nothing to say.
 
     Raises:
-        DataError: It has none.
+        DataError: It is no table, or has none.
     """
+    require_table(table)
     if table.empty:
         raise DataError("the table has no rows; expected at least one")
 
@@ -467,6 +496,8 @@ def _load_hub(name: str, hub_id: str | None) -> Dataset:
     try:
         with hub.loading(identifier):
             loaded = datasets.load_dataset(identifier, config)
+    except DataError:
+        raise
     except Exception as error:  # network, missing repository, wrong format: the remedy is the same
         raise DataError(
             f"data set {identifier!r} could not be loaded from the hub ({type(error).__name__}: {error}). Without a "
@@ -506,7 +537,7 @@ def second_annotation(dataset: Dataset) -> pd.DataFrame:
     Raises:
         DataError: The file lacks one of its columns, or a label cannot be read.
     """
-    folder = SAMPLE if dataset.source == "sample" else Path(dataset.source).expanduser()
+    folder = SAMPLE if dataset.source == "sample" else own_path(dataset.source)
     path = folder / "second_annotation.csv"
     table = pd.concat(dataset.splits.values())
     if not path.is_file() or "id" not in table:
@@ -529,6 +560,8 @@ def second_annotation(dataset: Dataset) -> pd.DataFrame:
 
 def save_sets(sets: Mapping[str, Mapping[str, pd.DataFrame]], folder: Path | str) -> None:
     """Write `<folder>/<set>/<split>.parquet` for all sets; the folder then holds these and nothing older."""
+    for tables in sets.values():
+        require_tables(tables)
     with whole_folder(folder) as new:
         for name, tables in sets.items():
             (new / name).mkdir()
@@ -542,7 +575,7 @@ def load_tables(folder: Path | str) -> dict[str, pd.DataFrame]:
     Raises:
         DataError: Nothing is there: the notebook that writes it has not run.
     """
-    paths = sorted(Path(folder).glob("*.parquet"))
+    paths = sorted(own_path(folder).glob("*.parquet"))
     if not paths:
         raise DataError(f"no tables in {folder}: run the notebook that writes them first (viralbert run --only 01)")
     tables = {path.stem: pd.read_parquet(path) for path in paths}

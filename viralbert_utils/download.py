@@ -11,6 +11,7 @@ from pathlib import Path
 
 from viralbert_utils import data as data_sets
 from viralbert_utils.course import KEYWORDS, Run
+from viralbert_utils.files import own_path
 
 
 def wanted(task: Run) -> tuple[list[str], list[str]]:
@@ -20,7 +21,7 @@ def wanted(task: Run) -> tuple[list[str], list[str]]:
     for notebook in task.selected():
         values = {name: default for name, (_, default) in notebook.parameters.items()} | task.parameters(notebook)
         encoder = str(values.get("encoder", "embedded"))
-        if encoder not in KEYWORDS and not (notebook.path.parent / Path(encoder).expanduser()).is_dir():
+        if encoder not in KEYWORDS and not (notebook.path.parent / own_path(encoder)).is_dir():
             encoders[encoder] = None
         for kind, _, name in (item.partition(":") for item in notebook.reads):
             if kind == "data" and values.get("data") == "hub" and data_sets.has(name, "hub"):

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from viralbert_utils.files import SUMS, DataError, check_sums, locked, sha256, whole_folder, write_sums
+from viralbert_utils.files import SUMS, DataError, check_sums, locked, own_path, sha256, whole_folder, write_sums
 from viralbert_utils.hub import quiet
+from viralbert_utils.packages import install
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LAYERS = Path(__file__).parent / "pretrained" / "layers.safetensors"
@@ -97,7 +98,7 @@ class Recipe:
 def cache_folder() -> Path:
     """Where built encoders are kept: `$VIRALBERT_CACHE`, or `viralbert` in the user's cache folder."""
     base = os.environ.get("VIRALBERT_CACHE")
-    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "viralbert"
+    return own_path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "viralbert"
 
 
 def embedded_folder(recipe: Recipe | None = None) -> Path:
@@ -141,7 +142,9 @@ def load_navec() -> tuple[list[str], np.ndarray, np.ndarray]:
         folder = Path(str(metadata.distribution("natasha").locate_file("natasha/data/emb")))
         navec = Navec.load(str(next(folder.glob("navec_news*.tar"))))
     except (ImportError, StopIteration, metadata.PackageNotFoundError) as error:
-        raise DataError(f"the word vectors of the natasha package are missing ({error}): pip install natasha") from None
+        raise DataError(
+            f"the word vectors of the natasha package are missing ({error}): {install('natasha')}"
+        ) from None
     vectors = navec.pq.unpack()
     keep: dict[str, list[int]] = {}
     for position, word in enumerate(navec.vocab.words):

@@ -95,9 +95,18 @@ GOEMOTIONS_TO_CEDR: dict[str, str] = {
 }
 
 
+# Classes of the course that are none of the 28.
+_OTHER_NAMES = {"no_emotion": "ни одной из эмоций", "viral": "виральный"}
+
+
+def russian_name(name: str) -> str:
+    """A class in Russian; the name itself where there is no other."""
+    return RUSSIAN_NAMES.get(name) or _OTHER_NAMES.get(name, name)
+
+
 def display_name(emotion: str) -> str:
     """Both names of an emotion for tables and plots: `"joy"` -> `"joy · радость"`."""
-    return f"{emotion} · {RUSSIAN_NAMES[emotion]}"
+    return f"{emotion} · {russian_name(emotion)}"
 
 
 def parse_labels(field: object, names: Sequence[str] = EMOTIONS) -> list[int]:
@@ -150,7 +159,7 @@ def _spellings(names: tuple[str, ...]) -> Mapping[str, set[int]]:
     """Spelling, as `_spelling` gives it -> ids of the labels that it may mean."""
     known: dict[str, set[int]] = {}
     for label, name in enumerate(names):
-        for spelled in (name, RUSSIAN_NAMES.get(name, name)):
+        for spelled in (name, russian_name(name)):
             known.setdefault(_spelling(spelled), set()).add(label)
     return known
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from viralbert_utils import devices, hub, tokens
 from viralbert_utils.embedded import embedded_folder
-from viralbert_utils.files import DataError
+from viralbert_utils.files import DataError, check_plain, own_path
 from viralbert_utils.tokens import encode as encode
 
 POOLINGS = ("cls", "mean", "max", "attention")
@@ -62,14 +61,18 @@ def load_tokenizer(name: str = "embedded") -> Any:
 
 
 def _load(kind: Any, name: str, **options: Any) -> Any:
-    folder = Path(name).expanduser()
+    folder = own_path(name)
     if name == "embedded":
         folder = embedded_folder()
-    elif folder.is_dir() and not (folder / "config.json").is_file():
-        raise DataError(f"encoder folder {name!r} has no config.json: expected a model saved by transformers")
+    elif folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise DataError(f"encoder folder {name!r} has no config.json: expected a model saved by transformers")
+        check_plain(folder)
     try:
         _check_places(folder)
         return hub.from_pretrained(kind, str(folder) if folder.is_dir() else name, **options)
+    except DataError as error:
+        raise DataError(f"encoder {name!r} could not be loaded: {error}") from None
     except Exception as error:  # network, missing or broken files: a family of errors, two remedies
         problem = f"{type(error).__name__}: {error}"
         if name == "embedded":
@@ -78,6 +81,9 @@ def _load(kind: Any, name: str, **options: Any) -> Any:
             ) from error
         if folder.is_dir():
             raise DataError(f"encoder folder {name!r} is damaged ({problem}); copy, save or train it again") from error
+        if "/" in name and folder.parent.is_dir():  # the hub was asked because an owner there may be called so
+            raise DataError(f"encoder {name!r} could not be loaded: no such folder in {str(folder.parent)!r}, and from "
+                            f"the hub {problem}; give a folder that is there") from error  # fmt: skip
         raise DataError(
             f"encoder {name!r} could not be loaded: no such folder, and from the hub {problem}; use encoder='embedded' "
             "or download it where there is a network (viralbert download), and give its folder"
@@ -108,10 +114,13 @@ def _is_causal(model: Any) -> bool:
     return torch.equal(one[:, 0], other[:, 0]) and type(model).__name__ not in _BIDIRECTIONAL
 
 
-def most_tokens(tokenizer: Any, encoder: Any) -> int:
-    """How many tokens of a text an encoder can read, special ones included."""
-    # RoBERTa counts positions from behind its padding token; its tokenizer knows what is left.
-    return min(int(tokenizer.model_max_length), int(getattr(encoder.config, "max_position_embeddings", 10**9)))
+def n_positions(encoder: Any) -> int:
+    """How many tokens of a text an encoder has places for, special ones included."""
+    table = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
+    if not isinstance(table, nn.Embedding):
+        return int(getattr(encoder.config, "max_position_embeddings", 10**9))
+    # RoBERTa counts its positions from behind that of padding.
+    return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
 
 
 def mask_for(encoder: Any, attention_mask: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from viralbert_utils import predictor, tokens
 from viralbert_utils.data import load
-from viralbert_utils.files import DataError, folder_sha256, whole_folder, write_sums
+from viralbert_utils.files import DataError, folder_sha256, own_path, whole_folder, write_sums
 from viralbert_utils.models import array_logits, load_classifier
 from viralbert_utils.onnx_model import KEY, MODEL, TOKENIZER, OnnxModel, runtime
 from viralbert_utils.predictor import HEAD_SHARE, Predictor
@@ -61,7 +61,7 @@ def export(source: Path | str, target: Path | str, int8: bool = False, texts: Se
     runtime()  # before any library of the exporter imports it
     import onnx
 
-    path, folder = Path(source), Path(target)
+    path, folder = own_path(source), own_path(target)
     if folder.exists() and any(folder.iterdir()) and not (folder / MODEL).is_file():
         raise DataError(f"{folder} holds something that is no exported model; give a new or an empty folder")
     model, tokenizer, settings = _load(path)

@@ -17,16 +17,68 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import BinaryIO
 
 ROOT = Path(__file__).resolve().parents[1]
+EXPORTED = "model.onnx"  # the file that tells an exported model's folder
 SUMS = "SHA256SUMS"  # of a saved model, as `sha256sum -c` reads it
 UNFINISHED = ".unfinished"  # how the names of hidden files and folders end that are still being written
+PATIENCE_S = 10.0  # that a pipe may lack somebody who writes to it
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux' renameat2
 _log = logging.getLogger("viralbert.files")
 
 
 class DataError(ValueError):
     """Input that cannot be used; the message says where, what was expected, what came, and what to do."""
+
+
+def own_path(path: Path | str) -> Path:
+    """A path as somebody has given it, with `~` spelt out: shells do that for some spellings, and Python never does.
+
+    Raises:
+        DataError: It is empty, or begins with the `~name` of nobody here.
+    """
+    if not str(path):
+        raise DataError("expected a path, found an empty text; give a file or a folder (. is the one you are in)")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{path}: {error}; give the path from / on") from None
+
+
+def opened(path: Path) -> BinaryIO:
+    """What somebody has named, to be read once from its beginning: a file, or a pipe such as `/dev/fd/63` of a shell.
+
+    Raises:
+        DataError: It is a device, or a pipe that nobody opens to write within `PATIENCE_S`.
+        OSError: It cannot be opened.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # a folder has an error of its own
+        return path.open("rb")
+    if not stat.S_ISFIFO(mode):
+        raise DataError(f"{path} is a device, which may have no end; expected a file or a pipe")
+    answer: SimpleQueue[BinaryIO | OSError] = SimpleQueue()
+
+    def wait() -> None:
+        try:
+            answer.put(path.open("rb"))
+        except OSError as error:
+            answer.put(error)
+
+    # A thread, because opening a pipe waits for its other end, however long that takes.
+    Thread(target=wait, daemon=True).start()
+    try:
+        found = answer.get(timeout=PATIENCE_S)
+    except Empty:
+        raise DataError(
+            f"{path} is a pipe, and within {PATIENCE_S:g} s nobody has opened it to write; start what writes first"
+        ) from None
+    if isinstance(found, OSError):
+        raise found
+    return found
 
 
 def sha256(path: Path) -> str:
@@ -37,16 +89,17 @@ def sha256(path: Path) -> str:
 
 def folder_sha256(folder: Path | str) -> str:
     """Hex digest of all files below a folder, their names included."""
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    folder = own_path(folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
     lines = "".join(f"{path.relative_to(folder)} {sha256(path)}\n" for path in files)
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
 
 def write_sums(folder: Path) -> None:
     """Write the sha256 of every file below a folder into its `SHA256SUMS`, the last file of a model that is saved."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / SUMS)
     lines = (f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
-    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 
 
 def check_sums(folder: Path) -> None:
@@ -60,7 +113,8 @@ def check_sums(folder: Path) -> None:
         _log.warning("%s has no %s, so nobody can tell whether a file in it is damaged; save it again", folder, SUMS)
         return
     try:
-        lines = [line.split("  ", 1) for line in (folder / SUMS).read_text(encoding="utf-8").splitlines()]
+        text = (folder / SUMS).read_text(encoding="utf-8", errors="surrogateescape")
+        lines = [line.split("  ", 1) for line in text.splitlines()]
         expected = {name: digest for digest, name in lines}
     except ValueError as error:
         raise DataError(f"{folder / SUMS} is damaged ({error}); copy or save the model again") from None
@@ -75,13 +129,13 @@ def check_sums(folder: Path) -> None:
             )
 
 
-def check_plain(folder: Path) -> None:
-    """Refuse a folder with a pipe or a device in it, which would be read without an end, or passed over in silence.
+def check_plain(place: Path) -> None:
+    """Refuse a pipe or a device, or a folder with one in it: it would be read without an end, or waited for.
 
     Raises:
         DataError: There is one.
     """
-    for path in sorted(folder.rglob("*")):
+    for path in (place, *sorted(place.rglob("*"))):
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise DataError(f"{path} is neither a file nor a folder (a pipe or a device); expected plain files only")
 
@@ -97,7 +151,7 @@ def locked(path: Path | str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    path = Path(path).resolve()
+    path = own_path(path).resolve()
     place = Path(tempfile.gettempdir(), f"viralbert-locks-{os.getuid()}")
     place.mkdir(mode=0o700, exist_ok=True)
     lock = FileLock(place / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.lock")
@@ -128,9 +182,13 @@ def remove_unfinished(folder: Path, name: str = "*") -> None:
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file so that it is either the old one or the new one, never half of it (temporary file, rename)."""
+    """Write a file so that it is either the old one or the new one, never half of it (temporary file, rename).
+
+    Text is UTF-8. Where a name of a file is not in the system's encoding, Python has letters for it that UTF-8 lacks:
+    they are written as JSON escapes them (`\\udcff`), so a name in JSON is read again as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    raw = content.encode("utf-8") if isinstance(content, str) else content
+    raw = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     with whole_file(path) as temporary:
         temporary.write_bytes(raw)
 
@@ -170,7 +228,7 @@ def whole_folder(target: Path | str) -> Iterator[Path]:
     Raises:
         DataError: The target is a file.
     """
-    target = Path(target)
+    target = own_path(target)
     if target.exists() and not target.is_dir():
         raise DataError(f"{target} is a file; expected a folder, or a name that is free")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,19 +1,22 @@
 """Loading from the hub: quiet, and without a network from its library's cache or with an error, at once.
 
 Left to itself, the library asks a hub that is out of reach six times for each file, which takes most of a minute.
+Nothing that is loaded here is reported or counted: the hub sees the requests for the files, and no more.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
+
+from viralbert_utils.files import DataError, own_path
 
 TIMEOUT_S = 5.0  # for the one question whether the hub is there
 REMEMBERED_S = 30.0  # for which its answer holds: a model is two loadings, tokenizer and weights
@@ -30,7 +33,7 @@ def from_pretrained(kind: Any, name: str, **options: Any) -> Any:
         name: A folder, or a hub name such as `cointegrated/rubert-tiny2`.
         options: Of `from_pretrained`.
     """
-    folder = Path(name).expanduser()
+    folder = own_path(name)
     with quiet(), loading(name):
         # Code that comes with a model never runs, and nobody is asked whether it may.
         return kind.from_pretrained(str(folder) if folder.is_dir() else name, trust_remote_code=False, **options)
@@ -45,7 +48,13 @@ def loading(name: str) -> Iterator[None]:
 
     Raises:
         ConnectionError: The hub is out of reach, and the cache does not hold what was asked for.
+        DataError: The name is a path, and there is no such folder.
     """
+    folder = own_path(name)
+    if name.startswith(("/", ".", "~")) and not folder.exists():
+        near = next(parent for parent in folder.absolute().parents if parent.is_dir())
+        raise DataError(f"no such folder: {name} (there is only {near}); expected one, or a name such as owner/name")
+    _report_nothing()
     reason = out_of_reach() if _is_hub_name(name) else ""
     if not reason:
         yield
@@ -59,6 +68,20 @@ def loading(name: str) -> Iterator[None]:
             f"the hub cannot be reached ({reason}), and its cache holds no usable copy ({problem})"
         ) from error
     _log.warning("the hub cannot be reached (%s): %s is the copy in its cache, which may be an older one", reason, name)
+
+
+def _report_nothing() -> None:
+    """Switch off what the hub's libraries send beside their requests, whether they are imported by now or not.
+
+    `datasets` counts each loading with a request of its own. Both add to every request what this machine has installed
+    and where it runs, by which the hub tells its users apart.
+    """
+    os.environ |= {"HF_UPDATE_DOWNLOAD_COUNTS": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    from huggingface_hub import constants
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    if datasets := sys.modules.get("datasets"):
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
 
 
 def out_of_reach() -> str:
@@ -100,7 +123,7 @@ def _is_hub_name(name: str) -> bool:
         validate_repo_id(name)
     except HFValidationError:
         return False
-    return not Path(name).is_dir()
+    return not own_path(name).is_dir()
 
 
 @contextmanager

@@ -27,10 +27,10 @@ from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, StandardScale
 from torch import Tensor, nn
 
 from viralbert_utils import devices, frozen, models, training
-from viralbert_utils.data import require_columns, require_rows
+from viralbert_utils.data import require_columns, require_rows, require_table
 from viralbert_utils.encoders import encode, load_encoder, mask_for, pad
 from viralbert_utils.evaluation import macro_f1, one_hot
-from viralbert_utils.files import DataError, check_sums
+from viralbert_utils.files import EXPORTED, DataError, check_sums, own_path
 from viralbert_utils.losses import cross_entropy
 from viralbert_utils.texts import normalise
 
@@ -76,6 +76,7 @@ def snippet(rows: pd.DataFrame, label: str, n_rows: int) -> pd.DataFrame:
 
 def empty(rows: pd.DataFrame) -> pd.DataFrame:
     """Which cells hold nothing: missing, or nothing that is seen (white space, invisible characters)."""
+    require_table(rows)
     return rows.isna() | rows.map(lambda cell: not normalise(str(cell)))
 
 
@@ -387,7 +388,12 @@ class Hybrid:
         Raises:
             DataError: The folder is none of those, or damaged.
         """
-        path, device = Path(folder), torch.device(device) if device else devices.default()
+        path, device = own_path(folder), torch.device(device) if device else devices.default()
+        if (path / EXPORTED).is_file():
+            raise DataError(
+                f"{path} is an exported hybrid already: expected one that `save` wrote; give the folder that it was "
+                "made from, or read it with OnnxModel.load, whose logits(texts, columns) take the table"
+            )
         try:
             settings = json.loads((path / "classifier.json").read_text(encoding="utf-8"))
             if settings["kind"] != "hybrid":

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from viralbert_utils import plots
 from viralbert_utils.evaluation import Estimate
+from viralbert_utils.files import own_path
 
 RECORD_MIME = "application/vnd.viralbert.record+json"
 
@@ -52,7 +53,7 @@ def find(file: str) -> Path:
     Args:
         file: A path; whoever reads it reports that it does not exist.
     """
-    here = Path(file).expanduser()
+    here = own_path(file)
     return here if here.is_file() else _repository() / here
 
 

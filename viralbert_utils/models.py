@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from viralbert_utils import devices
 from viralbert_utils.emotions import EMOTIONS
-from viralbert_utils.encoders import load_encoder, mask_for, pad, pool, pooled_size
-from viralbert_utils.files import DataError, check_plain, check_sums, whole_folder, write_sums
+from viralbert_utils.encoders import POOLINGS, load_encoder, mask_for, n_positions, pad, pool, pooled_size
+from viralbert_utils.files import EXPORTED, DataError, check_plain, check_sums, own_path, whole_folder, write_sums
 from viralbert_utils.hub import quiet
+from viralbert_utils.thresholds import MULTI_LABEL, SINGLE_LABEL
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,12 @@ def load_classifier(folder: Path | str, device: torch.device | str | None = None
     Raises:
         DataError: The folder is none of those, or damaged, or a hybrid's.
     """
-    path = Path(folder)
+    path = own_path(folder)
+    if (path / EXPORTED).is_file():
+        raise DataError(
+            f"{path} is an exported model already: expected one to train or to export; give the folder that it was "
+            "made from, or read it as it is with Predictor.load (viralbert predict, viralbert serve)"
+        )
     if not (path / "classifier.json").is_file():
         raise DataError(f"{path} is no saved classifier: expected classifier.json, encoder/ and head.safetensors there")
     check_plain(path)
@@ -315,13 +321,12 @@ def check_settings(settings: Mapping[str, Any], path: Path, kinds: Sequence[str]
             for name, head in value.items()
         )  # fmt: skip
 
-    poolings = ("cls", "mean", "max", "attention")
-    types = ("single_label_classification", "multi_label_classification")
+    types = (SINGLE_LABEL, MULTI_LABEL)
     expected: dict[str, tuple[Callable[[Any], bool], str]] = {
         "kind": (lambda value: value in kinds, f"one of {', '.join(kinds)}"),
         "pooling": (
-            lambda value: isinstance(value, str) and len(value) < 100 and set(value.split("+")) <= set(poolings),
-            f"{', '.join(poolings)}, or several joined by +",
+            lambda value: isinstance(value, str) and len(value) < 100 and set(value.split("+")) <= set(POOLINGS),
+            f"{', '.join(POOLINGS)}, or several joined by +",
         ),
         "dropout": (share, "a number from 0 to 1"),
         "n_queries": (lambda value: whole(value, 0, 1000), "a whole number from 0 to 1000"),
@@ -369,11 +374,7 @@ def check_length(settings: Mapping[str, Any], encoder: Any, path: Path) -> None:
     Raises:
         DataError: `max_length` is greater than the number of positions.
     """
-    table = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
-    if not isinstance(table, nn.Embedding):
-        return
-    # RoBERTa counts its positions from behind that of padding.
-    room = table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+    room = n_positions(encoder)
     if settings.get("max_length", 0) > room:
         raise DataError(
             f"{path / 'classifier.json'}: max_length: expected at most {room}, the positions of the encoder, found "

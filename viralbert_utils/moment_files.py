@@ -19,10 +19,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from viralbert_utils.emotions import RUSSIAN_NAMES
-from viralbert_utils.files import DataError, write_whole
+from viralbert_utils.emotions import russian_name
+from viralbert_utils.files import DataError, check_plain, write_whole
 from viralbert_utils.moments import Found, Moment, is_credit
+from viralbert_utils.packages import missing
 from viralbert_utils.subtitles import Cue, write_subtitles
+from viralbert_utils.terminal import UNPRINTABLE
 
 MIN_CUE_S = 0.05  # what is left of a cue at the edge of a clip is dropped below this
 MIN_CLIP_S = 1.0  # what is left of a moment at the end of a video is no clip below this
@@ -31,8 +33,8 @@ _WORD = re.compile(r"\S+")
 _CHAPTER_SIGN = re.compile(r"([=;#\\\n])")
 _FORMULA = re.compile(r"(;[^\w;=+@\-]*)([=+@\-])")  # begins a cell where the semicolon separates
 _DURATION = re.compile(r"Duration: (\d+):(\d+):([\d.]+)")
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|\Z)", re.IGNORECASE)  # Windows keeps these names
+_UNDECODED = re.compile("[\udc80-\udcff]")  # how Python shows a byte of a name that is in no encoding
 _log = logging.getLogger(__name__)
 
 
@@ -71,7 +73,7 @@ def as_dict(found: Found) -> dict[str, Any]:
     content = asdict(found)
     for moment in content["moments"]:
         for emotion in moment["emotions"]:
-            emotion["russian"] = RUSSIAN_NAMES.get(emotion["name"], "")
+            emotion["russian"] = russian_name(emotion["name"])
     return content
 
 
@@ -161,7 +163,9 @@ def write_otio(moments: Sequence[Moment], path: Path, video: str, fps: float = 2
     try:
         import opentimelineio as otio
     except ImportError as error:
-        raise DataError("OpenTimelineIO is not installed: pip install opentimelineio, or use write_edl") from error
+        raise DataError(f"{missing('opentimelineio')}, or use write_edl") from error
+    # A name that is in no encoding has bytes that only a URL can spell.
+    video = _UNDECODED.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", video)
     timeline = otio.schema.Timeline("Moments")
     track = otio.schema.Track("Moments", kind=otio.schema.TrackKind.Video)
     timeline.tracks.append(track)
@@ -196,6 +200,7 @@ def cut(video: Path, moments: Sequence[Moment], folder: Path) -> list[Path]:
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
         raise DataError("no ffmpeg on the PATH: install it (Debian: apt-get install ffmpeg), or use write_losslesscut")
+    check_plain(video)
     _, log = _run([ffmpeg, "-nostdin", "-hide_banner", "-i", f"file:{video}"])
     found = _DURATION.search(log)
     if found is None:
@@ -230,14 +235,9 @@ def folder_name(stem: str) -> str:
 
     It is never one that leads elsewhere (`..`), that a terminal obeys, that Windows keeps or shortens, or too long.
     """
-    name = _UNPRINTABLE.sub("_", stem).replace("/", "_").replace("\\", "_")
+    name = UNPRINTABLE.sub("_", stem).replace("/", "_").replace("\\", "_")
     name = name.encode()[:MAX_NAME_BYTES].decode(errors="ignore").strip().rstrip(". ")
     return f"_{name}" if not name.strip(".") or _DEVICE.match(name) else name
-
-
-def printable(text: str) -> str:
-    """A text that a terminal shows and does not obey: control characters and broken letters as escapes."""
-    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def _run(command: list[str]) -> tuple[int, str]:

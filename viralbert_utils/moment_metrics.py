@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from viralbert_utils.evaluation import Estimate, bootstrap
-from viralbert_utils.files import DataError
+from viralbert_utils.files import DataError, check_plain
 from viralbert_utils.moments import MEDIAN_S, SIGMA, Limits, Moment, Unit
 
 OVERLAPS = np.arange(0.5, 0.951, 0.05)
@@ -31,6 +31,7 @@ def load_gold(path: Path) -> dict[str, np.ndarray]:
     Raises:
         DataError: The file is not of this shape, or a moment ends before it starts.
     """
+    check_plain(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         gold = {video: np.array([(m["start"], m["end"]) for m in moments]) for video, moments in content.items()}

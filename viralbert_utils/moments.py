@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import razdel
 
-from viralbert_utils.emotions import EMOTIONS, NEUTRAL, RUSSIAN_NAMES
+from viralbert_utils.emotions import EMOTIONS, NEUTRAL, russian_name
 from viralbert_utils.files import DataError
 from viralbert_utils.subtitles import Cue, read_subtitles
+from viralbert_utils.terminal import counted
 from viralbert_utils.texts import comparison_key
 from viralbert_utils.thresholds import decide
 
@@ -336,9 +337,12 @@ def choose(units: Sequence[Unit], scores: Scores, limits: Limits = Limits(), wei
     ]  # fmt: skip
     rejected = [Rejected(float(starts[first[w]]), float(ends[last[w]]), float(probability[w]), reason)
                 for w, reason in sorted(lost.items())]  # fmt: skip
-    note = f"{len(moments)} moments, at most {n} wanted, from {len(first):,} windows of {n_all:,} units"
+    found = f"{counted(len(first), 'window')} of {counted(n_all, 'unit')}"
+    note = f"{counted(len(moments), 'moment')}, at most {n} wanted, from {found}"
     if not moments:
-        note = f"no moments: the best of {len(first):,} windows scores {probability.max():.2f}, below min_score"
+        note = (
+            f"no moments: the best of {counted(len(first), 'window')} scores {probability.max():.2f}, below min_score"
+        )
     return Found(moments, note + remark, rejected)
 
 
@@ -507,7 +511,7 @@ def _moment(rank: int, units: Sequence[Unit], scores: Scores, at: slice, probabi
         f"its lines score {np.average(viral, weights=seconds):.2f}, those of the whole video {scores.viral.mean():.2f}",
         f"its strongest line scores {viral.max():.2f} at {best.start:.1f} s: {best.text}",
         f"it opens with {viral[0]:.2f}: {inside[0].text}",
-        *(f"{p.name} · {RUSSIAN_NAMES.get(p.name, p.name)} reaches {p.peak:.2f} at {p.peak_s:.1f} s" for p in peaks),
+        *(f"{p.name} · {russian_name(p.name)} reaches {p.peak:.2f} at {p.peak_s:.1f} s" for p in peaks),
         *(["it begins and ends on a sentence"] if inside[0].begins and inside[-1].ends else []),
         *(f"against it: {text}" for name, text in _PENALTIES.items() if name in against),
     ]

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from viralbert_utils import tokens
-from viralbert_utils.files import DataError, check_sums
+from viralbert_utils.files import EXPORTED, DataError, check_sums, own_path
+from viralbert_utils.packages import missing as missing_package
 
-MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
+MODEL, TOKENIZER = EXPORTED, "tokenizer.json"
 KEY = "viralbert"  # of the metadata in the model file
 _ABOUT: dict[str, tuple[type, ...]] = {  # what must stand there
     "tasks": (dict,), "settings": (dict,), "pad_id": (int,), "thresholds": (dict,), "calibration": (dict, type(None)),
@@ -66,8 +67,10 @@ class OnnxModel:
             onnxruntime = runtime()
             from tokenizers import Tokenizer
         except ImportError as error:
-            raise DataError(f"an exported model needs {error.name}: pip install '.[serve]'") from None
-        path = Path(folder)
+            raise DataError(
+                f"an exported model cannot be read: {missing_package(error.name or 'onnxruntime')}"
+            ) from None
+        path = own_path(folder)
         missing = [name for name in (MODEL, TOKENIZER) if not (path / name).is_file()]
         if missing:
             raise DataError(f"{path} is no exported model: {', '.join(missing)} missing; viralbert export writes one")

@@ -21,15 +21,13 @@ from scipy.special import expit, softmax
 
 from viralbert_utils import moments, tokens
 from viralbert_utils.calibration import Calibration
-from viralbert_utils.emotions import RUSSIAN_NAMES
-from viralbert_utils.files import DataError, whole_folder, write_whole
+from viralbert_utils.emotions import RUSSIAN_NAMES, russian_name
+from viralbert_utils.files import DataError, own_path, whole_folder, write_whole
 from viralbert_utils.onnx_model import MODEL, OnnxModel
 from viralbert_utils.texts import normalise
-from viralbert_utils.thresholds import Thresholds, decide
+from viralbert_utils.thresholds import MULTI_LABEL, SINGLE_LABEL, Thresholds, decide
 
 WINDOW = 4096  # texts that are read ahead and sorted by length
-# The names of the transformers library: exactly one class a text, or any number of them.
-SINGLE_LABEL, MULTI_LABEL = "single_label_classification", "multi_label_classification"
 HEAD_SHARE = 0.5  # of a text that is too long, unless the model's settings say otherwise: half is its beginning
 MAX_CHARS = 100  # a token of a long text at each end, before it is cut into tokens
 MAX_LINE = 1e6  # slope and intercept of a calibration: steeper ones would only tell logits apart that are equal
@@ -127,7 +125,7 @@ class Task:
         """The classes in Russian; the names themselves where there are no others."""
         # "neutral" alone makes no set of emotions: reviews have it, too.
         are_emotions = len(RUSSIAN_NAMES.keys() & set(self.names) - {"neutral"}) > 0
-        return tuple(RUSSIAN_NAMES.get(name, name) if are_emotions else name for name in self.names)
+        return tuple(russian_name(name) if are_emotions or name != "neutral" else name for name in self.names)
 
     def answers(self, probabilities: np.ndarray) -> Iterator[Labels]:
         """An answer for each row of probabilities `(n_texts, n_classes)`.
@@ -221,7 +219,7 @@ class Predictor:
             DataError: Something is missing or damaged, the thresholds are those of other classes, the model reads a
                 table beside the text, or the device or the precision isn't there.
         """
-        path = Path(folder)
+        path = own_path(folder)
         found = (cls._load_exported if (path / MODEL).is_file() else cls._load_trained)(path, device, precision)
         if found.note:
             _log.warning("%s: %s", path, found.note)
@@ -274,7 +272,7 @@ class Predictor:
             raise DataError("an exported model cannot be saved as one to train; copy its folder")
         from viralbert_utils.models import save_classifier
 
-        target = Path(folder)
+        target = own_path(folder)
         if target.exists() and not (target / "classifier.json").is_file() and any(target.iterdir()):
             raise DataError(f"{target} holds something that is no model; give a new or an empty folder")
         with whole_folder(target) as new:

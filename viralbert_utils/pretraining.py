@@ -28,11 +28,11 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from viralbert_utils import devices
-from viralbert_utils.data import read_table
+from viralbert_utils.data import read_table, require_columns
 from viralbert_utils.embedded import LAYERS, Recipe, embedded_folder, trained_layers
 from viralbert_utils.encoders import load_encoder
 from viralbert_utils.evaluation import Estimate, bootstrap
-from viralbert_utils.files import DataError, locked, sha256, write_whole
+from viralbert_utils.files import DataError, check_plain, locked, own_path, sha256, write_whole
 from viralbert_utils.tokens import own_ids
 from viralbert_utils.training import cosine_with_warmup, read_checkpoint, write_checkpoint
 
@@ -355,6 +355,7 @@ def accuracies(right: pd.DataFrame, n_resamples: int = 1000, seed: int = 0) -> d
         n_resamples: See `evaluation.bootstrap`.
         seed: See `evaluation.bootstrap`.
     """
+    require_columns(right, ["sequence"])
     sequences = right.groupby("sequence")
     hits, asked = sequences.sum(), sequences.size().to_numpy()
     return {str(name): bootstrap(_share, hits[name].to_numpy(), asked, n_resamples=n_resamples, seed=seed)
@@ -416,7 +417,7 @@ class Source:
         match = re.fullmatch(r"([^#=]+)(?:#([^=]+))?=([\d.]+)", text)
         if not match:
             raise DataError(f"source {text!r}: expected path=weight or path#column=weight, such as drama.txt.xz=0.2")
-        return cls(Path(match[1]).expanduser(), tuple((match[2] or "").split(",")) if match[2] else (), float(match[3]))
+        return cls(own_path(match[1]), tuple((match[2] or "").split(",")) if match[2] else (), float(match[3]))
 
     def texts(self) -> list[str]:
         """One text a line (`.txt`, `.txt.xz`), or the columns of a table, joined."""
@@ -426,6 +427,7 @@ class Source:
             if missing:
                 raise DataError(f"{self.path} has no column {missing[0]!r}; it has {', '.join(table.columns)}")
             return [" ".join(row) for row in table[list(self.columns)].fillna("").astype(str).to_numpy()]
+        check_plain(self.path)
         if not self.path.is_file():
             raise DataError(f"no such file: {self.path}")
         opened = lzma.open if self.path.suffix == ".xz" else open

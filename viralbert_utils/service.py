@@ -442,13 +442,16 @@ def _readable(errors: Sequence[Any]) -> str:
         value = error.get("input")
         size = f" of length {len(value)}" if isinstance(value, str | list) else ""
         where = ".".join(str(part) for part in error["loc"] if part != "body") or "the body"
-        lines.append(f"{where}: {error['msg']}, found {type(value).__name__}{size}")
+        expected = error["msg"].partition(" or instance of ")[0]  # the rest names a class of this module
+        lines.append(f"{where}: {expected}, found {type(value).__name__}{size}")
     more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
     return f"{'; '.join(lines)}{more}. The page / shows how to ask, /openapi.json says what is expected"
 
 
 def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+    if isinstance(value, str | list):
+        return [value] if isinstance(value, str) else value
+    raise pydantic_core.PydanticCustomError("text_type", "Input should be a string, or a list of strings")
 
 
 def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
@@ -528,7 +531,7 @@ def _parsed(body: bytes) -> Any:
         raise Refusal(422, f"the body: expected JSON in {encoding.upper()}, found {found}; send it in UTF-8 (a Russian "
                            "Windows console and old editors write CP866 or CP1251)") from None  # fmt: skip
     except ValueError as error:
-        raise Refusal(422, f"the body: expected JSON, found something else ({error})") from None
+        raise Refusal(422, f"the body is no JSON: {error}; /openapi.json says what is expected") from None
 
 
 async def _sent_file(request: Request) -> bytes:

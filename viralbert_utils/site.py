@@ -439,7 +439,7 @@ def _build_site(task: Run, prepared: Mapping[str, nbformat.NotebookNode], first:
             problems = log.read_text(encoding="utf-8").strip()
         logging.getLogger("sphinx").handlers.clear()
         if app.statuscode or problems:
-            raise CourseError(f"the site could not be built cleanly:\n{problems}")
+            raise CourseError(f"the site could not be built cleanly: {'; '.join(problems.splitlines())}")
         for leftover in (".buildinfo", "objects.inv"):
             Path(scratch, "site", leftover).unlink(missing_ok=True)
         shutil.move(Path(scratch, "site"), built)

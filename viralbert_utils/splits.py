@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 import pandas as pd
 
-from viralbert_utils.data import require_columns
+from viralbert_utils.data import require_columns, require_tables
 from viralbert_utils.files import DataError
 from viralbert_utils.texts import comparison_key
 
@@ -135,6 +135,7 @@ def complete(tables: dict[str, pd.DataFrame], label_column: str = "labels", seed
         label_column: For stratification, see `by_label`.
         seed: See `by_label`.
     """
+    require_tables(tables)
     if "validation" in tables and "test" not in tables:
         halves = by_label(tables["validation"], {"validation": 0.5, "test": 0.5}, seed, label_column=label_column)
         return {"train": tables["train"], **halves}
@@ -159,6 +160,7 @@ def split_set(name: str, tables: dict[str, pd.DataFrame], seed: int = 0) -> dict
         tables: Split -> cleaned rows, as `cleaning.clean` leaves them.
         seed: See `by_label`.
     """
+    require_tables(tables)
     rows = pd.concat(tables.values())
     if name == "reviews" and "test" not in tables:
         return by_group(rows, "film", "label", seed=seed)
@@ -199,6 +201,7 @@ def label_shares(splits: dict[str, pd.DataFrame], n_classes: int) -> pd.DataFram
     Raises:
         DataError: A table has no column `labels`.
     """
+    require_tables(splits)
     for split, table in splits.items():
         require_columns(table, ["labels"], split)
     return pd.DataFrame(
@@ -215,6 +218,7 @@ def n_shared(splits: dict[str, pd.DataFrame], text_column: str = "text") -> int:
     Raises:
         DataError: A table lacks the column.
     """
+    require_tables(splits)
     for split, table in splits.items():
         require_columns(table, [text_column], split)
     keys = [{comparison_key(text) for text in table[text_column]} for table in splits.values()]

@@ -25,7 +25,7 @@ from typing import Any
 
 import pysubs2
 
-from viralbert_utils.files import DataError, write_whole
+from viralbert_utils.files import DataError, opened, own_path, write_whole
 from viralbert_utils.texts import normalise
 
 MAX_LETTERS = 20_000  # of a line, or of a cue in JSON: no speech is so long, and what breaks off is reported
@@ -99,7 +99,8 @@ def read_subtitles(source: Path | str | bytes | Sequence[Mapping[str, Any]], str
         if path is not None:
             name = str(path)
             try:
-                text, encoding = _decode(path.read_bytes(), found)
+                with opened(path) as file:
+                    text, encoding = _decode(file.read(), found)
             except OSError as error:
                 raise DataError(f"{name} could not be read: expected a subtitle file ({error})") from error
         kind, raw = _parse(text, found)
@@ -126,7 +127,7 @@ def write_subtitles(cues: Sequence[Cue], path: Path | str) -> None:
     Raises:
         DataError: A time that cannot be written, or an unknown suffix.
     """
-    path = Path(path)
+    path = own_path(path)
     suffix = path.suffix.lower()
     for number, cue in enumerate(cues, 1):
         if not 0 <= round(cue.start * 1000) < round(cue.end * 1000):
@@ -178,10 +179,10 @@ def _as_path(source: str | Path) -> Path | None:
     if isinstance(source, str) and (not source.strip() or "\n" in source or "\r" in source):
         return None
     try:
-        path = Path(source).expanduser()
+        path = own_path(source)
         if path.exists():
             return path
-    except (OSError, RuntimeError):  # longer than a name may be, or "~nobody": a text
+    except (OSError, DataError):  # longer than a name may be, or "~nobody": a text
         return None
     if isinstance(source, Path) or path.suffix.lower() in SUFFIXES:
         raise DataError(f"no subtitle file {str(source)!r}; give the path of one, or its text")

@@ -19,7 +19,10 @@ import numpy as np
 from scipy.special import expit, logit
 
 from viralbert_utils.evaluation import macro_f1, macro_f1_difference
-from viralbert_utils.files import DataError, write_whole
+from viralbert_utils.files import DataError, check_plain, own_path, write_whole
+
+# The names of the transformers library: exactly one class a text, or any number of them.
+SINGLE_LABEL, MULTI_LABEL = "single_label_classification", "multi_label_classification"
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -319,13 +322,15 @@ class Thresholds:
 
     def save(self, path: Path | str) -> None:
         """Write them as JSON, whole."""
-        write_whole(Path(path), json.dumps(self.to_json(), ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+        write_whole(own_path(path), json.dumps(self.to_json(), ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: Path | str) -> Thresholds:
         """Read what `save` wrote; errors as of `from_json`."""
+        file = own_path(path)
         try:
-            plain = json.loads(Path(path).read_text(encoding="utf-8"))
+            check_plain(file)
+            plain = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path} cannot be read as thresholds ({error}); tune and save them first") from None
         return cls.from_json(plain)

@@ -20,7 +20,7 @@ import torch
 from viralbert_utils import baselines, combine, data, distributed, emotions, evaluation, losses, models, training
 from viralbert_utils.cleaning import RULES, clean
 from viralbert_utils.course import ROOT, environment, read_yaml
-from viralbert_utils.encoders import encode, load_encoder, most_tokens
+from viralbert_utils.encoders import encode, load_encoder, n_positions
 from viralbert_utils.files import DataError, locked, write_whole
 from viralbert_utils.predictor import MULTI_LABEL, Predictor
 from viralbert_utils.splits import split_set
@@ -136,7 +136,7 @@ def _run(recipe: Recipe, output: Path, show_progress: bool) -> dict[str, Any]:
         return found
     with distributed.first_alone():  # it may have to build or to fetch the encoder
         tokenizer, encoder = load_encoder(recipe.encoder)
-    if recipe.max_length > (room := most_tokens(tokenizer, encoder)):
+    if recipe.max_length > (room := min(int(tokenizer.model_max_length), n_positions(encoder))):
         raise DataError(f"max_length is {recipe.max_length}, and the encoder {recipe.encoder!r} reads {room} at most")
     names = {task: CLASSES[task] for task in sets}
     encoded = {

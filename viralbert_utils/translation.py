@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from viralbert_utils import devices, hub
 from viralbert_utils.data import read_table, require_columns
-from viralbert_utils.files import DataError, write_whole
+from viralbert_utils.files import DataError, own_path, write_whole
 from viralbert_utils.texts import normalise
 
 MODEL = "Helsinki-NLP/opus-mt-en-ru"
@@ -102,15 +102,16 @@ def translate_file(
     Raises:
         DataError: The file or the column is not there, or the model cannot be loaded.
     """
-    table = read_table(Path(source))
+    table = read_table(own_path(source))
     require_columns(table, [column], source)
     texts = [str(text) for text in table[column]]
-    translated = translate(texts, *load_model(model), kept=Path(f"{target}.translations.jsonl"), batch_size=batch_size)
+    kept = own_path(f"{target}.translations.jsonl")
+    translated = translate(texts, *load_model(model), kept=kept, batch_size=batch_size)
     whole = [text is not None for text in translated]
     table.insert(0, "ru_text", translated)
     buffer = io.StringIO()
     table[whole].to_csv(buffer, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    write_whole(Path(target), buffer.getvalue())
+    write_whole(own_path(target), buffer.getvalue())
     return sum(whole), len(whole) - sum(whole)
 
 
