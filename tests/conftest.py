@@ -67,7 +67,7 @@ def tiny_course(tmp_path: Path) -> Callable[..., course.Run]:
             node.cells[1].metadata["tags"] = ["parameters"]
             nbformat.write(node, folder / f"0{number}_lesson.ipynb")
         (tmp_path / "profiles").mkdir(exist_ok=True)
-        config = {"description": "test", "banner": "", "offline": True, "cell_timeout_s": 30, "common": {},
+        config = {"description": "test", "banner": "", "offline": True, "cell_timeout_s": 600, "common": {},
                   "notebooks": {}} | profile  # fmt: skip
         import yaml
 
