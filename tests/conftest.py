@@ -13,12 +13,15 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 from viralbert_utils import course, site
 from viralbert_utils.course import ROOT
 
 if torch.cuda.is_available():  # the tests compute on the CPU all the same: many of them feed a model by hand
     os.environ.setdefault("VIRALBERT_DEVICE", "cpu")
+settings.register_profile("any machine", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 SHARED = ROOT.parent / "shared" / "data"
 
 
