@@ -13,12 +13,15 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 from viralbert_utils import course, site
 from viralbert_utils.course import ROOT
 
 if torch.cuda.is_available():  # the tests compute on the CPU all the same: many of them feed a model by hand
     os.environ.setdefault("VIRALBERT_DEVICE", "cpu")
+settings.register_profile("any machine", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 SHARED = ROOT.parent / "shared" / "data"
 
 
@@ -67,7 +70,7 @@ def tiny_course(tmp_path: Path) -> Callable[..., course.Run]:
             node.cells[1].metadata["tags"] = ["parameters"]
             nbformat.write(node, folder / f"0{number}_lesson.ipynb")
         (tmp_path / "profiles").mkdir(exist_ok=True)
-        config = {"description": "test", "banner": "", "offline": True, "cell_timeout_s": 30, "common": {},
+        config = {"description": "test", "banner": "", "offline": True, "cell_timeout_s": 600, "common": {},
                   "notebooks": {}} | profile  # fmt: skip
         import yaml
 

@@ -19,6 +19,7 @@ from test_cli import rows, srt
 from test_export import make_encoder
 from test_predictor import make_tokenizer, thresholds
 from test_train import encoder  # noqa: F401 - a fixture
+from timing import HANG_S
 
 from viralbert_utils import archives, cli, devices, hybrid, onnx_model, service, tokens
 from viralbert_utils.calibration import Calibration
@@ -206,7 +207,7 @@ def test_exactly_one_label_even_if_two_are_equal_and_no_nan():
 def test_in_a_process_of_its_own_without_torch(folders):
     wanted = Predictor.load(folders / "reviews" / "onnx").predict(TEXTS[0]).as_dict()
     with service.running(folders / "reviews" / "onnx") as running:
-        found = httpx.post(f"{running.url}/v1/predict", json={"text": TEXTS[0]}, timeout=10).json()
+        found = httpx.post(f"{running.url}/v1/predict", json={"text": TEXTS[0]}, timeout=HANG_S).json()
         maps = Path(f"/proc/{running.process.pid}/maps")
         if maps.exists():
             assert not any(name in maps.read_text() for name in ("libtorch", "sklearn", "pandas", "pyarrow"))

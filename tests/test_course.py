@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from timing import HANG_S, until
 
 from viralbert_utils import cli, course
 from viralbert_utils.course import CourseError, Run, run
@@ -208,8 +209,8 @@ def test_a_failing_run_keeps_the_last_good_copy(tiny_course):
 
 
 def test_a_cell_that_outlasts_its_limit_is_named(tiny_course):
-    task = tiny_course([PARAMETERS, "1", "import time\ntime.sleep(60)", "2"], cell_timeout_s=3)
-    with pytest.raises(CourseError, match=r"code cell 3 of 4 \('import time'\): took longer than the limit of 3 s"):
+    task = tiny_course([PARAMETERS, "1", "import time\ntime.sleep(60)", "2"], cell_timeout_s=5)
+    with pytest.raises(CourseError, match=r"code cell 3 of 4 \('import time'\): took longer than the limit of 5 s"):
         run(task)
 
 
@@ -421,22 +422,46 @@ def started(task: Run, *settings: str) -> subprocess.Popen[str]:
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
 
 
+# Ends when another run is in the same cell.
+MEETING = """
+import time
+from pathlib import Path
+Path(f"../begun{epochs}").touch()
+while len(list(Path("..").glob("begun*"))) < 2:
+    time.sleep(0.05)
+print(epochs)
+"""
+
+
+# Ends when it is told to.
+HELD = """
+import time
+from pathlib import Path
+Path("../begun").touch()
+while not Path("../go").exists():
+    time.sleep(0.05)
+"""
+
+
 def test_two_runs_of_one_checkout_do_not_meet(tiny_course):
-    task = tiny_course([PARAMETERS, "import time\ntime.sleep(1)\nprint(epochs)"])
+    task = tiny_course([PARAMETERS, MEETING])
     both = [started(task, f"01.epochs={n}") for n in (7, 8)]
     for process in both:
-        assert process.communicate(timeout=60)[0] == "['01_lesson']\n"
+        assert process.communicate(timeout=5 * HANG_S)[0] == "['01_lesson']\n"
     copies = [nbformat.read(path, as_version=4) for path in sorted(task.root.glob("runs/*/01_lesson.ipynb"))]
     assert sorted(copy.cells[-1].outputs[0].text for copy in copies) == ["7\n", "8\n"]
     assert [path.name for path in (task.root / "notebooks").iterdir()] == ["01_lesson.ipynb"]
 
 
 def test_a_second_run_of_one_folder_waits_and_finds_it_done(tiny_course):
-    task = tiny_course([PARAMETERS, "import time\ntime.sleep(1)"])
-    both = [started(task) for _ in range(2)]
-    said = [process.communicate(timeout=60) for process in both]
-    assert sorted(out for out, _ in said) == ["['01_lesson']\n", "[]\n"]
-    assert sum("another process is writing to" in errors for _, errors in said) == 1
+    task = tiny_course([PARAMETERS, HELD], cell_timeout_s=int(HANG_S))
+    first = started(task)
+    until(lambda: (task.root / "begun").exists() or first.poll() is not None)
+    second = started(task)
+    assert any("another process is writing to" in line for line in second.stderr)
+    (task.root / "go").touch()
+    said = [process.communicate(timeout=5 * HANG_S)[0] for process in (first, second)]
+    assert said == ["['01_lesson']\n", "[]\n"]
 
 
 def test_a_killed_run_leaves_nothing_beside_the_notebooks(tiny_course):

@@ -23,7 +23,7 @@ from viralbert_utils.files import ROOT, DataError
 PRETENDED = Path(__file__).parent / "pretended"
 
 
-def pretending(*command: str, timeout_s: int = 300) -> str:
+def pretending(*command: str, timeout_s: int = 600) -> str:
     """What a Python program prints on a machine whose GPU is the pretended one."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     environment |= {devices.DEVICE: "pretend:0", "PYTHONPATH": str(PRETENDED)}
@@ -301,7 +301,7 @@ def test_no_step_of_a_training_waits_for_the_device():
 @pytest.fixture(scope="module")
 def lessons() -> dict[str, site.Page]:
     """All lessons, executed on the pretended device."""
-    pretending("-m", "viralbert_utils.cli", "run", "--profile", "smoke", timeout_s=600)
+    pretending("-m", "viralbert_utils.cli", "run", "--profile", "smoke", timeout_s=3600)
     task = course.Run("smoke", device="pretend:0")
     return {notebook.name: site.read_page(task.executed(notebook)) for notebook in task.notebooks}
 

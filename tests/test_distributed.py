@@ -112,7 +112,7 @@ def both(tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp("two")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run([*command, folder], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([*command, folder], env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 

@@ -127,7 +127,7 @@ def test_two_processes_may_build_at_once(tmp_path):
     workers = [context.Process(target=_build, args=(str(tmp_path), results)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    folders = {results.get(timeout=120) for _ in workers}
+    folders = {results.get(timeout=600) for _ in workers}
     for worker in workers:
         worker.join()
     assert len(folders) == 1

@@ -374,7 +374,7 @@ def traceless(folders, tmp_path: Path, *before: str, **more: str) -> list[str]:
         folder.mkdir()
     given = {k: v for k, v in os.environ.items() if not re.match("XDG_|ORT_", k)} | new | more
     command = [*before, sys.executable, "-c", USE, str(folders / "float")]
-    subprocess.run(command, env=given, check=True, timeout=120)
+    subprocess.run(command, env=given, check=True, timeout=600)
     return [str(path.relative_to(tmp_path)) for top in ("home", "tmp") for path in (tmp_path / top).rglob("*")]
 
 

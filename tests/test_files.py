@@ -6,7 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
+from timing import until
 from transformers import BertConfig, BertModel
 
 from viralbert_utils import data, embedded, export, files, hybrid
@@ -279,9 +280,12 @@ def test_a_second_process_waits_and_a_killed_one_holds_no_lock(tmp_path, caplog)
     first = start(tmp_path, "hold")
     assert first.stdout is not None
     assert first.stdout.readline() == "here\n"
-    threading.Timer(0.5, first.kill).start()
-    with files.locked(tmp_path):
-        assert first.wait() == -signal.SIGKILL
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(until, lambda: "another process is writing to" in caplog.text).add_done_callback(
+            lambda _: first.kill()
+        )
+        with files.locked(tmp_path):
+            assert first.wait() == -signal.SIGKILL
     assert "another process is writing to" in caplog.text
 
 

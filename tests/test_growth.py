@@ -1,13 +1,9 @@
-"""What a stranger may write costs time in proportion to its length, whatever it is.
-
-Growth is measured, in seconds of this process alone: an input twice as long may take two and a half times as long.
-"""
+"""What a stranger may write costs time in proportion to its length, whatever it is; and how growth is measured."""
 
 import ast
 import contextlib
 import importlib.util
 import re
-import time
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -16,6 +12,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import timing
+from timing import grows
 
 from viralbert_utils import audit, cascade, cleaning, data, emotions, encoders, texts, tokens
 
@@ -37,25 +35,16 @@ UNITS = {
 }  # fmt: skip
 BEGINNINGS = ("", "[", "[фамилия", "&#", "&", '"', "1", "{", "?", "е", "sep=")
 ENDS = ("", "а", "!")
-FLOOR_S = 0.004  # what is quicker is not measured: chance would decide
 
 
 def is_linear(call: Callable[[str], object], unit: str, length: int, begin: str = "", end: str = "") -> bool:
-    """Whether twice the input takes at most two and a half times as long; the shortest of several runs counts."""
+    """Whether twice as many units between a beginning and an end, which may be refused, cost about twice the time."""
 
-    def seconds(n_chars: int, n_runs: int) -> float:
-        text, runs = begin + unit * (n_chars // len(unit)) + end, []
-        for _ in range(n_runs):
-            began = time.process_time()
-            with contextlib.suppress(ValueError):
-                call(text)
-            runs.append(time.process_time() - began)
-        return max(min(runs), FLOOR_S)
+    def answer(text: str) -> None:
+        with contextlib.suppress(ValueError):
+            call(text)
 
-    if seconds(2 * length, 1) == FLOOR_S:
-        return True
-    # Collected garbage may disturb a measurement, but not three in a row.
-    return any(seconds(2 * length, 4) <= 2.5 * seconds(length, 4) for _ in range(3))
+    return not grows(answer, lambda n: begin + unit * (n // len(unit)) + end, length)
 
 
 def patterns_of(module: ModuleType) -> dict[str, re.Pattern[str]]:
@@ -113,9 +102,34 @@ def test_the_walk_sees_every_place_of_a_pattern(tmp_path):
         patterns_of(module)
 
 
+def every_pair(text: str) -> int:
+    return sum(a == b for a in text for b in text)
+
+
+def some_pairs(text: str) -> int:
+    """For 400 characters as much linear work as quadratic."""
+    return every_pair(text) + sum(a == b for a in text for b in "а" * 400)
+
+
 def test_the_measure_tells_a_square_from_a_line():
-    assert not is_linear(re.compile(r"\s+$").search, " ", 3_000, end="а")
+    assert not is_linear(re.compile(r"\s+$").search, " ", 2_000, end="а")
+    assert not is_linear(every_pair, "а", 400)
+    assert not is_linear(some_pairs, "а", 400)
     assert is_linear(lambda text: [char.upper() for char in text], "а", 100_000)
+
+
+@pytest.mark.parametrize(("power", "is_slow"), [(1, False), (2, True)])
+def test_a_machine_with_other_work_changes_nothing_about_it(monkeypatch, power, is_slow):
+    """Every third run takes three times as long, and every run longer than the one before it."""
+    now, runs = [0.0], []
+
+    def call(n: int) -> None:
+        runs.append(n)
+        now[0] += n**power * (3 if len(runs) % 3 == 0 else 1) * 1.01 ** len(runs)
+
+    monkeypatch.setattr(timing.time, "process_time", lambda: now[0])
+    assert bool(grows(call, int, 1000)) == is_slow
+    assert len(runs) == 2 * timing.REPETITIONS * (timing.ROUNDS if is_slow else 1)
 
 
 @pytest.mark.parametrize("name", patterns())

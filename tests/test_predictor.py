@@ -103,7 +103,9 @@ def test_as_dict_is_json(bert):
 
 
 @given(st.lists(st.text(max_size=60), min_size=1, max_size=12), st.integers(1, 5), st.integers(20, 200))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_order_and_answers_do_not_depend_on_windows_and_batches(bert, texts, window, budget):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(predictor, "WINDOW", window)
