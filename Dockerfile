@@ -9,6 +9,7 @@ RUN pip install --no-cache-dir --constraint requirements.lock \
     fastapi numpy onnxruntime prometheus-client pysubs2 python-multipart razdel scipy tokenizers \
     uvicorn
 COPY viralbert_utils viralbert_utils
+COPY viralbert viralbert
 RUN pip install --no-cache-dir --no-deps . && useradd --no-create-home --uid 10001 viralbert
 
 USER 10001

@@ -1,9 +1,11 @@
-"""What vocabulary, depth, width and pooling are worth: the embedded encoder in several shapes, on real emotions.
+"""What vocabulary, depth, width and pooling are worth: the embedded encoder in several shapes, on
+real emotions.
 
     .venv/bin/python benchmarks/encoder.py <data folder> [row ...] > benchmarks/encoder.md
 
-Every shape gets the same three epochs on the same 8,000 training texts (settings of `emotions.py`), scored on the
-same test rows. A row changes one thing against the second. Macro-F1 is that of shrunk thresholds.
+Every shape gets the same three epochs on the same 8,000 training texts (settings of `emotions.py`),
+scored on the same test rows. A row changes one thing against the second. Macro-F1 is that of shrunk
+thresholds.
 """
 
 from __future__ import annotations
@@ -16,8 +18,11 @@ import emotions as task
 import numpy as np
 import pandas as pd
 
-from viralbert_utils import emotions, encoders, evaluation, thresholds
-from viralbert_utils.embedded import Recipe, embedded_folder
+from viralbert_utils.data import emotions
+from viralbert_utils.encoders import loading
+from viralbert_utils.encoders.embedded import embedded_folder
+from viralbert_utils.encoders.recipe import Recipe
+from viralbert_utils.evaluation import intervals, metrics, thresholds
 
 N_TEXTS = 8_000
 BASE = Recipe(pretrained=False)  # other shapes have no pretrained layers
@@ -42,7 +47,7 @@ def measure(recipe: Recipe, pooling: str, rows: dict[str, pd.DataFrame]) -> dict
     start = time.perf_counter()
     folder = str(embedded_folder(recipe))
     built = time.perf_counter() - start
-    tokenizer = encoders.load_tokenizer(folder)
+    tokenizer = loading.load_tokenizer(folder)
     tokens = [t for text in rows["train"]["text"] for t in tokenizer.tokenize(text)]
     start = time.process_time()  # of the processor: other work on the machine doesn't count
     found, *_ = task.train(folder, rows, replace(task.SETTINGS, epochs=3), pooling)
@@ -56,8 +61,8 @@ def measure(recipe: Recipe, pooling: str, rows: dict[str, pd.DataFrame]) -> dict
         "tokens a text": len(tokens) / len(rows["train"]),
         "built, s": built,
         "training, CPU s": trained,
-        "macro-F1": str(evaluation.macro_f1_interval(labels["test"], decided)),
-        "mean ROC AUC": evaluation.mean_roc_auc(labels["test"], found["test"]),
+        "macro-F1": str(intervals.macro_f1_interval(labels["test"], decided)),
+        "mean ROC AUC": metrics.mean_roc_auc(labels["test"], found["test"]),
     }
 
 
@@ -65,13 +70,23 @@ def main() -> None:
     """Print the table as Markdown, a row as soon as it is there."""
     rows = task.load_rows(sys.argv[1])
     rows["train"] = rows["train"].sample(N_TEXTS, random_state=0)
-    print("# Shapes of the embedded encoder\n\n" + " ".join((__doc__ or "").split("\n\n")[2].split()) + "\n")
+    print(
+        "# Shapes of the embedded encoder\n\n"
+        + " ".join((__doc__ or "").split("\n\n")[2].split())
+        + "\n"
+    )
     for number, name in enumerate(sys.argv[2:] or SHAPES):
         found = measure(*SHAPES[name], rows)
         if not number:
             print("| shape | " + " | ".join(found) + " |\n|" + "---|" * (len(found) + 1))
-        cells = (f"{v:.3f}" if isinstance(v, float) and v < 10 else f"{v:.0f}" if isinstance(v, float) else str(v)
-                 for v in found.values())  # fmt: skip
+        cells = (
+            f"{v:.3f}"
+            if isinstance(v, float) and v < 10
+            else f"{v:.0f}"
+            if isinstance(v, float)
+            else str(v)
+            for v in found.values()
+        )
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 

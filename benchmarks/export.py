@@ -1,12 +1,15 @@
-"""Torch, torch compiled, bfloat16, ONNX and int8 side by side: texts a second, size, memory, and what int8 costs in F1.
+"""Torch, torch compiled, bfloat16, ONNX and int8 side by side: texts a second, size, memory, and
+what int8 costs in F1.
 
-    .venv/bin/python benchmarks/export.py [data folder] [encoder shape ...]    # tiny2 base embedded (default: all)
+    .venv/bin/python benchmarks/export.py [data folder] [encoder shape ...]    # tiny2 base embedded
+    (default: all)
 
-Texts of real lengths, in the batches of the predictor; all variants take the same ones in turn, and the median of each
-turn's ratio to torch float32 is printed. The shapes of rubert-tiny2 and ruBert-base have random weights: time does not
-depend on them. The embedded encoder is trained on the training split for one epoch (as `benchmarks/emotions.py` does,
-which takes four), thresholds are tuned with torch's probabilities on three tenths of the validation split and scored on
-the rest. Memory is that of a process of its own that has loaded the model and read some texts.
+Texts of real lengths, in the batches of the predictor; all variants take the same ones in turn, and
+the median of each turn's ratio to torch float32 is printed. The shapes of rubert-tiny2 and
+ruBert-base have random weights: time does not depend on them. The embedded encoder is trained on
+the training split for one epoch (as `benchmarks/emotions.py` does, which takes four), thresholds
+are tuned with torch's probabilities on three tenths of the validation split and scored on the rest.
+Memory is that of a process of its own that has loaded the model and read some texts.
 """
 
 from __future__ import annotations
@@ -26,12 +29,24 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from viralbert_utils import data, emotions, evaluation, thresholds, tokens
-from viralbert_utils.onnx_model import MODEL, OnnxModel
+from viralbert.serving.onnx_model import MODEL, OnnxModel
+from viralbert_utils.base import tokens
+from viralbert_utils.data import emotions, sources
+from viralbert_utils.evaluation import intervals, thresholds
 
 SHAPES = {
-    "tiny2": {"hidden_size": 312, "num_hidden_layers": 3, "num_attention_heads": 12, "intermediate_size": 600},
-    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+    "tiny2": {
+        "hidden_size": 312,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 12,
+        "intermediate_size": 600,
+    },
+    "base": {
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+    },
 }
 VOCABULARY = {"tiny2": 83_828, "base": 120_138}
 N_TEXTS = {"tiny2": 512, "base": 32, "embedded": 512}
@@ -41,11 +56,15 @@ Step = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 def load_rows(source: str) -> dict[str, pd.DataFrame]:
     """Rows to train on, to tune thresholds on, and to score."""
-    from viralbert_utils import cleaning, splits
+    from viralbert_utils.data import cleaning, splits
 
-    parts = cleaning.clean(data.load("emotions", source), **cleaning.RULES["emotions"] | {"near_threshold": 2}).splits
+    parts = cleaning.clean(
+        sources.load("emotions", source), **cleaning.RULES["emotions"] | {"near_threshold": 2}
+    ).splits
     if "validation" in parts:
-        return splits.by_label(parts["validation"], {"tune": 0.3, "test": 0.7}) | {"train": parts["train"]}
+        return splits.by_label(parts["validation"], {"tune": 0.3, "test": 0.7}) | {
+            "train": parts["train"]
+        }
     return splits.by_label(next(iter(parts.values())), {"train": 0.6, "tune": 0.2, "test": 0.2})
 
 
@@ -54,13 +73,17 @@ def random_model(shape: str, texts: list[str], folder: Path) -> None:
     import torch
     from transformers import BertConfig, BertModel
 
-    from viralbert_utils import encoders, models
+    from viralbert_utils.encoders import loading
+    from viralbert_utils.models import storage
+    from viralbert_utils.models.classifiers import PooledClassifier
 
-    tokenizer = encoders.load_tokenizer().train_new_from_iterator(texts, 30_000)
+    tokenizer = loading.load_tokenizer().train_new_from_iterator(texts, 30_000)
     torch.manual_seed(0)
     config = BertConfig(vocab_size=VOCABULARY[shape], **SHAPES[shape])
-    model = models.PooledClassifier(BertModel(config, add_pooling_layer=False), len(emotions.EMOTIONS))
-    models.save_classifier(folder, model, tokenizer, list(emotions.EMOTIONS), max_length=MAX_LENGTH)
+    model = PooledClassifier(BertModel(config, add_pooling_layer=False), len(emotions.EMOTIONS))
+    storage.save_classifier(
+        folder, model, tokenizer, list(emotions.EMOTIONS), max_length=MAX_LENGTH
+    )
 
 
 def trained_model(rows: dict[str, pd.DataFrame], folder: Path) -> None:
@@ -68,41 +91,54 @@ def trained_model(rows: dict[str, pd.DataFrame], folder: Path) -> None:
     import emotions as benchmark
     import torch
 
-    from viralbert_utils import encoders, losses, models, training
+    from viralbert_utils.base import tokens
+    from viralbert_utils.encoders import loading
+    from viralbert_utils.models import storage
+    from viralbert_utils.models.classifiers import PooledClassifier
+    from viralbert_utils.training import loop, losses
+    from viralbert_utils.training.settings import Encoded, Task
 
-    tokenizer, encoder = encoders.load_encoder("embedded")
+    tokenizer, encoder = loading.load_encoder("embedded")
     parts = {}
     for name in ("train", "tune"):
         hot = torch.tensor(emotions.multi_hot(rows[name]["labels"])).float()
-        parts[name] = training.Encoded(encoders.encode(tokenizer, list(rows[name]["text"]), MAX_LENGTH), hot)
+        parts[name] = Encoded(tokens.encode(tokenizer, list(rows[name]["text"]), MAX_LENGTH), hot)
     torch.manual_seed(0)
     rates = parts["train"].labels.mean(0)
-    model = models.PooledClassifier(encoder, len(rates), benchmark.POOLING, benchmark.DROPOUT, rates=rates)
+    model = PooledClassifier(encoder, len(rates), benchmark.POOLING, benchmark.DROPOUT, rates=rates)
     loss = losses.binary_cross_entropy(losses.positive_weights(parts["train"].labels, "power"))
-    task = training.Task(parts["train"], parts["tune"], loss, lambda logits, labels: {"roc_auc": 0.0})
-    training.fit(model, task, replace(benchmark.SETTINGS, epochs=1), tokenizer.pad_token_id)
-    models.save_classifier(folder, model, tokenizer, list(emotions.EMOTIONS), max_length=MAX_LENGTH)
+    task = Task(parts["train"], parts["tune"], loss, lambda logits, labels: {"roc_auc": 0.0})
+    loop.fit(model, task, replace(benchmark.SETTINGS, epochs=1), tokenizer.pad_token_id)
+    storage.save_classifier(
+        folder, model, tokenizer, list(emotions.EMOTIONS), max_length=MAX_LENGTH
+    )
 
 
 def variants(folder: Path, texts: list[str]) -> tuple[dict[str, Step], Any]:
-    """What gives the logits of a batch, under its name, and the tokenizer; exports are written beside the folder."""
+    """What gives the logits of a batch, under its name, and the tokenizer; exports are written
+    beside the folder."""
     import torch
 
-    from viralbert_utils.export import export
-    from viralbert_utils.models import array_logits, load_classifier
+    from viralbert.serving.export import export
+    from viralbert_utils.models.inference import array_logits
+    from viralbert_utils.models.storage import load_classifier
 
     model, tokenizer, _ = load_classifier(folder)
     exported = {
-        name: export(folder, folder.with_name(name), int8, texts) for name, int8 in (("ONNX", False), ("int8", True))
+        name: export(folder, folder.with_name(name), int8, texts)
+        for name, int8 in (("ONNX", False), ("int8", True))
     }
     return {
-        "torch": partial(array_logits, model), "compiled": partial(array_logits, torch.compile(model, dynamic=True)),
+        "torch": partial(array_logits, model),
+        "compiled": partial(array_logits, torch.compile(model, dynamic=True)),
         "bf16": partial(array_logits, model, precision="bfloat16"),
         **{name: own.step for name, own in exported.items()},
-    }, tokenizer  # fmt: skip
+    }, tokenizer
 
 
-def speed(steps: dict[str, Step], rows: list[list[int]], pad_id: int) -> dict[str, tuple[float, float]]:
+def speed(
+    steps: dict[str, Step], rows: list[list[int]], pad_id: int
+) -> dict[str, tuple[float, float]]:
     """Texts a second, and the ratio to torch float32."""
     spent: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(TURNS + 1):
@@ -119,14 +155,24 @@ def speed(steps: dict[str, Step], rows: list[list[int]], pad_id: int) -> dict[st
 
 def quality(steps: dict[str, Step], rows: dict[str, pd.DataFrame], tokenizer: Any) -> pd.DataFrame:
     """macro-F1 of each variant, and its difference to torch float32 on the same rows."""
-    encoded = {part: tokens.encode(tokenizer, list(rows[part]["text"]), MAX_LENGTH) for part in ("tune", "test")}
+    encoded = {
+        part: tokens.encode(tokenizer, list(rows[part]["text"]), MAX_LENGTH)
+        for part in ("tune", "test")
+    }
     labels = {part: emotions.multi_hot(rows[part]["labels"]) for part in encoded}
     pad_id = tokenizer.pad_token_id
-    tuned = thresholds.shrunk(labels["tune"], expit(tokens.in_batches(steps["torch"], encoded["tune"], pad_id)))
-    found = {name: expit(tokens.in_batches(step, encoded["test"], pad_id)) for name, step in steps.items()}
+    tuned = thresholds.shrunk(
+        labels["tune"], expit(tokens.in_batches(steps["torch"], encoded["tune"], pad_id))
+    )
+    found = {
+        name: expit(tokens.in_batches(step, encoded["test"], pad_id))
+        for name, step in steps.items()
+    }
     decided = {name: thresholds.decide(p, tuned) for name, p in found.items()}
-    table = evaluation.compare(labels["test"], decided, "torch")
-    table["largest difference"] = [np.abs(found[name] - found["torch"]).max() for name in table.index]
+    table = intervals.compare(labels["test"], decided, "torch")
+    table["largest difference"] = [
+        np.abs(found[name] - found["torch"]).max() for name in table.index
+    ]
     return table
 
 
@@ -142,7 +188,8 @@ def child(folder: Path) -> None:
     if (folder / MODEL).is_file():
         OnnxModel.load(folder).logits(texts)
     else:
-        from viralbert_utils.models import array_logits, load_classifier
+        from viralbert_utils.models.inference import array_logits
+        from viralbert_utils.models.storage import load_classifier
 
         model, tokenizer, _ = load_classifier(folder)
         rows = tokens.encode(tokenizer, texts, MAX_LENGTH)
@@ -169,18 +216,29 @@ def main() -> None:
             steps, tokenizer = variants(folder, list(rows["tune"]["text"][: N_TEXTS[shape]]))
             texts = list(rows["test"]["text"][: N_TEXTS[shape]])
             encoded = tokens.encode(tokenizer, texts, MAX_LENGTH)
-            table = pd.DataFrame.from_dict(speed(steps, encoded, tokenizer.pad_token_id), "index",
-                                           columns=["texts/s", "times torch"]).round(2)  # fmt: skip
+            table = pd.DataFrame.from_dict(
+                speed(steps, encoded, tokenizer.pad_token_id),
+                "index",
+                columns=["texts/s", "times torch"],
+            ).round(2)
             for name in ("torch", "ONNX", "int8"):
                 own = folder.with_name(name)
-                table.loc[name, "MB on disk"] = sum(f.stat().st_size for f in own.rglob("*") if f.is_file()) // 1e6
+                table.loc[name, "MB on disk"] = (
+                    sum(f.stat().st_size for f in own.rglob("*") if f.is_file()) // 1e6
+                )
                 table.loc[name, "MB resident"] = resident(own) // 1
             mean = np.mean([len(row) for row in encoded])
-            print(f"\n{shape}, {source}: {len(texts)} texts of {mean:.1f} tokens, {torch.get_num_threads()} threads, "
-                  f"{TURNS} turns, {ready:.0f} s until trained")  # fmt: skip
+            print(
+                f"\n{shape}, {source}: {len(texts)} texts of {mean:.1f} tokens, "
+                f"{torch.get_num_threads()} threads, "
+                f"{TURNS} turns, {ready:.0f} s until trained"
+            )
             print(table.to_string(), flush=True)
             if shape == "embedded":
-                print(f"macro-F1 on {len(rows['test'])} rows, thresholds of torch's probabilities; difference to torch")
+                print(
+                    f"macro-F1 on {len(rows['test'])} rows, thresholds of torch's probabilities; "
+                    "difference to torch"
+                )
                 print(quality(steps, rows, tokenizer).round(4).to_string(), flush=True)
 
 

@@ -1,10 +1,11 @@
-"""Moments of a two-hour video, from the command line to written files; scoring windows instead; a pipeline beside.
+"""Moments of a two-hour video, from the command line to written files; scoring windows instead; a
+pipeline beside.
 
     .venv/bin/python benchmarks/moments.py <data folder> [predictor folder]
 
-The data folder holds `subtitles/*.srt`, which are joined, and the emotions, whose texts have real lengths. The
-predictor is that of the sample run (lesson 06) unless another is named. Beside seconds by the clock stand those of the
-processor, which other work on the machine disturbs less.
+The data folder holds `subtitles/*.srt`, which are joined, and the emotions, whose texts have real
+lengths. The predictor is that of the sample run (lesson 06) unless another is named. Beside seconds
+by the clock stand those of the processor, which other work on the machine disturbs less.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from viralbert_utils import data
-from viralbert_utils.files import ROOT
-from viralbert_utils.subtitles import Cue, read_subtitles, write_subtitles
+from viralbert.moments.subtitles import Cue, read_subtitles, write_subtitles
+from viralbert_utils.base.files import ROOT
+from viralbert_utils.data import sources
 
 N_WINDOWS, N_TEXTS, N_TURNS = 200, 600, 3
 
 
 def joined(folder: Path, hours: float, target: Path) -> None:
-    """Write a subtitle file of so many hours: the real ones, one after another, from the start again if they end."""
+    """Write a subtitle file of so many hours: the real ones, one after another, from the start
+    again if they end."""
     cues: list[Cue] = []
     offset = 0.0
     while offset < hours * 3600:
@@ -58,19 +60,20 @@ def run(arguments: list[str]) -> tuple[float, float, str]:
 def parts(file: Path, model: str, folder: Path) -> dict[str, float]:
     """Seconds of each part of `viralbert moments`, in this process; and the counts."""
     times = [time.perf_counter()]
-    from viralbert_utils import moment_files, moments
-    from viralbert_utils.predictor import ViralBERT
+    from viralbert.moments import outputs, ranking
+    from viralbert.moments.units import split_units
+    from viralbert.serving.predictor import ViralBERT
 
     bert = ViralBERT.load(model)
     times.append(time.perf_counter())
     cues = read_subtitles(file).cues
-    units = moments.split_units(cues)
+    units = split_units(cues)
     times.append(time.perf_counter())
     scores = bert.scores([unit.text for unit in units])
     times.append(time.perf_counter())
-    found = moments.choose(units, scores)
+    found = ranking.choose(units, scores)
     times.append(time.perf_counter())
-    moment_files.write_all(found, cues, folder)
+    outputs.write_all(found, cues, folder)
     times.append(time.perf_counter())
     names = ("loading", "reading", "scoring", "choice", "writing")
     seconds = {name: b - a for name, a, b in zip(names, times[:-1], times[1:], strict=True)}
@@ -88,23 +91,30 @@ def windows_instead(file: Path, bert: Any) -> None:
     """Print what scoring each window would cost, from some that are scored whole."""
     import numpy as np
 
-    from viralbert_utils import moments
+    from viralbert.moments import ranking
+    from viralbert.moments.ranking import Limits
+    from viralbert.moments.units import split_units
 
-    units = moments.split_units(read_subtitles(file).cues)
+    units = split_units(read_subtitles(file).cues)
     texts = [unit.text for unit in units]
-    first, last = moments._windows(*moments._times(units)[:2], moments.Limits())
+    first, last = ranking._windows(*ranking._times(units)[:2], Limits())
     drawn = np.random.default_rng(0).choice(len(first), N_WINDOWS, replace=False)
     windows = [" ".join(texts[first[w] : last[w] + 1]) for w in drawn]
     longest = min(512, bert.model.encoder.config.max_position_embeddings)
     whole = replace(bert, settings={**bert.settings, "max_length": longest})
     each_unit = seconds_of(lambda: bert.scores(texts))
     each_window = seconds_of(lambda: whole.scores(windows)) / N_WINDOWS * len(first)
-    print(f"scoring {len(texts):,} units {each_unit:.1f} s; {len(first):,} windows, of at most {longest} tokens: "
-          f"{each_window:.0f} s, estimated from {N_WINDOWS} of them; ratio {each_window / each_unit:.0f}")  # fmt: skip
+    print(
+        f"scoring {len(texts):,} units {each_unit:.1f} s; {len(first):,} windows, of at most "
+        f"{longest} tokens: "
+        f"{each_window:.0f} s, estimated from {N_WINDOWS} of them; ratio "
+        f"{each_window / each_unit:.0f}"
+    )
 
 
 def pipeline_beside(texts: list[str], bert: Any) -> None:
-    """Print texts a second: a transformers pipeline called text by text, `predict` text by text, and of a list."""
+    """Print texts a second: a transformers pipeline called text by text, `predict` text by text,
+    and of a list."""
     from transformers import AutoModelForSequenceClassification, pipeline
 
     config = bert.model.encoder.config
@@ -113,7 +123,9 @@ def pipeline_beside(texts: list[str], bert: Any) -> None:
     model = AutoModelForSequenceClassification.from_config(config).eval()
     model.base_model.load_state_dict(bert.model.encoder.state_dict(), strict=False)
     options = {"truncation": True, "max_length": bert.settings["max_length"], "top_k": None}
-    pipe = pipeline("text-classification", model=model, tokenizer=bert.tokenizer, device="cpu", **options)
+    pipe = pipeline(
+        "text-classification", model=model, tokenizer=bert.tokenizer, device="cpu", **options
+    )
     half = replace(bert, precision="bfloat16")
     slow = "pipeline, text by text"
     ways: dict[str, Callable[[], Any]] = {
@@ -122,10 +134,15 @@ def pipeline_beside(texts: list[str], bert: Any) -> None:
         "predict, the list": lambda: bert.predict(texts),
         "predict, the list, bf16": lambda: half.predict(texts),
     }
-    print(f"{len(texts):,} texts, median {statistics.median(len(text.split()) for text in texts):g} words; load of the "
-          f"machine before: {os.getloadavg()[0]:.1f}")  # fmt: skip
+    print(
+        f"{len(texts):,} texts, median "
+        f"{statistics.median(len(text.split()) for text in texts):g} words; load of the "
+        f"machine before: {os.getloadavg()[0]:.1f}"
+    )
     for about, clock in (("clock", time.perf_counter), ("processor", time.process_time)):
-        turns = [{name: seconds_of(way, clock) for name, way in ways.items()} for _ in range(N_TURNS)]
+        turns = [
+            {name: seconds_of(way, clock) for name, way in ways.items()} for _ in range(N_TURNS)
+        ]
         for name in ways:
             ratio = statistics.median(turn[slow] / turn[name] for turn in turns)
             each = statistics.median(turn[name] for turn in turns) / len(texts)
@@ -136,23 +153,40 @@ def pipeline_beside(texts: list[str], bert: Any) -> None:
 
 def main(source: str, model: str) -> None:
     """Print everything."""
-    from viralbert_utils.predictor import ViralBERT
+    from viralbert.serving.predictor import ViralBERT
 
     with tempfile.TemporaryDirectory() as scratch:
         files = {hours: Path(scratch) / f"{hours}h.srt" for hours in (2, 3)}
         for hours, file in files.items():
             joined(Path(source) / "subtitles", hours, file)
         for hours, file in files.items():
-            command = ["-m", "viralbert_utils.cli", "moments", str(file), "-o", f"{scratch}/out", "--model", model]
+            command = [
+                "-m",
+                "viralbert.cli",
+                "moments",
+                str(file),
+                "-o",
+                f"{scratch}/out",
+                "--model",
+                model,
+            ]
             seconds, memory, _ = run(command)
-            print(f"{hours} hours, from command line to written files: {seconds:.1f} s, at most {memory:.0f} MiB")
+            print(
+                f"{hours} hours, from command line to written files: {seconds:.1f} s, at most "
+                f"{memory:.0f} MiB"
+            )
         found = json.loads(run([__file__, "--parts", str(files[2]), model, f"{scratch}/parts"])[2])
-        print("2 hours, a fresh process again: " + ", ".join(f"{n} {v:.3g} s" for n, v in list(found.items())[:5]))
+        print(
+            "2 hours, a fresh process again: "
+            + ", ".join(f"{n} {v:.3g} s" for n, v in list(found.items())[:5])
+        )
         print(", ".join(f"{int(value):,} {name}" for name, value in list(found.items())[5:]))
         bert = ViralBERT.load(model, "cpu")
         windows_instead(files[2], bert)
-    table = data.load("emotions", source).splits
-    pipeline_beside([str(text) for text in table.get("validation", table["train"])["text"][:N_TEXTS]], bert)
+    table = sources.load("emotions", source).splits
+    pipeline_beside(
+        [str(text) for text in table.get("validation", table["train"])["text"][:N_TEXTS]], bert
+    )
 
 
 if __name__ == "__main__":

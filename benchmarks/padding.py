@@ -1,8 +1,10 @@
-"""Texts a second in training: batches of like length, padded to their longest, against everything padded to 128.
+"""Texts a second in training: batches of like length, padded to their longest, against everything
+padded to 128.
 
     .venv/bin/python benchmarks/padding.py [data folder]
 
-Both variants train the same model on the same texts, in turn, and the ratio of each pair of turns is printed.
+Both variants train the same model on the same texts, in turn, and the ratio of each pair of turns
+is printed.
 """
 
 from __future__ import annotations
@@ -13,20 +15,26 @@ import time
 
 import torch
 
-from viralbert_utils import cleaning, data, emotions, encoders, losses, models, training
+from viralbert_utils.base import tokens
+from viralbert_utils.data import cleaning, emotions, sources
+from viralbert_utils.encoders import loading
+from viralbert_utils.models.classifiers import PooledClassifier
+from viralbert_utils.training import batches, losses
 
 N_TEXTS, BATCH, TURNS, FIXED = 1024, 64, 3, 128
 
 
-def seconds(model: models.PooledClassifier, rows: list[list[int]], labels: torch.Tensor, pad_to: int) -> float:
+def seconds(
+    model: PooledClassifier, rows: list[list[int]], labels: torch.Tensor, pad_to: int
+) -> float:
     """One pass of training steps over the rows; `pad_to` 0 = the longest of each batch."""
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
-    plan = training.batches([len(row) for row in rows], BATCH, 0 if pad_to else 50, seed=0)
+    plan = batches.batches([len(row) for row in rows], BATCH, 0 if pad_to else 50, seed=0)
     loss = losses.binary_cross_entropy()
     model.train()
     start = time.perf_counter()
     for positions in plan:
-        ids, mask = encoders.pad([rows[p] for p in positions], 0)
+        ids, mask = loading.pad([rows[p] for p in positions], 0)
         if pad_to:
             extra = (0, pad_to - ids.shape[1])
             ids, mask = torch.nn.functional.pad(ids, extra), torch.nn.functional.pad(mask, extra)
@@ -39,20 +47,33 @@ def seconds(model: models.PooledClassifier, rows: list[list[int]], labels: torch
 def main() -> None:
     """Print the ratio, and what stands behind it."""
     source = sys.argv[1] if len(sys.argv) > 1 else "sample"
-    cleaned = cleaning.clean(data.load("emotions", source), **cleaning.RULES["emotions"] | {"near_threshold": 2})
+    cleaned = cleaning.clean(
+        sources.load("emotions", source), **cleaning.RULES["emotions"] | {"near_threshold": 2}
+    )
     table = next(iter(cleaned.splits.values())).head(N_TEXTS)
-    tokenizer, encoder = encoders.load_encoder("embedded")
-    rows = encoders.encode(tokenizer, list(table["text"]), FIXED)
+    tokenizer, encoder = loading.load_encoder("embedded")
+    rows = tokens.encode(tokenizer, list(table["text"]), FIXED)
     labels = torch.tensor(emotions.multi_hot(table["labels"])).float()
     torch.manual_seed(0)
-    model = models.PooledClassifier(encoder, len(emotions.EMOTIONS), train_embeddings=False)
-    turns = [(seconds(model, rows, labels, FIXED), seconds(model, rows, labels, 0)) for _ in range(TURNS + 1)][1:]
+    model = PooledClassifier(encoder, len(emotions.EMOTIONS), train_embeddings=False)
+    turns = [
+        (seconds(model, rows, labels, FIXED), seconds(model, rows, labels, 0))
+        for _ in range(TURNS + 1)
+    ][1:]
     ratios = [fixed / dynamic for fixed, dynamic in turns]
     n_tokens = sum(map(len, rows)) / len(rows)
-    print(f"{source}: {len(rows)} texts, {n_tokens:.1f} tokens each, batch {BATCH}, {torch.get_num_threads()} threads")
-    print(f"texts a second: padded {len(rows) / statistics.median(t[0] for t in turns):.0f}, "
-          f"like lengths {len(rows) / statistics.median(t[1] for t in turns):.0f}")  # fmt: skip
-    print(f"ratio: median {statistics.median(ratios):.2f}, from {min(ratios):.2f} to {max(ratios):.2f}")
+    print(
+        f"{source}: {len(rows)} texts, {n_tokens:.1f} tokens each, batch {BATCH}, "
+        f"{torch.get_num_threads()} threads"
+    )
+    print(
+        f"texts a second: padded {len(rows) / statistics.median(t[0] for t in turns):.0f}, "
+        f"like lengths {len(rows) / statistics.median(t[1] for t in turns):.0f}"
+    )
+    print(
+        f"ratio: median {statistics.median(ratios):.2f}, from {min(ratios):.2f} to "
+        f"{max(ratios):.2f}"
+    )
 
 
 if __name__ == "__main__":

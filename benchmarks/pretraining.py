@@ -1,11 +1,14 @@
-"""What pretraining the embedded encoder's layers is worth, and which objective and shape serve best.
+"""What pretraining the embedded encoder's layers is worth, and which objective and shape serve
+best.
 
     .venv/bin/python benchmarks/pretraining.py trial <corpus folder> <data folder> [row ...]
-    .venv/bin/python benchmarks/pretraining.py downstream <data folder> [seeds] [file for the results]
+    .venv/bin/python benchmarks/pretraining.py downstream <data folder> [seeds] [file for the
+    results]
 
-`trial` pretrains each row for the same number of steps and asks what a linear head makes of the frozen vectors. The
-corpus folder holds plain text, one piece a line. `downstream` compares the shipped layers with layers that were never
-trained: frozen under a linear head, and fine-tuned with the same budget, on emotions, CEDR and virality.
+`trial` pretrains each row for the same number of steps and asks what a linear head makes of the
+frozen vectors. The corpus folder holds plain text, one piece a line. `downstream` compares the
+shipped layers with layers that were never trained: frozen under a linear head, and fine-tuned with
+the same budget, on emotions, CEDR and virality.
 """
 
 from __future__ import annotations
@@ -22,27 +25,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from viralbert_utils import (
-    cleaning,
-    data,
-    emotions,
-    encoders,
-    evaluation,
-    models,
-    pretraining,
-    splits,
-    thresholds,
-)
-from viralbert_utils.embedded import Recipe, embedded_folder
+from viralbert_utils.base import tokens
+from viralbert_utils.data import cleaning, emotions, splits
+from viralbert_utils.data.sources import load
+from viralbert_utils.encoders import loading
+from viralbert_utils.encoders.embedded import embedded_folder
+from viralbert_utils.encoders.recipe import Recipe
+from viralbert_utils.evaluation import intervals, metrics, thresholds
+from viralbert_utils.lessons import pretraining
+from viralbert_utils.models import inference
 
 WEIGHTS = {"literature": 0.15, "drama": 0.2, "joke_dialogues": 0.35, "telegram_posts": 0.1}
 TRIAL_STEPS, TRIAL_TEXTS, N_TEXTS = 600, 20_000, 5_000
 
 
 class Detection(pretraining.Objective):
-    """Replaced-token detection (Clark et al. 2020) with the corpus' own neighbours in the place of a generator.
+    """Replaced-token detection (Clark et al. 2020) with the corpus' own neighbours in the place of
+    a generator.
 
-    A sixth of the tokens become another follower of the token before them; the model says of each token whether it was.
+    A sixth of the tokens become another follower of the token before them; the model says of each
+    token whether it was.
     """
 
     def __init__(self, encoder: object, plan: pretraining.Plan, corpus: pretraining.Corpus) -> None:
@@ -52,22 +54,32 @@ class Detection(pretraining.Objective):
         self.judge = nn.Linear(size, 1)
         self.bigrams = pretraining.Bigrams(corpus.sequences, self.encoder.config.vocab_size)
 
-    def prepare(self, batch: np.ndarray, rng: np.random.Generator, mask_id: int) -> tuple[Tensor, ...]:
+    def prepare(
+        self, batch: np.ndarray, rng: np.random.Generator, mask_id: int
+    ) -> tuple[Tensor, ...]:
         """Ids and positions; which tokens are no special ones, and which of them were exchanged."""
         known = batch > 4
         chosen = known & (rng.random(batch.shape) < 0.17)
         chosen[:, 0] = False
         previous = np.roll(batch, 1, axis=1)[chosen]
         starts, ends = self.bigrams.starts[previous], self.bigrams.starts[previous + 1]
-        drawn = np.minimum(starts + (rng.random(len(starts)) * (ends - starts)).astype(np.int64), ends - 1)
+        drawn = np.minimum(
+            starts + (rng.random(len(starts)) * (ends - starts)).astype(np.int64), ends - 1
+        )
         seen = batch.copy()
         seen[chosen] = self.bigrams.following[self.bigrams.order[drawn]]
         places = np.tile(np.arange(batch.shape[1]), (len(batch), 1))
-        return tuple(map(torch.from_numpy, (seen, places, np.flatnonzero(known), (seen != batch)[known])))
+        return tuple(
+            map(torch.from_numpy, (seen, places, np.flatnonzero(known), (seen != batch)[known]))
+        )
 
-    def forward(self, ids: Tensor, places: Tensor, where: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, ids: Tensor, places: Tensor, where: Tensor, wanted: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Binary cross-entropy over all tokens but special ones, and the share of right answers."""
-        hidden = self.encoder(input_ids=ids, position_ids=places).last_hidden_state.flatten(end_dim=1)[where]
+        hidden = self.encoder(input_ids=ids, position_ids=places).last_hidden_state.flatten(
+            end_dim=1
+        )[where]
         logits = self.judge(self.transform(hidden))[:, 0].float()
         right = ((logits > 0) == wanted).float().mean()
         return functional.binary_cross_entropy_with_logits(logits, wanted.float()), right
@@ -95,7 +107,9 @@ ROWS = {
 
 
 def linear_head(
-    features: dict[str, Tensor], labels: dict[str, np.ndarray], penalties: tuple[float, ...] = (1e-5, 1e-4, 1e-3)
+    features: dict[str, Tensor],
+    labels: dict[str, np.ndarray],
+    penalties: tuple[float, ...] = (1e-5, 1e-4, 1e-3),
 ) -> dict[str, np.ndarray]:
     """Probabilities of a logistic regression on standardised features, for each part but `train`.
 
@@ -104,10 +118,12 @@ def linear_head(
     mean, spread = features["train"].mean(0), features["train"].std(0) + 1e-6
     standard = {name: (part - mean) / spread for name, part in features.items()}
     found = [_fit_head(standard, labels, penalty) for penalty in penalties]
-    return max(found, key=lambda own: evaluation.mean_roc_auc(labels["tune"], own["tune"]))
+    return max(found, key=lambda own: metrics.mean_roc_auc(labels["tune"], own["tune"]))
 
 
-def _fit_head(x: dict[str, Tensor], labels: dict[str, np.ndarray], penalty: float) -> dict[str, np.ndarray]:
+def _fit_head(
+    x: dict[str, Tensor], labels: dict[str, np.ndarray], penalty: float
+) -> dict[str, np.ndarray]:
     y = torch.from_numpy(labels["train"]).float()
     weights = torch.zeros(x["train"].shape[1], y.shape[1], requires_grad=True)
     bias = torch.logit(y.mean(0), eps=1e-4).requires_grad_()
@@ -126,7 +142,8 @@ def _fit_head(x: dict[str, Tensor], labels: dict[str, np.ndarray], penalty: floa
 
 
 class AllLayers(nn.Module):
-    """An encoder that gives its word vectors and each layer's output side by side in the place of the last layer."""
+    """An encoder that gives its word vectors and each layer's output side by side in the place of
+    the last layer."""
 
     def __init__(self, encoder: nn.Module) -> None:
         """Wrap an encoder of transformers."""
@@ -139,38 +156,54 @@ class AllLayers(nn.Module):
 
 
 def frozen(tokenizer: object, encoder: nn.Module, rows: dict) -> dict[str, np.ndarray]:
-    """Probabilities of the 28 emotions by a linear head over the mean vectors of an encoder that stays as it is."""
-    encoded = {n: encoders.encode(tokenizer, list(table["text"]), task.MAX_LENGTH) for n, table in rows.items()}
-    features = {n: models.text_vectors(encoder, part, 0) for n, part in encoded.items()}
-    return linear_head(features, {n: emotions.multi_hot(table["labels"]) for n, table in rows.items()})
+    """Probabilities of the 28 emotions by a linear head over the mean vectors of an encoder that
+    stays as it is."""
+    encoded = {
+        n: tokens.encode(tokenizer, list(table["text"]), task.MAX_LENGTH)
+        for n, table in rows.items()
+    }
+    features = {n: inference.text_vectors(encoder, part, 0) for n, part in encoded.items()}
+    return linear_head(
+        features, {n: emotions.multi_hot(table["labels"]) for n, table in rows.items()}
+    )
 
 
 def score(found: dict[str, np.ndarray], rows: dict) -> tuple[str, str]:
     """Macro-F1 with shrunk thresholds and mean ROC AUC on the test rows, with intervals."""
     labels = {name: emotions.multi_hot(rows[name]["labels"]) for name in ("tune", "test")}
     decided = thresholds.decide(found["test"], thresholds.shrunk(labels["tune"], found["tune"]))
-    f1 = evaluation.macro_f1_interval(labels["test"], decided)
-    return str(f1), str(evaluation.bootstrap(evaluation.mean_roc_auc, labels["test"], found["test"]))
+    f1 = intervals.macro_f1_interval(labels["test"], decided)
+    return str(f1), str(intervals.bootstrap(metrics.mean_roc_auc, labels["test"], found["test"]))
 
 
 def trial(corpus_folder: str, source: str, names: list[str]) -> None:
     """Pretrain each row and print what its frozen vectors are worth."""
     rows = task.load_rows(source)
     folder = embedded_folder(Recipe(pretrained=False))
-    tokenizer = encoders.load_tokenizer(str(folder))
-    sources = [pretraining.Source(Path(corpus_folder) / f"{n}.txt.xz", (), w) for n, w in WEIGHTS.items()]
+    tokenizer = loading.load_tokenizer(str(folder))
+    sources = [
+        pretraining.Source(Path(corpus_folder) / f"{n}.txt.xz", (), w) for n, w in WEIGHTS.items()
+    ]
     texts = {str(source.path): source.texts()[:TRIAL_TEXTS] for source in sources}
     packed = {name: pretraining.pack(tokenizer, part, 64) for name, part in texts.items()}
     corpus = pretraining.Corpus(packed, {str(source.path): source.weight for source in sources})
-    print("| trial | steps | seconds | last loss | macro-F1 | mean ROC AUC |\n|---|---|---|---|---|---|", flush=True)
+    print(
+        "| trial | steps | seconds | last loss | macro-F1 | mean ROC AUC "
+        "|\n|---|---|---|---|---|---|",
+        flush=True,
+    )
     for name in names or ROWS:
         row = ROWS[name]
         recipe = Recipe(n_layers=row.n_layers, intermediate=row.intermediate, pretrained=False)
-        _, encoder = encoders.load_encoder(str(embedded_folder(recipe)))
+        _, encoder = loading.load_encoder(str(embedded_folder(recipe)))
         seconds, loss = 0.0, float("nan")
         if row.n_steps:
-            plan = pretraining.Plan(n_steps=row.n_steps, learning_rate=row.learning_rate, precision="bfloat16")
-            history, _ = pretraining.pretrain(encoder, tokenizer.mask_token_id, corpus, plan, objective=row.objective)
+            plan = pretraining.Plan(
+                n_steps=row.n_steps, learning_rate=row.learning_rate, precision="bfloat16"
+            )
+            history, _ = pretraining.pretrain(
+                encoder, tokenizer.mask_token_id, corpus, plan, objective=row.objective
+            )
             seconds, loss = history["seconds"].iloc[-1], history["loss"].iloc[-1]
         cells = (
             name,
@@ -186,30 +219,47 @@ def load_tasks(source: str) -> dict[str, tuple[dict, dict]]:
     """Rows and 0/1 labels of three tasks in training, tuning and test parts."""
     rows = task.load_rows(source)
     rows["train"] = rows["train"].sample(N_TEXTS, random_state=0)
-    found = {"emotions": (rows, {name: emotions.multi_hot(table["labels"]) for name, table in rows.items()})}
+    found = {
+        "emotions": (
+            rows,
+            {name: emotions.multi_hot(table["labels"]) for name, table in rows.items()},
+        )
+    }
     shares = {"train": 0.7, "tune": 0.15, "test": 0.15}
-    cedr = pd.concat(cleaning.clean(data.load("cedr", source), **cleaning.RULES["cedr"]).splits.values())
+    cedr = pd.concat(cleaning.clean(load("cedr", source), **cleaning.RULES["cedr"]).splits.values())
     cedr["labels"] = cedr["labels"].map(emotions.cedr_with_no_emotion)
     parts = splits.by_label(cedr.reset_index(drop=True), shares)
-    found["cedr"] = (parts, {name: emotions.multi_hot(table["labels"], 6) for name, table in parts.items()})
-    virality = pd.concat(cleaning.clean(data.load("virality", source), **cleaning.RULES["virality"]).splits.values())
+    found["cedr"] = (
+        parts,
+        {name: emotions.multi_hot(table["labels"], 6) for name, table in parts.items()},
+    )
+    virality = pd.concat(
+        cleaning.clean(load("virality", source), **cleaning.RULES["virality"]).splits.values()
+    )
     parts = splits.by_time(virality.reset_index(drop=True), "published_at", shares)
-    found["virality"] = (parts, {name: table[["label"]].to_numpy(dtype=int) for name, table in parts.items()})
+    found["virality"] = (
+        parts,
+        {name: table[["label"]].to_numpy(dtype=int) for name, table in parts.items()},
+    )
     return found
 
 
 def downstream(source: str, n_seeds: int, target: Path | None) -> None:
-    """Pretrained against untrained layers: frozen under a linear head, and fine-tuned with the same budget."""
-    folders = {"untrained": str(embedded_folder(Recipe(pretrained=False))), "pretrained": str(embedded_folder())}
+    """Pretrained against untrained layers: frozen under a linear head, and fine-tuned with the same
+    budget."""
+    folders = {
+        "untrained": str(embedded_folder(Recipe(pretrained=False))),
+        "pretrained": str(embedded_folder()),
+    }
     results: list[dict] = []
     rows = task.load_rows(source)
     hot = {name: emotions.multi_hot(table["labels"]) for name, table in rows.items()}
-    words = encoders.load_encoder(str(embedded_folder(Recipe(n_layers=0, pretrained=False))))
+    words = loading.load_encoder(str(embedded_folder(Recipe(n_layers=0, pretrained=False))))
     by_words = frozen(*words, rows)
     for what, wrap in (("last layer", lambda own: own), ("all layers", AllLayers)):
         outputs = {"word vectors": [by_words]}
         for name, folder in folders.items():
-            tokenizer, encoder = encoders.load_encoder(folder)
+            tokenizer, encoder = loading.load_encoder(folder)
             outputs[name] = [frozen(tokenizer, wrap(encoder), rows)]
         compare(f"emotions, frozen, {what}", outputs, hot, results)
     tasks = load_tasks(source) if n_seeds else {}
@@ -223,39 +273,68 @@ def downstream(source: str, n_seeds: int, target: Path | None) -> None:
                 runs.setdefault(layers, []).append(found)
                 curves[layers, seed] = history
                 curve = ", ".join(f"{value:.3f}" for value in history["macro_f1"])
-                print(f"{name}, {layers}, seed {seed}: {seconds:.0f} s, macro-F1 by epoch {curve}", flush=True)
+                print(
+                    f"{name}, {layers}, seed {seed}: {seconds:.0f} s, macro-F1 by epoch {curve}",
+                    flush=True,
+                )
         for seed in range(n_seeds):
             aim = curves["untrained", seed]["macro_f1"]
             reached = np.flatnonzero(curves["pretrained", seed]["macro_f1"] >= aim.max())
             found = f"in epoch {reached[0] + 1}" if len(reached) else "never"
-            print(f"  seed {seed}: untrained layers' best ({aim.max():.3f}, epoch {aim.argmax() + 1}) reached {found}")
+            print(
+                f"  seed {seed}: untrained layers' best ({aim.max():.3f}, epoch "
+                f"{aim.argmax() + 1}) reached {found}"
+            )
         compare(f"{name}, fine-tuned", runs, hot, results)
     if target:
-        target.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        target.write_text(
+            json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
-def compare(what: str, runs: dict[str, list], hot: dict[str, np.ndarray], results: list[dict]) -> None:
-    """Print and keep macro-F1 (shrunk thresholds) and mean ROC AUC of each system, and the paired gain."""
+def compare(
+    what: str, runs: dict[str, list], hot: dict[str, np.ndarray], results: list[dict]
+) -> None:
+    """Print and keep macro-F1 (shrunk thresholds) and mean ROC AUC of each system, and the paired
+    gain."""
     scores = {name: np.stack([found["test"] for found in own], -1) for name, own in runs.items()}
     decided = {
         name: np.stack(
-            [thresholds.decide(found["test"], thresholds.shrunk(hot["tune"], found["tune"])) for found in own], -1
+            [
+                thresholds.decide(found["test"], thresholds.shrunk(hot["tune"], found["tune"]))
+                for found in own
+            ],
+            -1,
         )
         for name, own in runs.items()
     }
     for measure, metric, found in (
-        ("mean ROC AUC", evaluation.mean_roc_auc, scores),
-        ("macro-F1", evaluation.macro_f1, decided),
+        ("mean ROC AUC", metrics.mean_roc_auc, scores),
+        ("macro-F1", metrics.macro_f1, decided),
     ):
-        over_runs = evaluation.mean_over_runs(metric)
-        own = {name: evaluation.bootstrap(over_runs, hot["test"], values) for name, values in found.items()}
-        gain = evaluation.bootstrap(evaluation.gain(over_runs), hot["test"], found["untrained"], found["pretrained"])
+        over_runs = metrics.mean_over_runs(metric)
+        own = {
+            name: intervals.bootstrap(over_runs, hot["test"], values)
+            for name, values in found.items()
+        }
+        gain = intervals.bootstrap(
+            intervals.gain(over_runs), hot["test"], found["untrained"], found["pretrained"]
+        )
         line = ", ".join(f"{name} {value}" for name, value in own.items())
         print(f"{what}, {measure}: {line}; gain over untrained {gain}", flush=True)
         if "word vectors" in found:
             both = found["word vectors"], found["pretrained"]
-            print("  over word vectors:", evaluation.bootstrap(evaluation.gain(over_runs), hot["test"], *both))
-        results.append({"what": f"{what}, {measure}", **{n: vars(v) for n, v in own.items()}, "gain": vars(gain)})
+            print(
+                "  over word vectors:",
+                intervals.bootstrap(intervals.gain(over_runs), hot["test"], *both),
+            )
+        results.append(
+            {
+                "what": f"{what}, {measure}",
+                **{n: vars(v) for n, v in own.items()},
+                "gain": vars(gain),
+            }
+        )
 
 
 if __name__ == "__main__":

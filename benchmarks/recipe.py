@@ -1,11 +1,13 @@
-"""ViralBERT v2's whole recipe on an encoder of ruBert-base's shape: done plainly, and as the course does it.
+"""ViralBERT v2's whole recipe on an encoder of ruBert-base's shape: done plainly, and as the course
+does it.
 
     .venv/bin/python benchmarks/recipe.py [data folder] [n texts]
 
-Five epochs on real texts: heads on a frozen encoder, then the top two layers. Plainly: every batch padded to 128
-tokens, the whole encoder in every epoch, one backward pass over the whole batch for each task. The course: frozen
-layers once, batches of like length, half passes. Same batches, same settings, dropout off in frozen layers for both.
-The encoder has random weights: time does not depend on them.
+Five epochs on real texts: heads on a frozen encoder, then the top two layers. Plainly: every batch
+padded to 128 tokens, the whole encoder in every epoch, one backward pass over the whole batch for
+each task. The course: frozen layers once, batches of like length, half passes. Same batches, same
+settings, dropout off in frozen layers for both. The encoder has random weights: time does not
+depend on them.
 """
 
 from __future__ import annotations
@@ -18,12 +20,17 @@ import surgery as task
 import torch
 from torch import Tensor, nn
 
-from viralbert_utils import devices, frozen, losses, models, surgery, training
+from viralbert_utils.base import devices
+from viralbert_utils.models.classifiers import MultiTaskClassifier
+from viralbert_utils.training import frozen, losses, surgery
+from viralbert_utils.training.batches import mixed_batches
+from viralbert_utils.training.settings import Encoded, Task, cosine_with_warmup, make_optimisers
+from viralbert_utils.training.stages import VIRALBERT_V2, Stage, fit_stages
 
 WARMUP = 0.1  # the published 500 updates are more than these few texts give
 
 
-def evaluate(model: models.MultiTaskClassifier, tasks: dict[str, training.Task]) -> float:
+def evaluate(model: MultiTaskClassifier, tasks: dict[str, Task]) -> float:
     """Sum of the validation losses, texts padded to 128."""
     model.eval()
     total = 0.0
@@ -38,26 +45,26 @@ def evaluate(model: models.MultiTaskClassifier, tasks: dict[str, training.Task])
     return total
 
 
-def padded(texts: training.Encoded, positions: list[int]) -> tuple[Tensor, Tensor]:
+def padded(texts: Encoded, positions: list[int]) -> tuple[Tensor, Tensor]:
     """A batch padded to 128 tokens."""
     ids, mask = texts.batch(positions, 0)
     extra = (0, task.MAX_LENGTH - ids.shape[1])
     return nn.functional.pad(ids, extra), nn.functional.pad(mask, extra)
 
 
-def plainly(model: models.MultiTaskClassifier, tasks: dict[str, training.Task], stages: list[training.Stage]) -> float:
+def plainly(model: MultiTaskClassifier, tasks: dict[str, Task], stages: list[Stage]) -> float:
     """The recipe without any of the three; returns the last validation loss."""
     loss = 0.0
     for stage in stages:
         settings = stage.settings
         frozen.freeze(model, stage.top_layers)
         torch.manual_seed(settings.seed)
-        optimiser = training.make_optimisers(model, settings)[0]
+        optimiser = make_optimisers(model, settings)[0]
         lengths = {name: own.train.lengths for name, own in tasks.items()}
-        plans = [training.mixed_batches(lengths, settings, epoch) for epoch in range(settings.epochs)]
+        plans = [mixed_batches(lengths, settings, epoch) for epoch in range(settings.epochs)]
         n_steps = sum(map(len, plans))
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step, n=n_steps: training.cosine_with_warmup(step, n, WARMUP)
+            optimiser, lambda step, n=n_steps: cosine_with_warmup(step, n, WARMUP)
         )
         shared = [p for name, p in model.named_parameters() if not name.startswith("heads.")]
         gradients = surgery.TaskGradients(shared, list(tasks), "pcgrad")
@@ -66,18 +73,25 @@ def plainly(model: models.MultiTaskClassifier, tasks: dict[str, training.Task], 
                 model.train()
                 frozen.still(model)
                 device = devices.of(model)
-                parts = [devices.to(padded(tasks[name].train, positions), device) for name, positions in batch]
+                parts = [
+                    devices.to(padded(tasks[name].train, positions), device)
+                    for name, positions in batch
+                ]
                 vectors = model.vectors(*(torch.cat(part) for part in zip(*parts, strict=True)))
                 found, start = [], 0
                 for name, positions in batch:
                     logits = model.heads[name](vectors[start : start + len(positions)])
-                    found.append(tasks[name].loss(logits, tasks[name].train.labels[positions].to(device)))
+                    found.append(
+                        tasks[name].loss(logits, tasks[name].train.labels[positions].to(device))
+                    )
                     start += len(positions)
                 for (name, _), value in zip(batch, found, strict=True):
                     with gradients.of(name):
                         value.backward(retain_graph=True)
                 gradients.combine()
-                nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], settings.clip_norm)
+                nn.utils.clip_grad_norm_(
+                    [p for p in model.parameters() if p.requires_grad], settings.clip_norm
+                )
                 optimiser.step()
                 schedule.step()
                 optimiser.zero_grad()
@@ -94,12 +108,14 @@ def main() -> None:
     tasks = {}
     for name, part in texts.items():
         cut = len(part) * 3 // 4
-        tasks[name] = training.Task(
-            training.Encoded(part.rows[:cut], part.labels[:cut]),
-            training.Encoded(part.rows[cut:], part.labels[cut:]),
+        tasks[name] = Task(
+            Encoded(part.rows[:cut], part.labels[:cut]),
+            Encoded(part.rows[cut:], part.labels[cut:]),
             losses.binary_cross_entropy(),
         )
-    stages = [replace(stage, settings=replace(stage.settings, warmup=WARMUP)) for stage in training.VIRALBERT_V2]
+    stages = [
+        replace(stage, settings=replace(stage.settings, warmup=WARMUP)) for stage in VIRALBERT_V2
+    ]
     results = {}
     for name in ("plainly", "the course"):
         model = task.make_model("ruBert-base", "cls")[0]
@@ -107,14 +123,17 @@ def main() -> None:
         if name == "plainly":
             loss = plainly(model, tasks, stages)
         else:
-            history, _ = training.fit_stages(model, tasks, stages)
+            history, _ = fit_stages(model, tasks, stages)
             loss = history["loss"].iloc[-1]
         results[name] = (time.perf_counter() - start, loss)
         print(f"{name}: {results[name][0]:.1f} s, validation loss {loss:.4f}", flush=True)
     sizes = {name: len(own.train) for name, own in tasks.items()}
     tokens = sum(sum(own.train.lengths) for own in tasks.values()) / sum(sizes.values())
     (slow, one), (fast, other) = results["plainly"], results["the course"]
-    print(f"{source}: {sizes} training texts of {tokens:.1f} tokens, batch 16, {torch.get_num_threads()} threads")
+    print(
+        f"{source}: {sizes} training texts of {tokens:.1f} tokens, batch 16, "
+        f"{torch.get_num_threads()} threads"
+    )
     print(f"ratio {slow / fast:.1f}, validation loss {100 * abs(one - other) / one:.2f} % apart")
 
 

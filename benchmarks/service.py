@@ -1,9 +1,11 @@
-"""The service under load: batching beside none, 10,000 requests, a stop in the middle, requests nobody would think of.
+"""The service under load: batching beside none, 10,000 requests, a stop in the middle, requests
+nobody would think of.
 
     .venv/bin/python benchmarks/service.py [exported model, or predictor folder]
 
-64 clients, each with a connection of its own, ask for one text at a time (those of the sample data) and ask again as
-soon as they have the answer. They are a process of their own beside the service's on the same processors.
+64 clients, each with a connection of its own, ask for one text at a time (those of the sample data)
+and ask again as soon as they have the answer. They are a process of their own beside the service's
+on the same processors.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from viralbert_utils.data import read_table
-from viralbert_utils.files import ROOT
-from viralbert_utils.service import Running, running
+from viralbert.serving.service import Running, running
+from viralbert_utils.base.files import ROOT
+from viralbert_utils.data.tables import read_table
 
 N_CLIENTS, SECONDS, N_TURNS, N_REQUESTS, N_CASES = 64, 5, 3, 10_000, 2_000
 ALONE = ["batch=1", "wait_s=0"]
@@ -43,7 +45,8 @@ def requests() -> Iterator[bytes]:
 
 
 async def client(url: str, todo: Iterator[bytes], seen: list[tuple[str, float]]) -> None:
-    """Asks until `todo` ends or the connection does; notes status (or what broke) and seconds of each request."""
+    """Asks until `todo` ends or the connection does; notes status (or what broke) and seconds of
+    each request."""
     address = urlsplit(url)
     try:
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
@@ -55,14 +58,23 @@ async def client(url: str, todo: Iterator[bytes], seen: list[tuple[str, float]])
             async with asyncio.timeout(30):
                 writer.write(request)
                 head = await reader.readuntil(b"\r\n\r\n")
-                size = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+                size = next(
+                    line
+                    for line in head.lower().split(b"\r\n")
+                    if line.startswith(b"content-length:")
+                )
                 await reader.readexactly(int(size[15:]))
             seen.append((head[9:12].decode(), time.perf_counter() - began))
         except TimeoutError:
             seen.append(("no answer", 30.0))
             break
         except (asyncio.IncompleteReadError, OSError) as error:
-            seen.append(("closed" if not getattr(error, "partial", b"") else "cut off", time.perf_counter() - began))
+            seen.append(
+                (
+                    "closed" if not getattr(error, "partial", b"") else "cut off",
+                    time.perf_counter() - began,
+                )
+            )
             break
         if b"connection: close" in head.lower():
             break
@@ -97,24 +109,38 @@ def rates(model: Path) -> None:
                 began = time.perf_counter()
                 seen = load(service.url, SECONDS if turn else 1)
                 wall = time.perf_counter() - began
-                assert {status for status, _ in seen} == {"200"}, Counter(status for status, _ in seen)
+                assert {status for status, _ in seen} == {"200"}, Counter(
+                    status for status, _ in seen
+                )
                 if turn:
                     found[name].append(len(seen) / wall)
                     times = sorted(1000 * seconds for _, seconds in seen)
                     middle, late = times[len(times) // 2], times[len(times) * 99 // 100]
-                    print(f"{name} batching: {len(seen) / wall:.0f} requests/s, p50 {middle:.0f} ms, p99 {late:.0f} ms")
+                    print(
+                        f"{name} batching: {len(seen) / wall:.0f} requests/s, p50 {middle:.0f} "
+                        f"ms, p99 {late:.0f} ms"
+                    )
         metrics = httpx.get(f"{batching.url}/metrics").text
         texts, batches = (
-            float(metrics.split(f"viralbert_batch_texts_{what} ")[1].split()[0]) for what in ("sum", "count")
+            float(metrics.split(f"viralbert_batch_texts_{what} ")[1].split()[0])
+            for what in ("sum", "count")
         )
     ratio = statistics.median(a / b for a, b in zip(found["with"], found["without"], strict=True))
-    print(f"batching: {ratio:.1f} times the requests a second of none, {texts / batches:.0f} texts a batch")
+    print(
+        f"batching: {ratio:.1f} times the requests a second of none, {texts / batches:.0f} texts "
+        "a batch"
+    )
 
 
 def resident(service: Running) -> float:
     """MiB."""
     return (
-        float(httpx.get(f"{service.url}/metrics").text.split("\nprocess_resident_memory_bytes ")[1].split()[0]) / 2**20
+        float(
+            httpx.get(f"{service.url}/metrics")
+            .text.split("\nprocess_resident_memory_bytes ")[1]
+            .split()[0]
+        )
+        / 2**20
     )
 
 
@@ -125,7 +151,10 @@ def memory(model: Path) -> None:
         for _ in range(5):
             load(service.url, n=N_REQUESTS / 5)
             sizes.append(resident(service))
-    print("memory, MiB, at the start and after each 2,000 requests:", *(f"{size:.0f}" for size in sizes))
+    print(
+        "memory, MiB, at the start and after each 2,000 requests:",
+        *(f"{size:.0f}" for size in sizes),
+    )
 
 
 def stopped(model: Path) -> None:
@@ -141,26 +170,40 @@ def stopped(model: Path) -> None:
             async def all_clients(service: Running = service) -> list[tuple[str, float]]:
                 seen: list[tuple[str, float]] = []
                 todo = requests()
-                await asyncio.gather(stop(), *(client(service.url, todo, seen) for _ in range(N_CLIENTS)))
+                await asyncio.gather(
+                    stop(), *(client(service.url, todo, seen) for _ in range(N_CLIENTS))
+                )
                 return seen
 
             outcomes += Counter(status for status, _ in asyncio.run(all_clients()))
             assert service.process.wait(30) == 0
-    print(f"stopped under load: {dict(outcomes)} (closed: between two requests, before anything was accepted)")
+    print(
+        f"stopped under load: {dict(outcomes)} (closed: between two requests, before anything "
+        "was accepted)"
+    )
     assert outcomes.keys() <= {"200", "503", "closed"}
 
 
 def cases(model: Path) -> None:
-    """Requests made from the service's own description, valid and not: 1,000 for each path that takes a body."""
+    """Requests made from the service's own description, valid and not: 1,000 for each path that
+    takes a body."""
     seen: Counter[int] = Counter()
     with running(model) as service:
         operations = [
-            found.ok() for found in schemathesis.openapi.from_url(f"{service.url}/openapi.json").get_all_operations()
+            found.ok()
+            for found in schemathesis.openapi.from_url(
+                f"{service.url}/openapi.json"
+            ).get_all_operations()
         ]
         for operation in operations:
 
             @given(operation.as_strategy())
-            @settings(max_examples=N_CASES // 2, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+            @settings(
+                max_examples=N_CASES // 2,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            )
             def ask(case: schemathesis.Case) -> None:
                 response = case.call()
                 seen[response.status_code] += 1

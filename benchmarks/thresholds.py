@@ -1,10 +1,12 @@
-"""Exact thresholds against loops over a grid; with a data folder, what each rule is worth on real emotions.
+"""Exact thresholds against loops over a grid; with a data folder, what each rule is worth on real
+emotions.
 
     .venv/bin/python benchmarks/thresholds.py [data folder]
 
-Without a folder: seconds for 28 classes x 50,000 scores, beside 99 values a class with scikit-learn's `f1_score`.
-With one: TF-IDF and logistic regression, trained on the training split. Half of the validation split is for tuning, of
-which random draws are taken, the other half is scored; intervals are over draws and scored rows together.
+Without a folder: seconds for 28 classes x 50,000 scores, beside 99 values a class with
+scikit-learn's `f1_score`. With one: TF-IDF and logistic regression, trained on the training split.
+Half of the validation split is for tuning, of which random draws are taken, the other half is
+scored; intervals are over draws and scored rows together.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ import pandas as pd
 from scipy.special import expit, logit
 from sklearn.metrics import f1_score
 
-from viralbert_utils import calibration, cleaning, data, emotions, evaluation, splits, thresholds
-from viralbert_utils.evaluation import estimate, macro_f1
+from viralbert_utils.data import cleaning, emotions, sources, splits
+from viralbert_utils.evaluation import calibration, metrics, thresholds
+from viralbert_utils.evaluation.intervals import estimate
+from viralbert_utils.evaluation.metrics import macro_f1
 
 N_ROWS, N_CLASSES, GRID = 50_000, 28, np.linspace(0.01, 0.99, 99)
 SIZES, N_DRAWS, N_RESAMPLES = (250, 500, 1000, 2000), 50, 20
@@ -39,21 +43,36 @@ def seconds_of_search() -> None:
             times.append(time.perf_counter() - start)
     exact = {rule: statistics.median(times) for rule, times in turns.items()}
     start = time.perf_counter()
-    grid = np.array([f1_score(labels, scores >= cut, average=None, zero_division=0) for cut in GRID])
+    grid = np.array(
+        [f1_score(labels, scores >= cut, average=None, zero_division=0) for cut in GRID]
+    )
     at_once = time.perf_counter() - start
     start = time.perf_counter()
     for k in range(N_CLASSES):
         for cut in GRID:
             f1_score(labels[:, k], scores[:, k] >= cut, zero_division=0)
     one_by_one = time.perf_counter() - start
-    each, one = (thresholds.decide(scores, thresholds.RULES[rule](labels, scores)) for rule in turns)
-    gains = evaluation.f1_per_class(labels, each) - grid.max(axis=0)
+    each, one = (
+        thresholds.decide(scores, thresholds.RULES[rule](labels, scores)) for rule in turns
+    )
+    gains = metrics.f1_per_class(labels, each) - grid.max(axis=0)
     print(f"{N_CLASSES} classes x {N_ROWS} scores, {len(np.unique(scores))} of them distinct; F1")
-    print(f"exact: per class {exact['per class']:.3f} s, one for all {exact['one']:.3f} s (median of 7)")
-    print(f"99 values, f1_score class by class: {one_by_one:.1f} s, ratio {one_by_one / exact['per class']:.0f}")
-    print(f"99 values, f1_score of all classes: {at_once:.1f} s, ratio {at_once / exact['per class']:.0f}")
-    print(f"F1 above the grid's best: per class {gains.min():.6f} to {gains.max():.6f}, "
-          f"one for all {macro_f1(labels, one) - grid.mean(axis=1).max():.6f}")  # fmt: skip
+    print(
+        f"exact: per class {exact['per class']:.3f} s, one for all {exact['one']:.3f} s (median "
+        "of 7)"
+    )
+    print(
+        f"99 values, f1_score class by class: {one_by_one:.1f} s, ratio "
+        f"{one_by_one / exact['per class']:.0f}"
+    )
+    print(
+        f"99 values, f1_score of all classes: {at_once:.1f} s, ratio "
+        f"{at_once / exact['per class']:.0f}"
+    )
+    print(
+        f"F1 above the grid's best: per class {gains.min():.6f} to {gains.max():.6f}, "
+        f"one for all {macro_f1(labels, one) - grid.mean(axis=1).max():.6f}"
+    )
 
 
 def platt_then(rule: thresholds.Rule) -> thresholds.Rule:
@@ -70,7 +89,9 @@ def platt_then(rule: thresholds.Rule) -> thresholds.Rule:
 def chosen(labels: np.ndarray, scores: np.ndarray) -> float | np.ndarray:
     """Thresholds by the rule that is best on the tuning rows themselves, cross-fitted."""
     rules = thresholds.RULES.values()
-    return max(rules, key=lambda rule: macro_f1(labels, thresholds.cross_fit(labels, scores, rule)))(labels, scores)
+    return max(
+        rules, key=lambda rule: macro_f1(labels, thresholds.cross_fit(labels, scores, rule))
+    )(labels, scores)
 
 
 RULES = thresholds.RULES | {
@@ -82,17 +103,18 @@ RULES = thresholds.RULES | {
 
 
 def curve(source: str) -> None:
-    """Print macro-F1 on unseen rows, and its difference to one threshold, by rule and number of tuning rows."""
+    """Print macro-F1 on unseen rows, and its difference to one threshold, by rule and number of
+    tuning rows."""
     import emotions as task  # beside this file; loads torch
 
-    parts = cleaning.clean(data.load("emotions", source), **cleaning.RULES["emotions"]).splits
+    parts = cleaning.clean(sources.load("emotions", source), **cleaning.RULES["emotions"]).splits
     parts = splits.complete({name: parts[name] for name in ("train", "validation")})
     rows = {"train": parts["train"], "tune": parts["validation"], "test": parts["test"]}
     labels = {name: emotions.multi_hot(table["labels"]) for name, table in rows.items()}
     scores = task.tfidf(rows)
     n_tune, n_test = len(labels["tune"]), len(labels["test"])
     print(f"{ {name: len(table) for name, table in rows.items()} }, {N_DRAWS} draws of tuning rows")
-    print(f"mean ROC AUC on test: {evaluation.mean_roc_auc(labels['test'], scores['test']):.3f}\n")
+    print(f"mean ROC AUC on test: {metrics.mean_roc_auc(labels['test'], scores['test']):.3f}\n")
     figures: dict[str, dict[str, str]] = {}
     differences: dict[str, dict[str, str]] = {}
     for size in (*SIZES, n_tune):
@@ -108,12 +130,18 @@ def curve(source: str) -> None:
             for rule, choose in RULES.items():
                 decided = thresholds.decide(scores["test"], choose(*tuning))
                 value[rule][draw] = macro_f1(labels["test"], decided)
-                resampled[rule][draw] = [macro_f1(labels["test"][picked], decided[picked]) for picked in again]
+                resampled[rule][draw] = [
+                    macro_f1(labels["test"][picked], decided[picked]) for picked in again
+                ]
         column = f"{size} rows"
-        figures[column] = {name: str(estimate(value[name].mean(), resampled[name].ravel(), 0.95)) for name in value}
+        figures[column] = {
+            name: str(estimate(value[name].mean(), resampled[name].ravel(), 0.95)) for name in value
+        }
         for name in RULES:
             gain, spread = value[name] - value["one"], resampled[name] - resampled["one"]
-            differences.setdefault(column, {})[name] = str(estimate(gain.mean(), spread.ravel(), 0.95))
+            differences.setdefault(column, {})[name] = str(
+                estimate(gain.mean(), spread.ravel(), 0.95)
+            )
     print("macro-F1 on test", pd.DataFrame(figures).to_string(), sep="\n")
     print("\ndifference to one threshold", pd.DataFrame(differences).to_string(), sep="\n")
     table = thresholds.compare_rules(labels["tune"], scores["tune"])

@@ -15,12 +15,18 @@ import torch
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
-from viralbert_utils import course, site
-from viralbert_utils.course import ROOT
+from viralbert.course import report, runner
+from viralbert.course.report import Page
+from viralbert.course.runner import Run
+from viralbert_utils.base.files import ROOT
 
-if torch.cuda.is_available():  # the tests compute on the CPU all the same: many of them feed a model by hand
+if (
+    torch.cuda.is_available()
+):  # the tests compute on the CPU all the same: many of them feed a model by hand
     os.environ.setdefault("VIRALBERT_DEVICE", "cpu")
-settings.register_profile("any machine", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "any machine", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("any machine")
 SHARED = ROOT.parent / "shared" / "data"
 
@@ -33,13 +39,15 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def smoke() -> dict[str, site.Page]:
+def smoke() -> dict[str, Page]:
     """Every notebook, executed once on the smoke profile (again only if something changed)."""
-    task = course.Run("smoke")
+    task = Run("smoke")
     task.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(task.folder.parent / "smoke.lock"):  # one process of the tests runs them, the others wait
-        course.run(task)
-    return {notebook.name: site.read_page(task.executed(notebook)) for notebook in task.notebooks}
+    with FileLock(
+        task.folder.parent / "smoke.lock"
+    ):  # one process of the tests runs them, the others wait
+        runner.run(task)
+    return {notebook.name: report.read_page(task.executed(notebook)) for notebook in task.notebooks}
 
 
 @pytest.fixture
@@ -56,26 +64,35 @@ def write_csv(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def tiny_course(tmp_path: Path) -> Callable[..., course.Run]:
-    """A repository with profiles and the notebooks given as lists of code cells; the first is the parameters cell."""
+def tiny_course(tmp_path: Path) -> Callable[..., Run]:
+    """A repository with profiles and the notebooks given as lists of code cells; the first is the
+    parameters cell."""
 
-    def make(*notebooks: list[str], **profile: Any) -> course.Run:
+    def make(*notebooks: list[str], **profile: Any) -> Run:
         folder = tmp_path / "notebooks"
         folder.mkdir(exist_ok=True)
         for number, cells in enumerate(notebooks, 1):
             node = nbformat.v4.new_notebook()
-            node.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+            node.metadata = {
+                "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+            }
             node.cells = [nbformat.v4.new_markdown_cell(f"# 0{number}. Lesson\n\nWhat?")]
             node.cells += [nbformat.v4.new_code_cell(source) for source in cells]
             node.cells[1].metadata["tags"] = ["parameters"]
             nbformat.write(node, folder / f"0{number}_lesson.ipynb")
         (tmp_path / "profiles").mkdir(exist_ok=True)
-        config = {"description": "test", "banner": "", "offline": True, "cell_timeout_s": 600, "common": {},
-                  "notebooks": {}} | profile  # fmt: skip
+        config = {
+            "description": "test",
+            "banner": "",
+            "offline": True,
+            "cell_timeout_s": 600,
+            "common": {},
+            "notebooks": {},
+        } | profile
         import yaml
 
         (tmp_path / "profiles" / "sample.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-        return course.Run(root=tmp_path)
+        return Run(root=tmp_path)
 
     return make
 
@@ -88,7 +105,12 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+        options = [
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--disable-sync",
+        ]
         chromium = playwright.chromium.launch(executable_path=executable, args=options)
         yield chromium
         chromium.close()
@@ -100,9 +122,13 @@ def tiny_tokenizer():
     from tokenizers.models import WordPiece
     from transformers import PreTrainedTokenizerFast
 
-    core = Tokenizer(WordPiece({"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3, "а": 4}, unk_token="[UNK]"))
+    core = Tokenizer(
+        WordPiece({"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3, "а": 4}, unk_token="[UNK]")
+    )
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+    )
 
 
 @pytest.fixture
@@ -112,12 +138,25 @@ def save_tiny_encoder() -> Callable[..., None]:
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     def save(folder: Path, vocab_size: int = 15) -> None:
-        words = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"абвгдежзик"])}
+        words = {
+            word: i
+            for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"абвгдежзик"])
+        }
         core = Tokenizer(models.WordPiece(words, unk_token="[UNK]"))
         core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+        special = {
+            "pad_token": "[PAD]",
+            "unk_token": "[UNK]",
+            "cls_token": "[CLS]",
+            "sep_token": "[SEP]",
+        }
         PreTrainedTokenizerFast(tokenizer_object=core, **special).save_pretrained(folder)
-        sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        sizes = {
+            "hidden_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+        }
         BertModel(BertConfig(vocab_size=vocab_size, **sizes)).save_pretrained(folder)
 
     return save

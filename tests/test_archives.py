@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 from timing import HANG_S, until
 
-from viralbert_utils import archives
-from viralbert_utils.archives import Job, Outcome, run
-from viralbert_utils.emotions import EMOTIONS
-from viralbert_utils.files import ROOT, DataError
-from viralbert_utils.moments import Limits, Scores
-from viralbert_utils.subtitles import Cue, write_subtitles
+from viralbert import archives
+from viralbert.archives import Job, Outcome, run
+from viralbert.moments.ranking import Limits
+from viralbert.moments.scores import Scores
+from viralbert.moments.subtitles import Cue, write_subtitles
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.base.files import ROOT
+from viralbert_utils.data.emotions import EMOTIONS
 
 IMPORTED = f"{Path(__file__).parent}{os.pathsep}{ROOT}"  # Ray's workers import `load` from here
 FILES = ["a/talk.srt", "b/talk.srt", "b/talk.vtt", "talk.srt"]
@@ -29,7 +31,10 @@ FILES = ["a/talk.srt", "b/talk.srt", "b/talk.vtt", "talk.srt"]
 
 def score(texts: list[str]) -> Scores:
     digests = [hashlib.sha256(text.encode()).digest() for text in texts]
-    return Scores(np.array([digest[0] / 256 for digest in digests]), np.full((len(texts), len(EMOTIONS)), 0.02))
+    return Scores(
+        np.array([digest[0] / 256 for digest in digests]),
+        np.full((len(texts), len(EMOTIONS)), 0.02),
+    )
 
 
 def load():
@@ -42,7 +47,8 @@ def load_slow():
 
 
 def load_stuck():
-    """Answers for the first file of a worker, and none for its second in any time that a test takes."""
+    """Answers for the first file of a worker, and none for its second in any time that a test
+    takes."""
     waits = iter([0])
     return lambda texts: time.sleep(next(waits, 2 * HANG_S)) or score(texts)
 
@@ -61,7 +67,10 @@ def load_never():
 
 def write(path: Path, about: str = "") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    cues = [Cue(4.0 * k, 4.0 * k + 3.8, f"Слово{k} и {path.parent.name} {path.suffix} {about}.") for k in range(30)]
+    cues = [
+        Cue(4.0 * k, 4.0 * k + 3.8, f"Слово{k} и {path.parent.name} {path.suffix} {about}.")
+        for k in range(30)
+    ]
     write_subtitles(cues, path)
 
 
@@ -82,11 +91,17 @@ def job(archive, tmp_path) -> Job:
 @pytest.fixture
 def in_process(monkeypatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(archives, "_with_processes", lambda job, files, n: map(archives.Worker(job).answer, files))
+    monkeypatch.setattr(
+        archives, "_with_processes", lambda job, files, n: map(archives.Worker(job).answer, files)
+    )
 
 
 def written(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_both_engines_write_the_same_bytes_and_list_failures(job, archive, tmp_path, monkeypatch):
@@ -99,8 +114,13 @@ def test_both_engines_write_the_same_bytes_and_list_failures(job, archive, tmp_p
     assert list(outcomes[0].failures) == ["b/broken.srt"]
     assert "broken.srt" in outcomes[0].failures["b/broken.srt"]
     assert written(tmp_path / "local") == written(tmp_path / "ray")
-    complete = {str(path.parent.relative_to(tmp_path / "ray")) for path in (tmp_path / "ray").rglob("record.json")}
-    assert complete == set(FILES), "equal stems have folders of their own, hidden and .json files none"
+    complete = {
+        str(path.parent.relative_to(tmp_path / "ray"))
+        for path in (tmp_path / "ray").rglob("record.json")
+    }
+    assert complete == set(FILES), (
+        "equal stems have folders of their own, hidden and .json files none"
+    )
 
 
 def test_a_killed_run_goes_on(job, archive, tmp_path, monkeypatch):
@@ -114,10 +134,13 @@ archives.run(archives.Job(*folders, t.load_stuck, "hash"), "local", 2)
 """
     paths = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
     environment = os.environ | {"PYTHONPATH": paths}
-    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE) as killed:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE
+    ) as killed:
         until(lambda: len(list(job.output.rglob("record.json"))) == 2)
         killed.send_signal(signal.SIGKILL)
-        killed.stdout.read()  # ends when the workers, whose output it is too, have ended with their parent
+        # ends when the workers, whose output it is too, have ended with their parent
+        killed.stdout.read()
     assert len(list(job.output.rglob("record.json"))) == 2
     assert run(job, "local", 2) == Outcome(n_done=10, n_before=2)
     whole = replace(job, output=tmp_path / "whole")
@@ -136,7 +159,9 @@ from viralbert_utils import archives
 folders = pathlib.Path({str(archive)!r}), pathlib.Path({str(job.output)!r})
 archives.run(archives.Job(*folders, t.load_slow, "hash", t.Limits(10, {limit}), otio={limit == 45}), "local", 1)
 """
-        both.append(subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": paths}))
+        both.append(
+            subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": paths})
+        )
     assert [process.wait(timeout=5 * HANG_S) for process in both] == [0, 0]
     alone = []
     for limit in (20, 45):
@@ -156,7 +181,11 @@ def test_what_decides_on_the_result_is_done_again(in_process, job, archive):
     run(job)
     write(archive / "b" / "talk.vtt", "другое")
     assert run(job) == Outcome(n_done=1, n_before=3)
-    for other in (replace(job, limits=Limits(n=1)), replace(job, scorer="another"), replace(job, fps=24)):
+    for other in (
+        replace(job, limits=Limits(n=1)),
+        replace(job, scorer="another"),
+        replace(job, fps=24),
+    ):
         assert run(other) == Outcome(n_done=4)
     (job.output / "talk.srt" / "record.json").write_text("{")
     assert run(other) == Outcome(n_done=1, n_before=3)
@@ -216,11 +245,20 @@ def test_models_are_told_apart_by_their_files(tmp_path):
 
 
 def test_the_command_lists_failures_at_the_end(in_process, archive, tmp_path, capsys, monkeypatch):
-    from viralbert_utils.cli import main  # not above: every worker imports this file
+    from viralbert.cli import main  # not above: every worker imports this file
 
     monkeypatch.setattr(archives, "load_scorer", lambda model, precision: score)
     (archive / "a" / "broken.srt").write_text("")
-    command = ["moments", str(archive), "-o", str(tmp_path / "out"), "--engine", "local", "--count", "1"]
+    command = [
+        "moments",
+        str(archive),
+        "-o",
+        str(tmp_path / "out"),
+        "--engine",
+        "local",
+        "--count",
+        "1",
+    ]
     assert main(command) == 1
     said = capsys.readouterr()
     assert said.out.startswith("4 files done, 0 were complete before")
@@ -252,38 +290,54 @@ def odd_archive(tmp_path) -> Path:
 
 
 SKIPPED = {
-    "pipe.srt": "a pipe or a device", "zero.vtt": "a link that leads out", "out.srt": "a link that leads out",
-    "near.srt": "a link that leads out", "gone.srt": "a link that leads nowhere", "circle.srt": "leads nowhere",
-}  # fmt: skip
+    "pipe.srt": "a pipe or a device",
+    "zero.vtt": "a link that leads out",
+    "out.srt": "a link that leads out",
+    "near.srt": "a link that leads out",
+    "gone.srt": "a link that leads nowhere",
+    "circle.srt": "leads nowhere",
+}
 
 
 @pytest.mark.parametrize("engine", [[], ["--engine", "local", "--workers", "1"]])
 def test_what_only_looks_like_subtitles_is_skipped_with_the_reason(
     in_process, odd_archive, tmp_path, caplog, capsys, monkeypatch, engine
 ):
-    from viralbert_utils import predictor
-    from viralbert_utils.cli import main
+    from viralbert.cli import main
+    from viralbert.serving import predictor
 
     monkeypatch.setattr(archives, "load_scorer", lambda model, precision: score)
     monkeypatch.setattr(predictor.Predictor, "load", lambda *_: SimpleNamespace(scores=score))
-    assert main(["moments", str(odd_archive), "-o", str(tmp_path / "out"), "--count", "1", *engine]) == 0
-    told = dict(message.rsplit("/", 1)[1].split(" is skipped: it is ") for message in caplog.messages)
+    assert (
+        main(["moments", str(odd_archive), "-o", str(tmp_path / "out"), "--count", "1", *engine])
+        == 0
+    )
+    told = dict(
+        message.rsplit("/", 1)[1].split(" is skipped: it is ") for message in caplog.messages
+    )
     assert told.keys() == SKIPPED.keys()
     assert all(reason in told[name] for name, reason in SKIPPED.items())
     assert len(list((tmp_path / "out").glob("*/moments.json"))) == 2
-    assert not any("тайна" in path.read_text() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert not any(
+        "тайна" in path.read_text() for path in (tmp_path / "out").rglob("*") if path.is_file()
+    )
     assert "тайна" not in capsys.readouterr().err
 
 
 def test_a_folder_that_is_a_link_is_read(archive, tmp_path):
     (tmp_path / "link").symlink_to(archive)
     (tmp_path / "link" / "b" / "same.srt").symlink_to("../talk.srt")
-    found = [str(path.relative_to(tmp_path / "link")) for path in archives.subtitle_files(tmp_path / "link", "**/*")]
+    found = [
+        str(path.relative_to(tmp_path / "link"))
+        for path in archives.subtitle_files(tmp_path / "link", "**/*")
+    ]
     assert found == ["a/talk.srt", "b/same.srt", "b/talk.srt", "b/talk.vtt", "talk.srt"]
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])
-def test_names_in_no_encoding_and_with_control_characters(job, archive, tmp_path, monkeypatch, engine):
+def test_names_in_no_encoding_and_with_control_characters(
+    job, archive, tmp_path, monkeypatch, engine
+):
     monkeypatch.setenv("PYTHONPATH", IMPORTED)
     names = [os.fsdecode(b"\xff\xfe\xe0.srt"), "a\x1b[2J\nb.srt"]
     for name in names:
@@ -304,5 +358,7 @@ def load_without_torch():
 @pytest.mark.parametrize("engine", ["local", "ray"])
 def test_a_worker_without_torch_says_what_to_install(job, monkeypatch, engine):
     monkeypatch.setenv("PYTHONPATH", IMPORTED)
-    with pytest.raises(DataError, match="the package torch is not installed: pip install 'viralbert-course'"):
+    with pytest.raises(
+        DataError, match="the package torch is not installed: pip install 'viralbert-course'"
+    ):
         run(replace(job, load=load_without_torch), engine, 1)

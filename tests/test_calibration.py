@@ -5,13 +5,14 @@ from scipy.stats import binom
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 
-from viralbert_utils import calibration, thresholds
-from viralbert_utils.files import DataError
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.evaluation import calibration, thresholds
 
 
 @pytest.fixture(scope="module")
 def overconfident() -> tuple[np.ndarray, np.ndarray]:
-    """Labels of three classes, and logits that are twice the true ones plus a shift of each class."""
+    """Labels of three classes, and logits that are twice the true ones plus a shift of each
+    class."""
     rng = np.random.default_rng(0)
     true = rng.normal([0, -1, -3], 1.5, (4000, 3))
     labels = (rng.random(true.shape) < expit(true)).astype(np.int8)
@@ -47,10 +48,14 @@ def test_platt_agrees_with_logistic_regression_on_softened_targets(overconfident
     found = calibration.platt(labels, logits)
     for k in range(3):
         n, n_positive = len(labels), labels[:, k].sum()
-        target = np.where(labels[:, k] > 0, (n_positive + 1) / (n_positive + 2), 1 / (n - n_positive + 2))
+        target = np.where(
+            labels[:, k] > 0, (n_positive + 1) / (n_positive + 2), 1 / (n - n_positive + 2)
+        )
         # A row with target t is t of a positive and 1 - t of a negative one.
         reference = LogisticRegression(C=np.inf, tol=1e-8).fit(
-            np.tile(logits[:, [k]], (2, 1)), np.repeat([1, 0], n), np.concatenate([target, 1 - target])
+            np.tile(logits[:, [k]], (2, 1)),
+            np.repeat([1, 0], n),
+            np.concatenate([target, 1 - target]),
         )
         assert found.slope[k] == pytest.approx(reference.coef_[0, 0], rel=0.01)
         assert found.intercept[k] == pytest.approx(reference.intercept_[0], abs=0.01)
@@ -108,7 +113,9 @@ def test_reliability_by_hand():
     assert (table["low"] < table["share of positives"]).all()
     assert (table["share of positives"] < table["high"]).all()
     error = (abs(0.25 - 1) + abs(3.1 - 3)) / 7
-    assert calibration.expected_calibration_error(labels[:, None], probabilities[:, None], 2) == pytest.approx(error)
+    assert calibration.expected_calibration_error(
+        labels[:, None], probabilities[:, None], 2
+    ) == pytest.approx(error)
     # Empty bins are left out; the last bin holds 1.
     assert calibration.reliability(labels, probabilities, 10)["count"].tolist() == [2, 1, 1, 1, 2]
 
@@ -117,15 +124,24 @@ def test_bins_of_equal_counts():
     probabilities = np.random.default_rng(0).random(1000) ** 8
     labels = np.zeros(1000, dtype=int)
     assert calibration.reliability(labels, probabilities)["count"].max() > 700
-    assert calibration.reliability(labels, probabilities, equal_counts=True)["count"].tolist() == [100] * 10
-    assert calibration.reliability(labels, np.full(1000, 0.3), equal_counts=True)["count"].tolist() == [1000]
+    assert (
+        calibration.reliability(labels, probabilities, equal_counts=True)["count"].tolist()
+        == [100] * 10
+    )
+    assert calibration.reliability(labels, np.full(1000, 0.3), equal_counts=True)[
+        "count"
+    ].tolist() == [1000]
 
 
 def test_true_probabilities_are_reliable():
     rng = np.random.default_rng(0)
     probabilities = rng.random((20_000, 1))
-    table = calibration.reliability(rng.random(probabilities.shape) < probabilities, probabilities, 20)
-    inside = (table["low"] <= table["mean probability"]) & (table["mean probability"] <= table["high"])
+    table = calibration.reliability(
+        rng.random(probabilities.shape) < probabilities, probabilities, 20
+    )
+    inside = (table["low"] <= table["mean probability"]) & (
+        table["mean probability"] <= table["high"]
+    )
     assert inside.mean() >= 0.8
     assert (table["high"] - table["low"]).max() < 0.07
 
@@ -150,9 +166,9 @@ def test_proportion_interval_covers_as_often_as_it_says(share, n):
 
 
 def test_proportion_interval_at_the_ends():
-    assert np.ravel(calibration.proportion_interval(np.array([1]), np.array([10]))) == pytest.approx(
-        [0.011, 0.381], abs=1e-3
-    )
+    assert np.ravel(
+        calibration.proportion_interval(np.array([1]), np.array([10]))
+    ) == pytest.approx([0.011, 0.381], abs=1e-3)
     low, high = calibration.proportion_interval(np.array([0, 5, 0]), np.array([5, 5, 0]))
     assert (low[0], high[1]) == (0, 1)
     assert high[0] == pytest.approx(1 - low[1])

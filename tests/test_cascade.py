@@ -5,25 +5,47 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from viralbert_utils import cascade, hybrid
-from viralbert_utils.files import DataError
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.lessons import cascade, columns
 
 CLASSES = ["Ветер", "Гром", "Снег"]
 HEROES = {"Ветер": "Лапочкин", "Гром": "Хвостов", "Снег": "Пышка"}
 
 
 def make_rows(n: int = 150, seed: int = 0) -> pd.DataFrame:
-    """Half of the titles name the hero of their project; the rest is told by length only, and not always."""
+    """Half of the titles name the hero of their project; the rest is told by length only, and not
+    always."""
     rng = np.random.default_rng(seed)
     label = rng.choice(CLASSES, n)
-    words = ["новая", "серия", "смотрим", "вместе", "утром", "зима", "лето", "друзья", "дома", "песня"]
+    words = [
+        "новая",
+        "серия",
+        "смотрим",
+        "вместе",
+        "утром",
+        "зима",
+        "лето",
+        "друзья",
+        "дома",
+        "песня",
+    ]
     titles = [
-        " ".join([*rng.choice(words, 4), f"{HEROES[own]}{rng.choice(['у', 'а', 'ом'])}" if rng.random() < 0.5 else ""])
+        " ".join(
+            [
+                *rng.choice(words, 4),
+                f"{HEROES[own]}{rng.choice(['у', 'а', 'ом'])}" if rng.random() < 0.5 else "",
+            ]
+        )
         for own in label
     ]
     seconds = [100 * (1 + CLASSES.index(own)) + rng.normal(0, 40) for own in label]
     return pd.DataFrame(
-        {"title": titles, "seconds": seconds, "channel": rng.choice(["свой", "чужой"], n), "label": label}
+        {
+            "title": titles,
+            "seconds": seconds,
+            "channel": rng.choice(["свой", "чужой"], n),
+            "label": label,
+        }
     )
 
 
@@ -34,30 +56,37 @@ def always_snow(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float]]:
 @pytest.fixture(scope="module")
 def fitted():
     rows = make_rows()
-    prepared = hybrid.prepare(rows, ["title"], ["seconds"], ["channel"])
+    prepared = columns.prepare(rows, ["title"], ["seconds"], ["channel"])
     return cascade.fit(rows, "label", prepared, always_snow, (0.97, 0.8))
 
 
 def test_patterns_forgive_case_forms_and_missing_cells():
-    rows = pd.DataFrame({"title": ["ЁЛКИН едет", None], "note": ["", "ок"], "channel": ["свой", " "]})
+    rows = pd.DataFrame(
+        {"title": ["ЁЛКИН едет", None], "note": ["", "ок"], "channel": ["свой", " "]}
+    )
     first, second = cascade.patterns(rows, ["title", "note"], ["channel"])
     assert {"елкин", "елки…", "елкин едет", "channel=свой"} <= first
     assert second == set()
     # A fullwidth letter is that letter.
-    assert cascade.patterns(pd.DataFrame({"title": ["Ａlma ata"]}), ["title"]) == [{"alma", "alma ata"}]
+    assert cascade.patterns(pd.DataFrame({"title": ["Ａlma ata"]}), ["title"]) == [
+        {"alma", "alma ata"}
+    ]
 
 
 def test_the_shortest_of_equal_patterns_becomes_the_rule():
     found = [{"глоб…", "глобус", "море"}] * 5 + [{"море"}] * 5
     rules = cascade.mine(found, np.array(["a"] * 5 + ["b"] * 5))
-    assert [(rule.pattern, rule.answer, rule.n_rows, rule.n_right) for rule in rules] == [("глоб…", "a", 5, 5)]
+    assert [(rule.pattern, rule.answer, rule.n_rows, rule.n_right) for rule in rules] == [
+        ("глоб…", "a", 5, 5)
+    ]
     assert 0.6 < rules[0].bound < 0.75
     assert cascade.mine(found[:2], np.array(["a", "b"])) == []
 
 
 def test_rules_that_disagree_are_silent():
     strong, weak, other = (
-        cascade.Rule(p, a, 9, 9, b) for p, a, b in (("x", "a", 0.8), ("y", "a", 0.5), ("z", "b", 0.5))
+        cascade.Rule(p, a, 9, 9, b)
+        for p, a, b in (("x", "a", 0.8), ("y", "a", 0.5), ("z", "b", 0.5))
     )
     votes = cascade.vote([strong, weak, other], [{"x", "y"}, {"x", "z"}, {"q"}])
     assert votes == [strong, None, None]
@@ -74,7 +103,9 @@ def test_one_inverse_is_as_many_trainings_as_rows(n_rows, n_features, seed):
 
     def primal(keep: np.ndarray) -> np.ndarray:
         x, w = features.toarray()[keep], weights[keep, None]
-        return np.linalg.solve(x.T @ (w * x) + cascade.PENALTY * np.eye(n_features), x.T @ (w * hot[keep]))
+        return np.linalg.solve(
+            x.T @ (w * x) + cascade.PENALTY * np.eye(n_features), x.T @ (w * hot[keep])
+        )
 
     everyone = np.ones(n_rows, dtype=bool)
     np.testing.assert_allclose(coefficients, primal(everyone), atol=1e-7)
@@ -97,7 +128,9 @@ def test_each_decision_tells_its_stage_and_reason(fitted):
     assert stages.loc["rules", "coverage"] > 0.3
     assert stages.loc["rules", "precision"] >= 0.95
     assert stages.loc["one against the rest", "precision"] > stages.loc["model", "precision"] + 0.2
-    assert (stages["low"] <= stages["precision"]).all() and (stages["precision"] <= stages["high"]).all()
+    assert (stages["low"] <= stages["precision"]).all() and (
+        stages["precision"] <= stages["high"]
+    ).all()
 
 
 @pytest.mark.parametrize("lacking", ["title", "seconds", "channel"])
@@ -118,7 +151,7 @@ def test_rows_that_lack_a_column_are_a_message(fitted, lacking):
 
 def test_where_there_is_nothing_to_learn_the_model_decides():
     rows = make_rows().assign(title="одно и то же", seconds=1.0, channel="свой")
-    prepared = hybrid.prepare(rows, ["title"])
+    prepared = columns.prepare(rows, ["title"])
     decisions = cascade.fit(rows, "label", prepared, always_snow).decide(rows)
     assert set(decisions["stage"]) == {"model"}
 

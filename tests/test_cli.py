@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from viralbert_utils import files, predictor
-from viralbert_utils.cli import main
-from viralbert_utils.emotions import EMOTIONS
-from viralbert_utils.files import ROOT, DataError
-from viralbert_utils.moments import Scores
-from viralbert_utils.predictor import Label, Prediction
-from viralbert_utils.subtitles import Cue, write_subtitles
+from viralbert.cli import main
+from viralbert.moments.scores import Scores
+from viralbert.moments.subtitles import Cue, write_subtitles
+from viralbert.serving import predictor
+from viralbert.serving.predictor import Label, Prediction
+from viralbert_utils.base import files
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.base.files import ROOT
+from viralbert_utils.data.emotions import EMOTIONS
 
 
 class TwoWords:
@@ -38,7 +40,9 @@ class TwoWords:
 def loaded(monkeypatch) -> list[str]:
     """Folders from which a model was asked for."""
     asked: list[str] = []
-    monkeypatch.setattr(predictor.Predictor, "load", lambda folder, *options: asked.append(folder) or TwoWords())
+    monkeypatch.setattr(
+        predictor.Predictor, "load", lambda folder, *options: asked.append(folder) or TwoWords()
+    )
     return asked
 
 
@@ -96,13 +100,18 @@ def test_an_unknown_kind_of_file_is_never_taken_for_lines(loaded, capsys, tmp_pa
     assert main(["predict", "--file", str(tmp_path / name)]) == 1
     said = capsys.readouterr()
     assert said.out == ""
-    assert all(kind in said.err for kind in (name, ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt"))
+    assert all(
+        kind in said.err for kind in (name, ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt")
+    )
 
 
 @pytest.mark.parametrize(
-    "line", ["id\ttext", "text;label", '"Text",n', '{"text": "Кот."}', '[{"text": "Кот."}]', '["Кот."]']
+    "line",
+    ["id\ttext", "text;label", '"Text",n', '{"text": "Кот."}', '[{"text": "Кот."}]', '["Кот."]'],
 )
-def test_a_table_without_its_ending_is_never_taken_for_lines(loaded, capsys, tmp_path, monkeypatch, line):
+def test_a_table_without_its_ending_is_never_taken_for_lines(
+    loaded, capsys, tmp_path, monkeypatch, line
+):
     for encoding in ("utf-8", "utf-16"):
         (tmp_path / "t.txt").write_bytes(f"{line}\n1\tКот.\n".encode(encoding))
         assert main(["predict", "--file", str(tmp_path / "t.txt")]) == 1
@@ -113,14 +122,18 @@ def test_a_table_without_its_ending_is_never_taken_for_lines(loaded, capsys, tmp
         assert said.err.count("found what begins a table") == 2
 
 
-def test_a_pipe_has_no_ending_and_its_bytes_tell_the_encoding(loaded, capsys, tmp_path, monkeypatch):
+def test_a_pipe_has_no_ending_and_its_bytes_tell_the_encoding(
+    loaded, capsys, tmp_path, monkeypatch
+):
     pipe = tmp_path / "63"
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_bytes, args=["Кот.\nДождь.\n".encode("utf-16")])
     writer.start()
     assert main(["predict", "--file", str(pipe)]) == 0
     writer.join()
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO("\ufeffКот.\nДождь.".encode()))))
+    monkeypatch.setattr(
+        sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO("\ufeffКот.\nДождь.".encode())))
+    )
     assert main(["predict", "--file", "-"]) == 0
     assert [row["text"] for row in rows(capsys.readouterr().out)] == ["Кот.", "Дождь."] * 2
 
@@ -146,7 +159,8 @@ def test_predict_names_what_it_cannot_read(loaded, capsys, tmp_path):
         (["--file", str(tmp_path / "no.csv")], "no column 'text'; found title"),
         (
             ["--file", str(tmp_path / "old.txt")],
-            "old.txt, line 2: expected UTF-8, found byte 0xc4 (it reads well as CP1251); convert it first: iconv",
+            "old.txt, line 2: expected UTF-8, found byte 0xc4 (it reads well as CP1251); convert "
+            "it first: iconv",
         ),
         (["--file", str(tmp_path / "none.txt")], "could not be read"),
     ):
@@ -164,10 +178,33 @@ def test_a_missing_model_says_who_writes_it(capsys, tmp_path):
 
 def test_moments_writes_every_format_and_prints_a_table(loaded, capsys, tmp_path):
     out = tmp_path / "out"
-    assert main(["moments", str(srt(tmp_path / "talk.srt")), "-o", str(out), "--count", "2", "--max", "30"]) == 0
+    assert (
+        main(
+            [
+                "moments",
+                str(srt(tmp_path / "talk.srt")),
+                "-o",
+                str(out),
+                "--count",
+                "2",
+                "--max",
+                "30",
+            ]
+        )
+        == 0
+    )
     written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-    assert written == {f"talk/{name}" for name in ("moments.json", "moments.csv", "moments.edl", "chapters.txt",
-                                                   "clips/01.srt", "clips/02.srt")}  # fmt: skip
+    assert written == {
+        f"talk/{name}"
+        for name in (
+            "moments.json",
+            "moments.csv",
+            "moments.edl",
+            "chapters.txt",
+            "clips/01.srt",
+            "clips/02.srt",
+        )
+    }
     first = json.loads((out / "talk" / "moments.json").read_text(encoding="utf-8"))["moments"][0]
     assert first["start"] <= 48 and first["end"] >= 51.8, "the joke is in it"
     assert 15 <= first["end"] - first["start"] <= 30
@@ -187,7 +224,12 @@ def test_fewer_moments_leave_no_old_clips(loaded, tmp_path):
 def test_one_bad_file_does_not_stop_the_rest(loaded, capsys, tmp_path):
     (tmp_path / "empty.srt").write_text("")
     (tmp_path / "folder").mkdir()
-    files = [tmp_path / "empty.srt", tmp_path / "missing.srt", tmp_path / "folder", srt(tmp_path / "good.srt")]
+    files = [
+        tmp_path / "empty.srt",
+        tmp_path / "missing.srt",
+        tmp_path / "folder",
+        srt(tmp_path / "good.srt"),
+    ]
     assert main(["moments", *map(str, files), "-o", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
     for path in files[:3]:
@@ -211,20 +253,39 @@ def test_pipes_and_devices_in_a_folder_are_not_read(loaded, capsys, tmp_path):
 
 
 def test_files_of_one_name_do_not_overwrite_each_other(loaded, tmp_path):
-    srt(tmp_path / "a" / "talk.srt"), srt(tmp_path / "a" / "notes.SRT"), srt(tmp_path / "b" / "Talk.srt", joke_at=25)
+    (
+        srt(tmp_path / "a" / "talk.srt"),
+        srt(tmp_path / "a" / "notes.SRT"),
+        srt(tmp_path / "b" / "Talk.srt", joke_at=25),
+    )
     (tmp_path / "a" / "other.json").write_text("{}")
-    command = ["moments", str(tmp_path / "a"), str(tmp_path / "b" / "Talk.srt"), str(tmp_path / "a" / "talk.srt")]
+    command = [
+        "moments",
+        str(tmp_path / "a"),
+        str(tmp_path / "b" / "Talk.srt"),
+        str(tmp_path / "a" / "talk.srt"),
+    ]
     assert main([*command, "-o", str(tmp_path / "out"), "--count", "1"]) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Talk-2", "notes", "talk"]
-    starts = {name: json.loads((tmp_path / "out" / name / "moments.json").read_text())["moments"][0]["start"]
-              for name in ("talk", "Talk-2")}  # fmt: skip
+    starts = {
+        name: json.loads((tmp_path / "out" / name / "moments.json").read_text())["moments"][0][
+            "start"
+        ]
+        for name in ("talk", "Talk-2")
+    }
     assert starts["talk"] < 50 < starts["Talk-2"]
 
 
 def test_repairs_and_empty_results_are_told(loaded, capsys, tmp_path):
     path = srt(tmp_path / "talk.srt", n=20)
-    path.write_text(path.read_text(encoding="utf-8").replace("1\n00:00:00,000", "00:00:00,000", 1), encoding="utf-8")
-    assert main(["moments", str(path), "-o", str(tmp_path / "out"), "--min", "500", "--max", "600"]) == 0
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("1\n00:00:00,000", "00:00:00,000", 1),
+        encoding="utf-8",
+    )
+    assert (
+        main(["moments", str(path), "-o", str(tmp_path / "out"), "--min", "500", "--max", "600"])
+        == 0
+    )
     said = capsys.readouterr().out
     assert "no moments: no run of sentences lasts 500-600 s" in said
     assert "repaired: no number above the times: 1" in said
@@ -243,15 +304,30 @@ def test_bad_options_of_moments_are_named(loaded, capsys, tmp_path):
 
 
 def test_otio_takes_the_place_of_an_edl_and_the_video_is_cut(loaded, monkeypatch, tmp_path):
-    from viralbert_utils import moment_files
+    from viralbert.moments import outputs
 
     called = {}
-    monkeypatch.setattr(moment_files, "write_otio", lambda moments, path, *about: called.update(otio=(path, *about)))
-    monkeypatch.setattr(moment_files, "cut", lambda video, moments, folder: called.update(cut=(video, folder)))
-    command = ["moments", str(srt(tmp_path / "talk.srt")), "-o", str(tmp_path / "out"), "--otio", "--fps", "29.97"]
+    monkeypatch.setattr(
+        outputs, "write_otio", lambda moments, path, *about: called.update(otio=(path, *about))
+    )
+    monkeypatch.setattr(
+        outputs, "cut", lambda video, moments, folder: called.update(cut=(video, folder))
+    )
+    command = [
+        "moments",
+        str(srt(tmp_path / "talk.srt")),
+        "-o",
+        str(tmp_path / "out"),
+        "--otio",
+        "--fps",
+        "29.97",
+    ]
     assert main([*command, "--video", "v.mp4"]) == 0
     folder = tmp_path / "out" / "talk"
-    assert called == {"otio": (folder / "moments.otio", "v.mp4", 29.97), "cut": (Path("v.mp4"), folder / "clips")}
+    assert called == {
+        "otio": (folder / "moments.otio", "v.mp4", 29.97),
+        "cut": (Path("v.mp4"), folder / "clips"),
+    }
     assert not (folder / "moments.edl").exists()
 
 
@@ -268,7 +344,19 @@ def test_errors_of_the_model_are_no_errors_of_a_file(monkeypatch, capsys, tmp_pa
         raise DataError(f"{folder} is no trained model")
 
     monkeypatch.setattr(predictor.Predictor, "load", missing)
-    assert main(["moments", str(srt(tmp_path / "talk.srt")), "-o", str(tmp_path / "out"), "--model", "none"]) == 1
+    assert (
+        main(
+            [
+                "moments",
+                str(srt(tmp_path / "talk.srt")),
+                "-o",
+                str(tmp_path / "out"),
+                "--model",
+                "none",
+            ]
+        )
+        == 1
+    )
     assert capsys.readouterr().err == "viralbert: none is no trained model\n"
 
 
@@ -284,21 +372,33 @@ if sys.argv[2] == "report":  # there may be no run to report on
     site.report = lambda task: site._build_site(task, {}, "# Report", task.report / "site")
 sys.exit(cli.main(sys.argv[2:]))
 """
-TRAIN, PRETRAIN = ["train", "--output", "out"], ["pretrain", "--source", "a.txt=1", "--output", "out"]
+TRAIN, PRETRAIN = (
+    ["train", "--output", "out"],
+    ["pretrain", "--source", "a.txt=1", "--output", "out"],
+)
 PREDICT, EXPORT = ["predict", "--model", "model", "Дождь."], ["export", "model", "-o", "exported"]
 SERVE, TRANSLATE = ["serve", "--model", "model", "--port", "0"], ["translate", "en.csv", "ru.csv"]
 MOMENTS = ["moments", "talk.srt", "-o", "out", "--model", "model"]
 LACKING = [
-    ("torch", TRAIN, "torch", ""), ("transformers", TRAIN, "transformers", ""), ("torch", PRETRAIN, "torch", ""),
-    ("torch", ["run", "--profile", "smoke"], "torch", ""), ("yaml", ["run", "--profile", "smoke"], "pyyaml", ""),
+    ("torch", TRAIN, "torch", ""),
+    ("transformers", TRAIN, "transformers", ""),
+    ("torch", PRETRAIN, "torch", ""),
+    ("torch", ["run", "--profile", "smoke"], "torch", ""),
+    ("yaml", ["run", "--profile", "smoke"], "pyyaml", ""),
     ("papermill", ["run", "--profile", "smoke", "--set", "01.seed=77"], "papermill", ""),
-    ("sphinx", ["report"], "sphinx", "[report]"), ("myst_nb", ["report"], "myst-nb", "[report]"),
-    ("torch", PREDICT, "torch", ""), ("torch", MOMENTS, "torch", ""), ("pysubs2", MOMENTS, "pysubs2", ""),
-    ("torch", EXPORT, "torch", ""), ("onnx", EXPORT, "onnx", "[serve]"),
-    ("fastapi", SERVE, "fastapi", "[serve]"), ("starlette", SERVE, "fastapi", "[serve]"),
-    ("python_multipart", SERVE, "python-multipart", "[serve]"), ("torch", SERVE, "torch", ""),
+    ("sphinx", ["report"], "sphinx", "[report]"),
+    ("myst_nb", ["report"], "myst-nb", "[report]"),
+    ("torch", PREDICT, "torch", ""),
+    ("torch", MOMENTS, "torch", ""),
+    ("pysubs2", MOMENTS, "pysubs2", ""),
+    ("torch", EXPORT, "torch", ""),
+    ("onnx", EXPORT, "onnx", "[serve]"),
+    ("fastapi", SERVE, "fastapi", "[serve]"),
+    ("starlette", SERVE, "fastapi", "[serve]"),
+    ("python_multipart", SERVE, "python-multipart", "[serve]"),
+    ("torch", SERVE, "torch", ""),
     ("torch", TRANSLATE, "torch", ""),
-]  # fmt: skip
+]
 
 
 def without(module: str, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -306,17 +406,27 @@ def without(module: str, arguments: list[str], folder: Path) -> subprocess.Compl
     (folder / "model" / "classifier.json").write_text("{}")
     (folder / "en.csv").write_text("text\nhello\n")
     srt(folder / "talk.srt")
-    return subprocess.run([sys.executable, "-c", WITHOUT, module, *arguments], cwd=folder,
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT, module, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize(
-    ("module", "arguments", "package", "extra"), LACKING, ids=[f"{case[1][0]}-{case[0]}" for case in LACKING]
+    ("module", "arguments", "package", "extra"),
+    LACKING,
+    ids=[f"{case[1][0]}-{case[0]}" for case in LACKING],
 )
-def test_a_command_without_its_package_says_what_to_install(module, arguments, package, extra, tmp_path):
+def test_a_command_without_its_package_says_what_to_install(
+    module, arguments, package, extra, tmp_path
+):
     result = without(module, arguments, tmp_path)
     assert result.stderr == (
-        f"viralbert {arguments[0]}: the package {package} is not installed: pip install 'viralbert-course{extra}'\n"
+        f"viralbert {arguments[0]}: the package {package} is not installed: pip install "
+        f"'viralbert-course{extra}'\n"
     )
     assert result.returncode == 1
 
@@ -324,7 +434,10 @@ def test_a_command_without_its_package_says_what_to_install(module, arguments, p
 def test_check_env_without_torch_still_checks_the_rest(tmp_path):
     result = without("torch", ["check-env"], tmp_path)
     assert result.returncode == 1 and not result.stderr
-    assert re.search(r"as in requirements.lock\n\[missing\] Python .* without torch: here no model", result.stdout)
+    assert re.search(
+        r"as in requirements.lock\n\[missing\] Python .* without torch: here no model",
+        result.stdout,
+    )
 
 
 def test_an_archive_without_ray_says_what_to_install(tmp_path):
@@ -332,14 +445,15 @@ def test_an_archive_without_ray_says_what_to_install(tmp_path):
     result = without("ray", command, tmp_path)
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
     expected = (
-        "viralbert: the package ray is not installed: pip install 'viralbert-course[archives]', or use the engine"
+        "viralbert: the package ray is not installed: pip install 'viralbert-course[archives]', "
+        "or use the engine"
     )
     assert result.stderr.startswith(expected)
 
 
-@pytest.mark.parametrize("name", ["viralbert_utils.translation", "_lzma", None])
+@pytest.mark.parametrize("name", ["viralbert.translation", "_lzma", None])
 def test_what_pip_cannot_bring_is_no_message(name, monkeypatch):
-    from viralbert_utils import translation
+    from viralbert import translation
 
     def fail(*_: object) -> None:
         raise ModuleNotFoundError("No module", name=name)
@@ -350,7 +464,8 @@ def test_what_pip_cannot_bring_is_no_message(name, monkeypatch):
 
 
 def test_a_project_that_is_not_installed_names_itself(monkeypatch, capsys):
-    from viralbert_utils import packages, translation
+    from viralbert import translation
+    from viralbert_utils.base import packages
 
     def fail(*_: object) -> None:
         raise importlib.metadata.PackageNotFoundError("onnx")
@@ -358,7 +473,9 @@ def test_a_project_that_is_not_installed_names_itself(monkeypatch, capsys):
     monkeypatch.setattr(translation, "translate_file", fail)
     monkeypatch.setattr(packages.importlib.metadata, "requires", fail)
     assert main(TRANSLATE) == 1
-    assert capsys.readouterr().err.endswith("the package onnx is not installed: pip install 'viralbert-course'\n")
+    assert capsys.readouterr().err.endswith(
+        "the package onnx is not installed: pip install 'viralbert-course'\n"
+    )
 
 
 # what the machine refuses
@@ -374,7 +491,9 @@ predictor.Predictor.load = lambda *_: TwoWords()
 sys.exit(cli.main(["predict", "Кот ушёл."]))
 """
     with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, check=False
+        )
     assert done.returncode == 1
     assert done.stderr.decode().startswith("viralbert predict: [Errno 28] No space left on device")
     assert len(done.stderr.splitlines()) == 1
@@ -400,40 +519,57 @@ def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path, capsys, kind):
 
 def test_a_pipe_that_nobody_writes_to_is_an_error(loaded, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "PATIENCE_S", 0.2)
-    for name, arguments in (("a", ["predict", "--file"]), ("b.txt", ["predict", "--file"]),
-                            ("c.srt", ["moments", "-o", str(tmp_path / "out")])):  # fmt: skip
+    for name, arguments in (
+        ("a", ["predict", "--file"]),
+        ("b.txt", ["predict", "--file"]),
+        ("c.srt", ["moments", "-o", str(tmp_path / "out")]),
+    ):
         os.mkfifo(tmp_path / name)
         assert main([*arguments, str(tmp_path / name)]) == 1
-        assert f"{name} is a pipe, and within 0.2 s nobody has opened it to write" in capsys.readouterr().err
+        assert (
+            f"{name} is a pipe, and within 0.2 s nobody has opened it to write"
+            in capsys.readouterr().err
+        )
 
 
 @pytest.mark.parametrize("command", [["predict", "--file"], ["moments", "-o", "out"]])
 @pytest.mark.parametrize("ending", ["csv", "txt", "srt", "xlsx"])
-def test_a_name_of_a_file_is_printed_in_one_line(loaded, capsys, tmp_path, monkeypatch, command, ending):
+def test_a_name_of_a_file_is_printed_in_one_line(
+    loaded, capsys, tmp_path, monkeypatch, command, ending
+):
     monkeypatch.chdir(tmp_path)
     Path(name := f"a\x1b[2J\nviralbert: done\x9b\u202e.{ending}").write_bytes(b"1\n\xc4\n")
     assert main([*command, name]) == 1
     said = capsys.readouterr().err
-    assert r"a\x1b[2J\nviralbert: done\x9b\u202e" in said and all(line.isprintable() for line in said.splitlines())
+    assert r"a\x1b[2J\nviralbert: done\x9b\u202e" in said and all(
+        line.isprintable() for line in said.splitlines()
+    )
 
 
 def test_a_table_is_no_pipe(loaded, capsys, tmp_path):
     os.mkfifo(tmp_path / "t.csv")
     assert main(["predict", "--file", str(tmp_path / "t.csv")]) == 1
-    assert "t.csv is neither a file nor a folder (a pipe or a device); expected" in capsys.readouterr().err
+    assert (
+        "t.csv is neither a file nor a folder (a pipe or a device); expected"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("name", ["zero", "zero.txt", "zero.csv", "zero.srt"])
 def test_a_device_is_no_file(loaded, capsys, tmp_path, name):
     (tmp_path / name).symlink_to("/dev/zero")
-    given = ["moments", "-o", str(tmp_path / "out")] if name.endswith(".srt") else ["predict", "--file"]
+    given = (
+        ["moments", "-o", str(tmp_path / "out")] if name.endswith(".srt") else ["predict", "--file"]
+    )
     assert main([*given, str(tmp_path / name)]) == 1
     assert re.search(r"a (pipe or a )?device.*; expected ", capsys.readouterr().err)
 
 
 def test_subtitles_come_through_a_pipe_of_the_shell(loaded, tmp_path):
     os.mkfifo(tmp_path / "63")
-    writer = threading.Thread(target=(tmp_path / "63").write_bytes, args=[srt(tmp_path / "t.srt").read_bytes()])
+    writer = threading.Thread(
+        target=(tmp_path / "63").write_bytes, args=[srt(tmp_path / "t.srt").read_bytes()]
+    )
     writer.start()
     assert main(["moments", str(tmp_path / "63"), "-o", str(tmp_path / "out"), "--count", "1"]) == 0
     writer.join()
@@ -456,8 +592,14 @@ def test_a_home_folder_is_spelt_out_in_every_path(loaded, capsys, tmp_path, monk
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--output", "out", "--evaluate", ""], "expected dev, test or both (dev,test), found ''"),
-        (["train", "--output", "out", "--evaluate", "dev,"], "expected dev, test or both (dev,test), found 'dev,'"),
+        (
+            ["train", "--output", "out", "--evaluate", ""],
+            "expected dev, test or both (dev,test), found ''",
+        ),
+        (
+            ["train", "--output", "out", "--evaluate", "dev,"],
+            "expected dev, test or both (dev,test), found 'dev,'",
+        ),
         (["train", "--output", ""], "expected a path, found an empty text"),
         (["moments", "a.srt", "-o", ""], "expected a path, found an empty text"),
         (["moments", "", "-o", "out"], "expected a path, found an empty text"),
@@ -472,7 +614,10 @@ def test_an_argument_that_says_nothing_is_an_error_of_it(capsys, arguments, mess
 
 
 def test_one_moment_is_no_plural(loaded, capsys, tmp_path):
-    assert main(["moments", str(srt(tmp_path / "t.srt")), "-o", str(tmp_path / "out"), "--count", "1"]) == 0
+    assert (
+        main(["moments", str(srt(tmp_path / "t.srt")), "-o", str(tmp_path / "out"), "--count", "1"])
+        == 0
+    )
     assert ": 1 moment, at most 1 wanted, from " in capsys.readouterr().out
 
 

@@ -1,7 +1,7 @@
 import pandas as pd
 
-from viralbert_utils import combine
-from viralbert_utils.emotions import CEDR_CLASSES, EMOTIONS
+from viralbert_utils.data import combine
+from viralbert_utils.data.emotions import CEDR_CLASSES, EMOTIONS
 
 LABELS = [["joy"], ["curiosity"], ["neutral"], ["fear", "joy"]]
 EMOTION_ROWS = pd.DataFrame(
@@ -30,8 +30,13 @@ def test_six_classes_leaves_out_what_has_no_counterpart():
     table, n_left_out = combine.six_classes(EMOTION_ROWS, cedr)
     assert n_left_out == 1
     names = {row.text: [CEDR_CLASSES[i] for i in row.labels] for row in table.itertuples()}
-    assert names == {"ура": ["joy"], "просто факт": ["no_emotion"], "боюсь и рад": ["joy", "fear"],
-                     "злюсь": ["anger"], "факт": ["no_emotion"]}  # fmt: skip
+    assert names == {
+        "ура": ["joy"],
+        "просто факт": ["no_emotion"],
+        "боюсь и рад": ["joy", "fear"],
+        "злюсь": ["anger"],
+        "факт": ["no_emotion"],
+    }
     assert table["origin"].value_counts().to_dict() == {"goemotions": 3, "cedr": 2}
 
 
@@ -40,14 +45,18 @@ def test_what_is_added_repeats_nothing_that_is_judged():
         return pd.DataFrame({"text": texts, "labels": [[0]] * len(texts), "origin": origin})
 
     six = {
-        "train": pd.concat([rows(["Поезд ушёл!", "Ура, едем"], "goemotions"), rows(["Страшно"], "cedr")]),
+        "train": pd.concat(
+            [rows(["Поезд ушёл!", "Ура, едем"], "goemotions"), rows(["Страшно"], "cedr")]
+        ),
         "validation": pd.concat([rows(["Вот так"], "cedr"), rows(["Ура, едем"], "goemotions")]),
         "test": rows(["поезд ушел"], "cedr"),
     }
     native, added, left_out = combine.native_and_added(six)
     assert {name: list(part["text"]) for name, part in native.items()} == {
-        "train": ["Страшно"], "validation": ["Вот так"], "test": ["поезд ушел"],
-    }  # fmt: skip
+        "train": ["Страшно"],
+        "validation": ["Вот так"],
+        "test": ["поезд ушел"],
+    }
     assert (list(added["text"]), left_out) == (["Ура, едем"], 1)
 
 

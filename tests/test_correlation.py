@@ -5,14 +5,15 @@ from scipy.stats import false_discovery_control, fisher_exact, pearsonr, spearma
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import matthews_corrcoef
 
-from viralbert_utils import correlation
-from viralbert_utils.files import DataError
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.lessons import correlation
 
 NAMES = ("радость", "любовь", "злость", "страх", "горе")
 
 
 def draw(rng: np.random.Generator, n: int = 800) -> np.ndarray:
-    """Joy and love often meet, anger avoids joy, fear goes its own way, grief is nearly never there."""
+    """Joy and love often meet, anger avoids joy, fear goes its own way, grief is nearly never
+    there."""
     joy = rng.random(n) < 0.3
     love = np.where(joy, rng.random(n) < 0.5, rng.random(n) < 0.1)
     anger = ~joy & (rng.random(n) < 0.3)
@@ -73,13 +74,19 @@ def test_order_puts_like_beside_like():
     values = np.column_stack([sources[:, k % 2] + 0.5 * rng.normal(size=500) for k in range(6)])
     matrix = correlation.correlation(values, "abcdef")
     found = correlation.ordered(matrix)
-    assert {frozenset(found.index[:3]), frozenset(found.index[3:])} == {frozenset("ace"), frozenset("bdf")}
+    assert {frozenset(found.index[:3]), frozenset(found.index[3:])} == {
+        frozenset("ace"),
+        frozenset("bdf"),
+    }
     assert found.index.tolist() == found.columns.tolist()
     assert (found == matrix.loc[found.index, found.index]).all(axis=None)
     assert correlation.ordered(matrix.iloc[:2, :2]).index.tolist() == ["a", "b"]
-    # A chain, in which each is like its neighbours: drawn in any order, it comes out as the chain, or backwards.
+    # A chain, in which each is like its neighbours: drawn in any order, it comes out as the chain,
+    # or backwards.
     places = dict(zip("dagfbhce", range(8), strict=True))
-    chain = pd.DataFrame({a: {b: 0.8 ** abs(places[a] - places[b]) for b in "abcdefgh"} for a in "abcdefgh"})
+    chain = pd.DataFrame(
+        {a: {b: 0.8 ** abs(places[a] - places[b]) for b in "abcdefgh"} for a in "abcdefgh"}
+    )
     assert "".join(correlation.ordered(chain).index) in ("dagfbhce", "echbfgad")
 
 
@@ -105,7 +112,10 @@ def test_pairs(labels):
     row = pair(table, "радость", "любовь")
     assert row["lift"] == pytest.approx(love[joy].mean() / love.mean())
     assert row["expected"] == pytest.approx(joy.sum() * love.mean())
-    counts = [[(joy & love).sum(), (joy & ~love).sum()], [(~joy & love).sum(), (~joy & ~love).sum()]]
+    counts = [
+        [(joy & love).sum(), (joy & ~love).sum()],
+        [(~joy & love).sum(), (~joy & ~love).sum()],
+    ]
     assert row["p"] == pytest.approx(fisher_exact(counts).pvalue)
     assert row["phi"] == pytest.approx(matthews_corrcoef(joy, love))
     assert row["low"] > 1.5
@@ -121,7 +131,8 @@ def test_pairs(labels):
 
 
 def test_lift_interval_covers_about_as_often_as_it_says():
-    """Two labels that meet by chance 4 times on average (true lift 1), and two of which one brings the other along."""
+    """Two labels that meet by chance 4 times on average (true lift 1), and two of which one brings
+    the other along."""
     rng = np.random.default_rng(0)
     rare, nested = [], []
     for _ in range(400):
@@ -137,7 +148,12 @@ def test_lift_interval_covers_about_as_often_as_it_says():
 
 def test_many_pairs_of_unrelated_labels_are_not_found():
     found = [
-        (correlation.pairs(np.random.default_rng(seed).random((300, 12)) < 0.15, [*"abcdefghijkl"])["q"] < 0.05).any()
+        (
+            correlation.pairs(
+                np.random.default_rng(seed).random((300, 12)) < 0.15, [*"abcdefghijkl"]
+            )["q"]
+            < 0.05
+        ).any()
         for seed in range(20)
     ]
     assert np.mean(found) <= 0.15
@@ -152,7 +168,9 @@ def test_predictions_that_tie_what_labels_do_not(labels):
     assert set(table["a"]) | set(table["b"]) == set(NAMES[:4])
     row = pair(table, "злость", "страх")
     assert row["labels"] == pytest.approx(matthews_corrcoef(labels[:, 2], labels[:, 3]))
-    assert row["predictions"] == pytest.approx(matthews_corrcoef(predictions[:, 2], predictions[:, 3]))
+    assert row["predictions"] == pytest.approx(
+        matthews_corrcoef(predictions[:, 2], predictions[:, 3])
+    )
     assert row["difference"] == pytest.approx(row["predictions"] - row["labels"])
     assert row["low"] > 0.3
     assert row["p"] == pytest.approx(2 / 501)
@@ -172,12 +190,16 @@ def test_phi_difference_is_the_bootstrap(labels):
         rows = rng.integers(0, len(labels), len(labels))
         both = [np.corrcoef(x[rows, 0], x[rows, 1])[0, 1] for x in (labels, predictions)]
         slow.append(both[1] - both[0])
-    assert (row["low"], row["high"]) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])), abs=0.015)
+    assert (row["low"], row["high"]) == pytest.approx(
+        tuple(np.quantile(slow, [0.025, 0.975])), abs=0.015
+    )
 
 
 def test_weights_stand_for_repeated_rows():
     weights = np.array([[3, 0, 1, 0, 2, 0], [0, 2, 2, 1, 0, 1]])
-    values = np.array([[0.0, 0.3, 0], [1, 0.2, 0], [2, 0.9, 0], [5, 0.1, 0], [0, 0.8, 1], [1, 0.4, 0]])
+    values = np.array(
+        [[0.0, 0.3, 0], [1, 0.2, 0], [2, 0.9, 0], [5, 0.1, 0], [0, 0.8, 1], [1, 0.4, 0]]
+    )
     found = correlation._correlations(values, weights)
     for row, matrix in zip(weights, found, strict=True):
         repeated = np.repeat(values, row, axis=0)
@@ -205,7 +227,9 @@ def test_pairs_that_hardly_ever_meet_are_left_out(labels):
 
 @pytest.mark.parametrize("table", [correlation.pairs, correlation.conditional])
 def test_too_few_classes_are_an_error(labels, table):
-    with pytest.raises(DataError, match="1 classes have 10 positives and negatives; at least two are needed"):
+    with pytest.raises(
+        DataError, match="1 classes have 10 positives and negatives; at least two are needed"
+    ):
         table(labels[:, 3:], NAMES[3:])
     with pytest.raises(DataError, match=r"expected one shape, \(n_texts, 4\)"):
         table(labels, NAMES[:4])
@@ -218,7 +242,9 @@ def test_partial_correlation_sees_through_a_common_cause():
     love, fear = joy + rng.normal(size=1500), rng.normal(size=1500)
     score = joy - 0.3 * fear + rng.normal(size=1500)
     values = np.column_stack([joy, love, fear, np.full(1500, 0.2)])
-    table = correlation.partial(score, values, ["joy", "love", "fear", "constant"], spearman=False, n_resamples=300)
+    table = correlation.partial(
+        score, values, ["joy", "love", "fear", "constant"], spearman=False, n_resamples=300
+    )
     assert table.index.tolist() == ["joy", "love", "fear"]
     assert table["alone"]["love"] > 0.3
     assert table["low"]["love"] < 0 < table["high"]["love"]
@@ -229,7 +255,9 @@ def test_partial_correlation_sees_through_a_common_cause():
     rest = values[:, [1, 2]]
     left = [y - LinearRegression().fit(rest, y).predict(rest) for y in (score, joy)]
     assert table["partial"]["joy"] == pytest.approx(pearsonr(*left).statistic)
-    ranks = correlation.partial(np.exp(3 * score), values, ["joy", "love", "fear", "constant"], n_resamples=50)
+    ranks = correlation.partial(
+        np.exp(3 * score), values, ["joy", "love", "fear", "constant"], n_resamples=50
+    )
     assert ranks["partial"].to_numpy() == pytest.approx(table["partial"].to_numpy(), abs=0.1)
 
 
@@ -247,5 +275,7 @@ def test_partial_correlation_is_not_defined_for_exclusive_labels():
 def test_resamples_without_a_rare_label_are_passed_over():
     labels = draw(np.random.default_rng(0), 200)
     labels[:, 4] = np.arange(200) == 7
-    table = correlation.partial(np.random.default_rng(0).random(200), labels, NAMES, n_resamples=100)
+    table = correlation.partial(
+        np.random.default_rng(0).random(200), labels, NAMES, n_resamples=100
+    )
     assert table.notna().all(axis=None)

@@ -17,8 +17,17 @@ import numpy as np
 import pytest
 import torch
 
-from viralbert_utils import course, devices, encoders, frozen, losses, models, site, surgery, training
-from viralbert_utils.files import ROOT, DataError
+from viralbert.course import catalogue, report
+from viralbert.course.report import Page
+from viralbert.course.runner import Run
+from viralbert_utils.base import devices
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.base.files import ROOT
+from viralbert_utils.encoders import loading
+from viralbert_utils.models import inference
+from viralbert_utils.models.classifiers import PooledClassifier
+from viralbert_utils.training import frozen, loop, losses, surgery
+from viralbert_utils.training.settings import Encoded, Settings, Task
 
 PRETENDED = Path(__file__).parent / "pretended"
 
@@ -27,8 +36,15 @@ def pretending(*command: str, timeout_s: int = 600) -> str:
     """What a Python program prints on a machine whose GPU is the pretended one."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     environment |= {devices.DEVICE: "pretend:0", "PYTHONPATH": str(PRETENDED)}
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True,
-                          timeout=timeout_s, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
 
@@ -53,7 +69,9 @@ def test_a_wrong_choice_changes_nothing(monkeypatch):
     monkeypatch.setenv(devices.PRECISION, "auto")  # what is chosen below ends with this test
     with pytest.raises(DataError, match="'cuda:9' is not on this machine"):
         devices.choose("cuda:9")
-    with pytest.raises(DataError, match="precision 'half' is not known; use auto, float32, bfloat16, float16"):
+    with pytest.raises(
+        DataError, match="precision 'half' is not known; use auto, float32, bfloat16, float16"
+    ):
         devices.choose("cpu", "half")
     assert (os.environ[devices.DEVICE], os.environ[devices.PRECISION]) == ("cpu", "auto")
     devices.choose(None, "bfloat16")
@@ -62,7 +80,11 @@ def test_a_wrong_choice_changes_nothing(monkeypatch):
 
 @pytest.mark.parametrize(
     ("native", "capability", "expected"),
-    [(True, (9, 0), torch.bfloat16), (False, (7, 5), torch.float16), (False, (6, 1), torch.float32)],
+    [
+        (True, (9, 0), torch.bfloat16),
+        (False, (7, 5), torch.float16),
+        (False, (6, 1), torch.float32),
+    ],
 )
 def test_precision_follows_the_card(monkeypatch, native, capability, expected):
     """An H100 has bfloat16; a T4 only emulates it and has float16; a Pascal card has neither."""
@@ -105,16 +127,23 @@ def test_batches_come_in_order_and_errors_come_through():
 # Training in half precision
 
 
-def little_task(n: int = 96) -> tuple[models.PooledClassifier, training.Task]:
+def little_task(n: int = 96) -> tuple[PooledClassifier, Task]:
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    encoder = BertModel(BertConfig(vocab_size=40, max_position_embeddings=16, **sizes), add_pooling_layer=False)
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    encoder = BertModel(
+        BertConfig(vocab_size=40, max_position_embeddings=16, **sizes), add_pooling_layer=False
+    )
     rows = [[1, 5 + k % 3, 10 + k % 7, 2] for k in range(n)]
     labels = torch.nn.functional.one_hot(torch.arange(n) % 3, 3)
-    encoded = training.Encoded(rows, labels)
-    return models.PooledClassifier(encoder, 3, train_embeddings=False), training.Task(
+    encoded = Encoded(rows, labels)
+    return PooledClassifier(encoder, 3, train_embeddings=False), Task(
         encoded, encoded, losses.binary_cross_entropy()
     )
 
@@ -122,46 +151,51 @@ def little_task(n: int = 96) -> tuple[models.PooledClassifier, training.Task]:
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_learns_and_goes_on_after_a_stop(precision, tmp_path):
     how = {"epochs": 4, "batch_size": 8, "learning_rate": 1e-2, "warmup": 0}
-    settings = training.Settings(**how, precision=precision)
+    settings = Settings(**how, precision=precision)
     model, task = little_task()
-    history = training.fit(model, task, settings)
+    history = loop.fit(model, task, settings)
     assert history["loss"].iloc[-1] < 0.8 * history["loss"].iloc[0]
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     exact, _ = little_task()
-    training.fit(exact, task, training.Settings(**how))
-    assert not torch.equal(exact.head.weight, model.head.weight), "it was computed in another precision"
+    loop.fit(exact, task, Settings(**how))
+    assert not torch.equal(exact.head.weight, model.head.weight), (
+        "it was computed in another precision"
+    )
 
     cut, _ = little_task()
-    broken = training.Task(task.train, task.validation, stopping_after(2, task.loss))
+    broken = Task(task.train, task.validation, stopping_after(2, task.loss))
     with pytest.raises(KeyboardInterrupt):
-        training.fit(cut, broken, settings, checkpoint=tmp_path / "c.pt")
+        loop.fit(cut, broken, settings, checkpoint=tmp_path / "c.pt")
     again, _ = little_task()
-    assert training.fit(again, task, settings, checkpoint=tmp_path / "c.pt").equals(history)
+    assert loop.fit(again, task, settings, checkpoint=tmp_path / "c.pt").equals(history)
     assert torch.equal(again.head.weight, model.head.weight)
 
 
 def test_gradients_that_float16_rounds_to_zero_arrive():
     model, task = little_task()
-    tiny = training.Task(task.train, task.validation, lambda logits, labels: task.loss(logits, labels) * 1e-6)
+    tiny = Task(
+        task.train, task.validation, lambda logits, labels: task.loss(logits, labels) * 1e-6
+    )
     before = model.encoder.encoder.layer[0].output.dense.weight.clone()
-    settings = training.Settings(epochs=1, learning_rate=1e-2, warmup=0, precision="float16", weight_decay=0)
-    training.fit(model, tiny, settings)
+    settings = Settings(epochs=1, learning_rate=1e-2, warmup=0, precision="float16", weight_decay=0)
+    loop.fit(model, tiny, settings)
     moved = (model.encoder.encoder.layer[0].output.dense.weight != before).float().mean()
     assert moved > 0.9, "without loss scaling nearly all of these gradients are zero"
 
 
 @pytest.mark.parametrize(("saved", "resumed"), [("float32", "float16"), ("float16", "float32")])
 def test_another_card_goes_on_with_a_checkpoint(monkeypatch, saved, resumed, tmp_path):
-    """`auto` means another precision there; the loss scaler starts anew where the first run had none."""
-    settings = training.Settings(epochs=2, batch_size=16, learning_rate=1e-3)
+    """`auto` means another precision there; the loss scaler starts anew where the first run had
+    none."""
+    settings = Settings(epochs=2, batch_size=16, learning_rate=1e-3)
     model, task = little_task()
     monkeypatch.setenv(devices.PRECISION, saved)
-    half = training.Task(task.train, task.validation, stopping_after(1, task.loss))
+    half = Task(task.train, task.validation, stopping_after(1, task.loss))
     with pytest.raises(KeyboardInterrupt):
-        training.fit(model, half, settings, checkpoint=tmp_path / "c.pt")
+        loop.fit(model, half, settings, checkpoint=tmp_path / "c.pt")
     monkeypatch.setenv(devices.PRECISION, resumed)
     again, _ = little_task()
-    assert len(training.fit(again, task, settings, checkpoint=tmp_path / "c.pt")) == 2
+    assert len(loop.fit(again, task, settings, checkpoint=tmp_path / "c.pt")) == 2
 
 
 def stopping_after(n_epochs: int, loss: losses.Loss) -> losses.Loss:
@@ -179,7 +213,8 @@ def stopping_after(n_epochs: int, loss: losses.Loss) -> losses.Loss:
 
 @pytest.mark.parametrize("name", ["pcgrad", "gradvac", "imtl-g", "upgrad"])
 def test_a_step_that_overflows_spoils_no_surgery(name):
-    """Float16 overflows now and then; the step is skipped, and the next one is projected as if it had not been."""
+    """Float16 overflows now and then; the step is skipped, and the next one is projected as if it
+    had not been."""
     weights = torch.nn.Parameter(torch.zeros(2))
     found = {}
     for spoilt in (True, False):
@@ -189,7 +224,9 @@ def test_a_step_that_overflows_spoils_no_surgery(name):
                 with gradients.of(task):
                     (weights * torch.tensor(gradient)).sum().backward()
             cosine = gradients.combine()
-            assert torch.isfinite(weights.grad).all() == (first == 1.0), "the scaler sees what to skip"
+            assert torch.isfinite(weights.grad).all() == (first == 1.0), (
+                "the scaler sees what to skip"
+            )
             found[spoilt], weights.grad = weights.grad, None
         assert float(cosine) == pytest.approx(-0.9 / (1.04 * 1.25) ** 0.5, abs=1e-5)
     assert torch.allclose(found[True], found[False])
@@ -198,9 +235,13 @@ def test_a_step_that_overflows_spoils_no_surgery(name):
 def test_layers_that_look_at_a_window_get_the_mask_as_it_is():
     """Spelt out, the mask would tell such layers to look everywhere."""
     mask = torch.ones(2, 5, dtype=torch.long, device="meta")
-    for kinds, n_dimensions in ((None, 4), (["full_attention"] * 2, 4), (["full_attention", "sliding_attention"], 2)):
+    for kinds, n_dimensions in (
+        (None, 4),
+        (["full_attention"] * 2, 4),
+        (["full_attention", "sliding_attention"], 2),
+    ):
         config = SimpleNamespace(_attn_implementation="sdpa", layer_types=kinds)
-        assert encoders.mask_for(SimpleNamespace(config=config), mask).ndim == n_dimensions
+        assert loading.mask_for(SimpleNamespace(config=config), mask).ndim == n_dimensions
 
 
 def test_frozen_layers_and_evaluation_follow_the_precision(tmp_path):
@@ -208,10 +249,17 @@ def test_frozen_layers_and_evaluation_follow_the_precision(tmp_path):
     found = {}
     for precision in ("float32", "bfloat16"):
         vectors = frozen.cache(model, task.train, 0, tmp_path, precision=precision).vectors
-        found[precision] = (vectors, models.predict_logits(model, task.train.rows, 0, precision=precision))
-    assert len(list(tmp_path.iterdir())) == 2, "vectors of one precision are not taken for those of another"
+        found[precision] = (
+            vectors,
+            inference.predict_logits(model, task.train.rows, 0, precision=precision),
+        )
+    assert len(list(tmp_path.iterdir())) == 2, (
+        "vectors of one precision are not taken for those of another"
+    )
     for exact, near in zip(*found.values(), strict=True):
-        difference = np.abs(np.asarray(exact, dtype=np.float32) - np.asarray(near, dtype=np.float32))
+        difference = np.abs(
+            np.asarray(exact, dtype=np.float32) - np.asarray(near, dtype=np.float32)
+        )
         assert 0 < difference.max() < 0.1
 
 
@@ -219,7 +267,9 @@ def test_frozen_layers_and_evaluation_follow_the_precision(tmp_path):
 
 
 def test_the_pretended_device_refuses_what_a_gpu_refuses():
-    found = pretending("-c", """if True:
+    found = pretending(
+        "-c",
+        """if True:
         import torch
         here, there = torch.ones(3), torch.ones(3, device="pretend:0")
         positions = torch.tensor([0, 2])
@@ -239,7 +289,8 @@ def test_the_pretended_device_refuses_what_a_gpu_refuses():
         layer = torch.nn.Linear(3, 2).to("pretend:0")
         layer(there).sum().backward()
         assert torch.equal(layer.weight.grad.cpu(), torch.ones(2, 3))
-    """)  # fmt: skip
+    """,
+    )
     assert found == ""
 
 
@@ -271,7 +322,8 @@ def test_a_model_stays_where_it_is():
 
 
 def test_no_step_of_a_training_waits_for_the_device():
-    """Twice the steps are no more looks at the device: losses and cosines are read once an epoch, or every 50 steps."""
+    """Twice the steps are no more looks at the device: losses and cosines are read once an epoch,
+    or every 50 steps."""
     code = """if True:
         import sys
         sys.path.insert(0, "tests")
@@ -299,27 +351,31 @@ def test_no_step_of_a_training_waits_for_the_device():
 
 
 @pytest.fixture(scope="module")
-def lessons() -> dict[str, site.Page]:
+def lessons() -> dict[str, Page]:
     """All lessons, executed on the pretended device."""
-    pretending("-m", "viralbert_utils.cli", "run", "--profile", "smoke", timeout_s=3600)
-    task = course.Run("smoke", device="pretend:0")
-    return {notebook.name: site.read_page(task.executed(notebook)) for notebook in task.notebooks}
+    pretending("-m", "viralbert.cli", "run", "--profile", "smoke", timeout_s=3600)
+    task = Run("smoke", device="pretend:0")
+    return {notebook.name: report.read_page(task.executed(notebook)) for notebook in task.notebooks}
 
 
 def test_every_lesson_runs_on_another_device_than_the_cpu(lessons):
-    assert list(lessons) == [notebook.name for notebook in course.notebooks()]
+    assert list(lessons) == [notebook.name for notebook in catalogue.notebooks()]
     for page in lessons.values():
         assert page.stamp["environment"]["device"] == "pretend"
-        assert "on pretend." in site.origin(page.stamp)
+        assert "on pretend." in report.origin(page.stamp)
 
 
 def test_a_lesson_says_the_same_on_every_device(lessons, smoke):
     """The arithmetic is the CPU's, so the figures are."""
     n_compared = 0
     for name, page in lessons.items():
-        if name == "09_export_and_serve":  # measures times and rounding, and computes on the CPU in any case
+        if (
+            name == "09_export_and_serve"
+        ):  # measures times and rounding, and computes on the CPU in any case
             continue
-        here, there = (dict(numbers("", records)) for records in (page.records, smoke[name].records))
+        here, there = (
+            dict(numbers("", records)) for records in (page.records, smoke[name].records)
+        )
         assert here.keys() == there.keys()
         for what, value in here.items():
             if not what.startswith(("run.", "cache.ratio")):
@@ -338,8 +394,19 @@ def numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
 
 
 def test_a_model_is_trained_used_and_exported_on_another_device(tmp_path):
-    """From texts to answers by the commands; the export computes on the CPU and answers the same."""
-    train = ["train", "--dataset", "multitask", "--max-rows", "150", "--epochs", "1", "--max-length", "16"]
+    """From texts to answers by the commands; the export computes on the CPU and answers the
+    same."""
+    train = [
+        "train",
+        "--dataset",
+        "multitask",
+        "--max-rows",
+        "150",
+        "--epochs",
+        "1",
+        "--max-length",
+        "16",
+    ]
     code = f"""if True:
         import sys
         from viralbert_utils.cli import main
@@ -354,4 +421,7 @@ def test_a_model_is_trained_used_and_exported_on_another_device(tmp_path):
     printed = pretending("-c", code)
     answers = [json.loads(part.strip().splitlines()[0]) for part in printed.split("answer\n")[1:]]
     assert answers[0]["viral_score"] == pytest.approx(answers[1]["viral_score"], abs=1e-4)
-    assert json.loads((tmp_path / "m" / "metrics.json").read_text())["environment"]["device"] == "pretend"
+    assert (
+        json.loads((tmp_path / "m" / "metrics.json").read_text())["environment"]["device"]
+        == "pretend"
+    )

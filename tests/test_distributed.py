@@ -1,4 +1,5 @@
-"""Training on two processes (gloo), started by torchrun once for the whole file, beside the same training on one."""
+"""Training on two processes (gloo), started by torchrun once for the whole file, beside the same
+training on one."""
 
 import math
 import os
@@ -12,42 +13,59 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from viralbert_utils import devices, distributed, evaluation, losses, models
-from viralbert_utils.training import Encoded, Settings, Stage, Task, fit, fit_stages
+from viralbert_utils.base import devices
+from viralbert_utils.evaluation import metrics
+from viralbert_utils.models.classifiers import Head, MultiTaskClassifier, PooledClassifier
+from viralbert_utils.training import losses, processes
+from viralbert_utils.training.loop import fit
+from viralbert_utils.training.processes import Part
+from viralbert_utils.training.settings import Encoded, Settings, Task
+from viralbert_utils.training.stages import Stage, fit_stages
 
-HEADS = {"virality": models.Head(("viral",), (8,), (0.0,)), "emotions": models.Head(("a", "b", "c"))}
+HEADS = {"virality": Head(("viral",), (8,), (0.0,)), "emotions": Head(("a", "b", "c"))}
 SHORT = Settings(epochs=2, batch_size=16, learning_rate=3e-3, head_factor=3)
 
 
 def make_encoder(dropout: float) -> BertModel:
-    torch.manual_seed(1 + 5 * distributed.rank())  # what counts is where the first process starts
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(1 + 5 * processes.rank())  # what counts is where the first process starts
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     shares = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     return BertModel(BertConfig(vocab_size=60, max_position_embeddings=40, **sizes, **shares))
 
 
-def make_pooled(dropout: float = 0.0) -> models.PooledClassifier:
-    return models.PooledClassifier(make_encoder(dropout), 3, dropout=dropout)
+def make_pooled(dropout: float = 0.0) -> PooledClassifier:
+    return PooledClassifier(make_encoder(dropout), 3, dropout=dropout)
 
 
-def make_multitask(train_embeddings: bool = True) -> models.MultiTaskClassifier:
-    return models.MultiTaskClassifier(make_encoder(0.0), HEADS, "mean", 0.0, train_embeddings=train_embeddings)
+def make_multitask(train_embeddings: bool = True) -> MultiTaskClassifier:
+    return MultiTaskClassifier(
+        make_encoder(0.0), HEADS, "mean", 0.0, train_embeddings=train_embeddings
+    )
 
 
 def make_texts(n: int, n_classes: int, seed: int) -> Encoded:
     rng = np.random.default_rng(seed)
     labels = (rng.random((n, n_classes)) < 0.4).astype(int)
-    rows = [[1, *rng.integers(20, 60, rng.integers(4, 20)), *(np.flatnonzero(flags) + 3), 2] for flags in labels]
+    rows = [
+        [1, *rng.integers(20, 60, rng.integers(4, 20)), *(np.flatnonzero(flags) + 3), 2]
+        for flags in labels
+    ]
     return Encoded([list(map(int, row)) for row in rows], torch.tensor(labels))
 
 
 def auc(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    return {"roc_auc": evaluation.mean_roc_auc(labels.numpy(), logits.numpy())}
+    return {"roc_auc": metrics.mean_roc_auc(labels.numpy(), logits.numpy())}
 
 
 BCE = losses.binary_cross_entropy()
 ONE = Task(make_texts(101, 3, 2), make_texts(33, 3, 3), BCE, auc)
-# Nine virality texts in a dozen batches: many a batch has one, which only one of the processes then gets.
+# Nine virality texts in a dozen batches: many a batch has one, which only one of the processes then
+# gets.
 TWO = {"virality": Task(make_texts(9, 1, 0), make_texts(20, 1, 1), BCE), "emotions": ONE}
 
 
@@ -70,7 +88,8 @@ def whole_trainings(folder: Path) -> dict:
 
 
 def interrupted(folder: Path) -> dict:
-    """With dropout: a run that is stopped in its second epoch and goes on, beside one in one piece."""
+    """With dropout: a run that is stopped in its second epoch and goes on, beside one in one
+    piece."""
     whole, again, calls = make_pooled(0.2), make_pooled(0.2), []
 
     def power_cut(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -84,7 +103,10 @@ def interrupted(folder: Path) -> dict:
         fit(make_pooled(0.2), replace(ONE, loss=power_cut), SHORT, checkpoint=folder / "cut.pt")
     torch.rand(3)
     history = fit(again, ONE, SHORT, checkpoint=folder / "cut.pt")
-    same = all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
+    same = all(
+        torch.equal(a, b)
+        for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True)
+    )
     return {"same": same and history.equals(expected)}
 
 
@@ -92,7 +114,7 @@ def broken() -> str:
     """The message when one process alone meets a loss that is no number."""
 
     def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return BCE(logits, labels) * (math.nan if distributed.rank() == 1 else 1)
+        return BCE(logits, labels) * (math.nan if processes.rank() == 1 else 1)
 
     try:
         fit(make_pooled(), replace(ONE, loss=loss), SHORT)
@@ -102,17 +124,39 @@ def broken() -> str:
 
 
 def work(folder: Path) -> None:
-    with distributed.process_group():
-        found = whole_trainings(folder) | interrupted(folder) | {"broken": broken(), "dropout": float(torch.rand(1))}
-        torch.save(found, folder / f"{distributed.rank()}.pt")
+    with processes.process_group():
+        found = (
+            whole_trainings(folder)
+            | interrupted(folder)
+            | {"broken": broken(), "dropout": float(torch.rand(1))}
+        )
+        torch.save(found, folder / f"{processes.rank()}.pt")
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run([*command, folder], env=environment, capture_output=True, text=True, timeout=600, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        __file__,
+    ]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+    done = subprocess.run(
+        [*command, folder],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
@@ -126,8 +170,12 @@ def alone(tmp_path_factory) -> dict:
 def test_two_processes_have_the_losses_of_one(both, alone, kind):
     for found in both:
         assert list(found[kind]) == list(alone[kind])
-        np.testing.assert_allclose(found[kind].to_numpy(float), alone[kind].to_numpy(float), rtol=0, atol=1e-5)
-    assert both[0][kind].equals(both[1][kind]), "figures that differ would stop one process and leave the other waiting"
+        np.testing.assert_allclose(
+            found[kind].to_numpy(float), alone[kind].to_numpy(float), rtol=0, atol=1e-5
+        )
+    assert both[0][kind].equals(both[1][kind]), (
+        "figures that differ would stop one process and leave the other waiting"
+    )
 
 
 def test_training_stops_early_on_both(both):
@@ -138,7 +186,9 @@ def test_surgery_sees_the_gradients_of_whole_batches(both, alone):
     expected = [row["cosine"] for row in alone["log"]]
     assert min(expected) < -0.05, "without a conflict this shows nothing"
     for found in both:
-        np.testing.assert_allclose([row["cosine"] for row in found["log"]], expected, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(
+            [row["cosine"] for row in found["log"]], expected, rtol=0, atol=1e-4
+        )
         for ours, theirs in zip(found["log"], alone["log"], strict=True):
             assert ours == pytest.approx(theirs, abs=1e-4, nan_ok=True)
 
@@ -158,24 +208,26 @@ def test_dropout_differs_between_processes(both):
 
 
 def test_a_loss_that_is_no_number_stops_both(both):
-    assert {found["broken"] for found in both} == {"the loss is nan at step 1; lower the learning rate"}
+    assert {found["broken"] for found in both} == {
+        "the loss is nan at step 1; lower the learning rate"
+    }
 
 
 def test_one_process_takes_all():
     texts = make_texts(5, 1, 0)
-    part = distributed.Part(texts)
+    part = Part(texts)
     assert part.lengths == texts.lengths
     assert part.whole(torch.arange(5.0)[:, None]).flatten().tolist() == [0, 1, 2, 3, 4]
-    assert distributed.part([4, 2, 7]) == [4, 2, 7]
+    assert processes.part([4, 2, 7]) == [4, 2, 7]
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
-    monkeypatch.setattr(distributed.dist, "is_torchelastic_launched", lambda: True)
+    monkeypatch.setattr(processes.dist, "is_torchelastic_launched", lambda: True)
     monkeypatch.setattr(devices, "default", lambda: torch.device("cuda", 0))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     message = "2 processes for 1 GPUs; start torchrun with --nproc-per-node 1"
-    with pytest.raises(ValueError, match=message), distributed.process_group():
+    with pytest.raises(ValueError, match=message), processes.process_group():
         pass
 
 

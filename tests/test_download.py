@@ -12,8 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from test_hub import COUNTING
 
-from viralbert_utils import data, download
-from viralbert_utils.course import ROOT, Run
+from viralbert.course import download
+from viralbert.course.runner import Run
+from viralbert_utils.base.files import ROOT
+from viralbert_utils.data import sources
+from viralbert_utils.data.contracts import CONTRACTS
 
 ENCODER = "somebody/tiny"
 CONFIGS = """---
@@ -27,7 +30,8 @@ configs:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """What the hub's libraries ask for: a repository's files with their sizes, and each file, also from a byte on."""
+    """What the hub's libraries ask for: a repository's files with their sizes, and each file, also
+    from a byte on."""
 
     protocol_version = "HTTP/1.1"
 
@@ -47,27 +51,50 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = self.path.partition("?")[0]
-        api = re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(/tree/[^/]+/?(.*)|/revision/.*)?", path)
+        api = re.fullmatch(
+            r"/api/(models|datasets)/([^/]+/[^/]+)(/tree/[^/]+/?(.*)|/revision/.*)?", path
+        )
         file = re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/[^/]+/(.*)", path)
         if api and (base := self.server.root / api[1] / api[2]).is_dir():
             names = sorted(p.name for p in base.iterdir())
             if api[4]:
                 self.answer(404, b"{}", X_Error_Code="EntryNotFound")
             elif (api[3] or "").startswith("/tree"):
-                listing = [{"type": "file", "oid": n, "size": (base / n).stat().st_size, "path": n} for n in names]
+                listing = [
+                    {"type": "file", "oid": n, "size": (base / n).stat().st_size, "path": n}
+                    for n in names
+                ]
                 self.answer(200, json.dumps(listing).encode(), Content_Type="application/json")
             else:
-                about = {"id": api[2], "sha": "0" * 40, "private": False, "gated": False, "disabled": False, "tags": []}
+                about = {
+                    "id": api[2],
+                    "sha": "0" * 40,
+                    "private": False,
+                    "gated": False,
+                    "disabled": False,
+                    "tags": [],
+                }
                 about["siblings"] = [{"rfilename": name} for name in names]
                 self.answer(200, json.dumps(about).encode(), Content_Type="application/json")
-        elif file and (self.server.root / ("datasets" if file[1] else "models") / file[2] / file[3]).is_file():
-            self.send_file(self.server.root / ("datasets" if file[1] else "models") / file[2] / file[3])
+        elif (
+            file
+            and (
+                self.server.root / ("datasets" if file[1] else "models") / file[2] / file[3]
+            ).is_file()
+        ):
+            self.send_file(
+                self.server.root / ("datasets" if file[1] else "models") / file[2] / file[3]
+            )
         else:
             self.answer(404, b"{}", X_Error_Code="EntryNotFound" if file else "RepoNotFound")
 
     def send_file(self, target):
         raw = target.read_bytes()
-        headers = {"ETag": f'"{hashlib.sha1(raw).hexdigest()}"', "X-Repo-Commit": "0" * 40, "Accept-Ranges": "bytes"}
+        headers = {
+            "ETag": f'"{hashlib.sha1(raw).hexdigest()}"',
+            "X-Repo-Commit": "0" * 40,
+            "Accept-Ranges": "bytes",
+        }
         start = int((re.match(r"bytes=(\d+)-", self.headers.get("Range", "")) or [0, 0])[1])
         self.server.asked.append((self.command, target.name, start))
         if start:
@@ -87,19 +114,22 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tmp_path, save_tiny_encoder):
-    """A server with an encoder and the three public data sets, made of sample rows in the hub's format."""
+    """A server with an encoder and the three public data sets, made of sample rows in the hub's
+    format."""
     root = tmp_path / "hub"
     folder = root / "models" / ENCODER
     # 25 MB: the hub's library keeps what has come in pieces of 10 MB.
     save_tiny_encoder(folder, vocab_size=200_000)
     for name in ("emotions", "cedr", "reviews"):
-        source = data.load("emotions" if name == "cedr" else name).splits["all"].head(20)
-        contract = data.CONTRACTS[name]
+        source = sources.load("emotions" if name == "cedr" else name).splits["all"].head(20)
+        contract = CONTRACTS[name]
         target = root / "datasets" / str(contract.hub)
         target.mkdir(parents=True)
         names = {column: aliases[0] for column, aliases in contract.columns.items()}
         source.rename(columns=names).to_parquet(target / "train.parquet", index=False)
-        (target / "README.md").write_text(CONFIGS.format(name=contract.hub_config or "default"), encoding="utf-8")
+        (target / "README.md").write_text(
+            CONFIGS.format(name=contract.hub_config or "default"), encoding="utf-8"
+        )
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.root, server.cut, server.asked = root, [], []
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -113,17 +143,23 @@ def call(arguments, tmp_path, hub=None, **environment):
     known["HF_ENDPOINT"] = f"http://127.0.0.1:{hub.server_port}" if hub else "http://127.0.0.1:9"
     return subprocess.run(
         [sys.executable, *arguments],
-        check=False, cwd=ROOT, env=os.environ | known | environment, capture_output=True, text=True,
-    )  # fmt: skip
+        check=False,
+        cwd=ROOT,
+        env=os.environ | known | environment,
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_what_is_downloaded_is_complete_and_needs_no_network(hub, tmp_path):
     hub.cut = ["model.safetensors"]
-    command = ["-m", "viralbert_utils.cli", "download", "--profile", "full", "--encoder", ENCODER, "--to"]
+    command = ["-m", "viralbert.cli", "download", "--profile", "full", "--encoder", ENCODER, "--to"]
     result = call([*command, str(tmp_path / "kept")], tmp_path, hub)
     assert result.returncode == 0, result.stderr
     assert f"encoders {ENCODER}; data sets emotions, cedr, reviews" in result.stdout
-    starts = [start for method, name, start in hub.asked if (method, name) == ("GET", "model.safetensors")]
+    starts = [
+        start for method, name, start in hub.asked if (method, name) == ("GET", "model.safetensors")
+    ]
     assert starts[0] == 0
     assert starts[-1] > 0, "what had come before the line broke is not fetched again"
     hub.shutdown()
@@ -134,13 +170,20 @@ print({{name: data.load(name, {source!r}).n_rows for name in ("emotions", "cedr"
 print(type(encoders.load_encoder({ENCODER!r})[1]).__name__)
 """
     # The folder alone, as on another machine.
-    elsewhere = {"HF_HOME": str(tmp_path / "other"), "HF_HUB_CACHE": str(tmp_path / "kept/hub"), "HF_HUB_OFFLINE": "1"}
+    elsewhere = {
+        "HF_HOME": str(tmp_path / "other"),
+        "HF_HUB_CACHE": str(tmp_path / "kept/hub"),
+        "HF_HUB_OFFLINE": "1",
+    }
     result = call(["-c", code], tmp_path, **elsewhere)
-    assert result.stdout.split("\n")[:2] == ["{'emotions': 20, 'cedr': 20, 'reviews': 20}", "BertModel"], result.stderr
+    assert result.stdout.split("\n")[:2] == [
+        "{'emotions': 20, 'cedr': 20, 'reviews': 20}",
+        "BertModel",
+    ], result.stderr
 
 
 def test_what_was_loaded_once_is_there_when_the_hub_is_gone(hub, tmp_path):
-    command = ["-m", "viralbert_utils.cli", "download", "--profile", "full", "--encoder", ENCODER]
+    command = ["-m", "viralbert.cli", "download", "--profile", "full", "--encoder", ENCODER]
     assert call(command, tmp_path, hub).returncode == 0
     code = f"""{COUNTING}
 import datasets, transformers
@@ -154,15 +197,19 @@ print(len(tried))
     for _ in range(2):
         result = call(["-c", code], tmp_path, hub)
         rows, model, n_tried = result.stdout.split("\n")[:3]
-        assert (rows, model) == ("{'emotions': 20, 'cedr': 20, 'reviews': 20}", "BertModel"), result.stderr
+        assert (rows, model) == ("{'emotions': 20, 'cedr': 20, 'reviews': 20}", "BertModel"), (
+            result.stderr
+        )
         assert n_tried == "1"
-        for name in (ENCODER, *(data.CONTRACTS[name].hub for name in ("emotions", "cedr", "reviews"))):
+        for name in (ENCODER, *(CONTRACTS[name].hub for name in ("emotions", "cedr", "reviews"))):
             assert f"{name} is the copy in its cache" in result.stderr
         hub.server_close()  # the port refuses
 
 
 def test_without_the_hub_the_error_says_what_to_do(tmp_path):
-    result = call(["-m", "viralbert_utils.cli", "download", "--profile", "full", "--encoder", ENCODER], tmp_path)
+    result = call(
+        ["-m", "viralbert.cli", "download", "--profile", "full", "--encoder", ENCODER], tmp_path
+    )
     assert result.returncode == 1
     assert f"encoder {ENCODER!r} could not be loaded" in result.stderr
     assert "use encoder='embedded' or download it" in result.stderr

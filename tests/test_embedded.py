@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from viralbert_utils import data, embedded, encoders
-from viralbert_utils.files import DataError, sha256
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.base.files import sha256
+from viralbert_utils.data import sources
+from viralbert_utils.encoders import embedded, loading, vocabulary
+from viralbert_utils.encoders.recipe import LAYERS, LAYERS_SHA256, Recipe
 
-SMALL = embedded.Recipe(n_words=60_000, n_pieces=3000, n_layers=1, intermediate=300, pretrained=False)
+SMALL = Recipe(n_words=60_000, n_pieces=3000, n_layers=1, intermediate=300, pretrained=False)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +24,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tokenizer_and_model(cache):
-    return encoders.load_encoder(str(embedded.embedded_folder(SMALL)))
+    return loading.load_encoder(str(embedded.embedded_folder(SMALL)))
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,9 @@ def tokenizer(tokenizer_and_model):
 
 def vector(tokenizer_and_model, token: str) -> np.ndarray:
     tokenizer, model = tokenizer_and_model
-    return model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids(token)].detach().numpy()
+    return (
+        model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids(token)].detach().numpy()
+    )
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -74,13 +79,18 @@ def test_no_word_is_lost_to_the_unknown_token(tokenizer, word):
 
 
 def test_no_token_of_the_sample_data_is_unknown(tokenizer):
-    texts = data.load("emotions").splits["all"]["text"].tolist() + data.load("reviews").splits["all"]["text"].tolist()
+    texts = (
+        sources.load("emotions").splits["all"]["text"].tolist()
+        + sources.load("reviews").splits["all"]["text"].tolist()
+    )
     ids = tokenizer(texts)["input_ids"]
     assert sum(row.count(tokenizer.unk_token_id) for row in ids) == 0
 
 
 def test_words_keep_their_meaning_and_pieces_get_some(tokenizer_and_model):
-    joy, glad, road = (vector(tokenizer_and_model, word) for word in ("радость", "счастье", "дорога"))
+    joy, glad, road = (
+        vector(tokenizer_and_model, word) for word in ("радость", "счастье", "дорога")
+    )
     assert cosine(joy, glad) > cosine(joy, road) + 0.1
     laugh, cry, anger = (vector(tokenizer_and_model, sign) for sign in "😂😭😡")
     words = {word: vector(tokenizer_and_model, word) for word in ("смех", "слезы", "гнев")}
@@ -110,8 +120,8 @@ def test_same_recipe_same_bytes_and_the_random_state_stays(cache, tmp_path):
 
 
 def test_another_recipe_is_another_folder():
-    assert embedded.Recipe(n_layers=3).key != embedded.Recipe().key
-    assert embedded.Recipe(seed=1).key != embedded.Recipe().key
+    assert Recipe(n_layers=3).key != Recipe().key
+    assert Recipe(seed=1).key != Recipe().key
 
 
 def _build(cache: str, results: multiprocessing.Queue) -> None:
@@ -142,15 +152,20 @@ def test_missing_word_vectors_are_named(monkeypatch):
 
     monkeypatch.setattr(embedded.metadata, "distribution", missing)
     with pytest.raises(
-        DataError, match=r"word vectors of the natasha package are missing.*pip install 'viralbert-course'"
+        DataError,
+        match=r"word vectors of the natasha package are missing.*pip install 'viralbert-course'",
     ):
-        embedded.load_navec()
+        vocabulary.load_navec()
 
 
 def test_untrained_heads_lean_to_their_neighbours(tokenizer_and_model):
-    """Besides the word itself, heads 0 to 3 look most at the place they are made for, wherever in the text it is."""
+    """Besides the word itself, heads 0 to 3 look most at the place they are made for, wherever in
+    the text it is."""
     tokenizer, model = tokenizer_and_model
-    text = "слово за слово и вечер прошёл за разговором о старых друзьях и новых книгах, потом долго гуляли по городу"
+    text = (
+        "слово за слово и вечер прошёл за разговором о старых друзьях и новых книгах, потом "
+        "долго гуляли по городу"
+    )
     ids = tokenizer(text, return_tensors="pt")
     model.set_attn_implementation("eager")
     n_tokens = ids["input_ids"].shape[1]
@@ -158,7 +173,9 @@ def test_untrained_heads_lean_to_their_neighbours(tokenizer_and_model):
     for start in (0, 200):
         places = torch.arange(start, start + n_tokens)[None]
         with torch.inference_mode():
-            found = model(**ids, position_ids=places, output_attentions=True).attentions[0][0].numpy()
+            found = (
+                model(**ids, position_ids=places, output_attentions=True).attentions[0][0].numpy()
+            )
         weight = {
             o: np.mean([found[:, t, t + o] for t in range(4, n_tokens - 4)], axis=0) for o in others
         }  # for each offset, that of each head
@@ -177,16 +194,16 @@ def test_shipped_layers_are_checked(tokenizer_and_model, tmp_path):
     with pytest.raises(DataError, match="is another file than expected"):
         embedded.load_layers(model, tmp_path / "layers.safetensors", "0")
     with pytest.raises(DataError, match="was trained in another shape"):
-        embedded.load_layers(model, embedded.LAYERS, embedded.LAYERS_SHA256)
+        embedded.load_layers(model, LAYERS, LAYERS_SHA256)
 
 
 def test_the_embedded_encoder_carries_the_shipped_layers(monkeypatch):
     from safetensors.torch import load_file
 
     monkeypatch.delenv("VIRALBERT_CACHE", raising=False)  # the one that the lessons use
-    _, model = encoders.load_encoder("embedded")
-    shipped = load_file(embedded.LAYERS)
+    _, model = loading.load_encoder("embedded")
+    shipped = load_file(LAYERS)
     own = dict(embedded.trained_layers(model))
     assert shipped.keys() == own.keys()
     assert all(torch.equal(own[name], tensor.float()) for name, tensor in shipped.items())
-    assert embedded.LAYERS.stat().st_size < 10e6
+    assert LAYERS.stat().st_size < 10e6

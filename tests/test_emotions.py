@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from viralbert_utils import emotions
+from viralbert_utils.data import emotions
 
 
 @pytest.mark.parametrize(
@@ -105,14 +105,24 @@ def test_each_emotion_is_in_one_group(groups):
 
 def test_groups_are_those_of_goemotions():
     assert {name: len(members) for name, members in emotions.SENTIMENTS.items()} == {
-        "positive": 12, "negative": 11, "ambiguous": 4, "neutral": 1,
-    }  # fmt: skip
+        "positive": 12,
+        "negative": 11,
+        "ambiguous": 4,
+        "neutral": 1,
+    }
     # Ekman's six refine the sentiments: none of them mixes positive and negative emotions.
     sentiment = {name: group for group, members in emotions.SENTIMENTS.items() for name in members}
-    assert {ekman: {sentiment[name] for name in members} for ekman, members in emotions.EKMAN.items()} == {
-        "anger": {"negative"}, "disgust": {"negative"}, "fear": {"negative"}, "joy": {"positive"},
-        "sadness": {"negative"}, "surprise": {"ambiguous"}, "neutral": {"neutral"},
-    }  # fmt: skip
+    assert {
+        ekman: {sentiment[name] for name in members} for ekman, members in emotions.EKMAN.items()
+    } == {
+        "anger": {"negative"},
+        "disgust": {"negative"},
+        "fear": {"negative"},
+        "joy": {"positive"},
+        "sadness": {"negative"},
+        "surprise": {"ambiguous"},
+        "neutral": {"neutral"},
+    }
     # Where CEDR's classes have a namesake among the six, our mapping to them agrees.
     ekman_of = {name: group for group, members in emotions.EKMAN.items() for name in members}
     for name, cedr in emotions.GOEMOTIONS_TO_CEDR.items():

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from viralbert_utils.course import ROOT
+from viralbert_utils.base.files import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
 import lock
@@ -17,7 +17,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 
 def requirements() -> list[Requirement]:
-    texts = [*PROJECT["dependencies"], *(text for extra in PROJECT["optional-dependencies"].values() for text in extra)]
+    texts = [
+        *PROJECT["dependencies"],
+        *(text for extra in PROJECT["optional-dependencies"].values() for text in extra),
+    ]
     return [Requirement(text) for text in texts]
 
 
@@ -41,14 +44,18 @@ def test_environment_yml_has_the_pins_of_the_lock_and_a_reason_for_each():
 
 def test_the_lock_names_each_package_once_and_no_cuda():
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    names = [lock.canonical(re.split(r"==", line)[0]) for line in lines if line and not line.startswith("#")]
+    names = [
+        lock.canonical(re.split(r"==", line)[0])
+        for line in lines
+        if line and not line.startswith("#")
+    ]
     assert len(names) == len(set(names))
     assert not [name for name in names if name.startswith(("nvidia", "cuda", "triton"))]
     assert not [line for line in lines if "://" in line or line.startswith("-")]
 
 
 def test_installed_versions_are_those_of_the_lock(capsys):
-    from viralbert_utils.cli import main
+    from viralbert.cli import main
 
     status = main(["check-env"])
     assert status == 0, capsys.readouterr().out

@@ -1,4 +1,5 @@
-"""Export: the same answers as torch, without torch; int8 within its bound, whatever stands beside a text."""
+"""Export: the same answers as torch, without torch; int8 within its bound, whatever stands beside a
+text."""
 
 import json
 import os
@@ -18,23 +19,35 @@ from scipy.special import expit, softmax
 from test_predictor import TEXTS, make_tokenizer, thresholds
 from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
 
-from viralbert_utils import export, hybrid, tokens
-from viralbert_utils.calibration import Calibration
-from viralbert_utils.cli import main
-from viralbert_utils.emotions import EMOTIONS
-from viralbert_utils.files import ROOT, SUMS, DataError, write_sums
-from viralbert_utils.models import Head, MultiTaskClassifier, PooledClassifier, save_classifier
-from viralbert_utils.onnx_model import OnnxModel, runtime
-from viralbert_utils.predictor import HEAD_SHARE, ViralBERT
+from viralbert.cli import main
+from viralbert.serving import export, int8
+from viralbert.serving.int8 import NEARER
+from viralbert.serving.onnx_model import OnnxModel, runtime
+from viralbert.serving.predictor import HEAD_SHARE, ViralBERT
+from viralbert_utils.base import tokens
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.base.files import ROOT, SUMS, write_sums
+from viralbert_utils.data.emotions import EMOTIONS
+from viralbert_utils.evaluation.calibration import Calibration
+from viralbert_utils.lessons import columns, hybrid
+from viralbert_utils.models.classifiers import Head, MultiTaskClassifier, PooledClassifier
+from viralbert_utils.models.storage import save_classifier
 
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
 MANY = [f"{text} И ещё {k} раз{'а' * (k % 7)}." for k in range(20) for text in TEXTS]
 
 
 def make_encoder(kind: str = "bert"):
     torch.manual_seed(0)
     if kind == "bert":
-        return BertModel(BertConfig(vocab_size=300, max_position_embeddings=64, **SIZES), add_pooling_layer=False)
+        return BertModel(
+            BertConfig(vocab_size=300, max_position_embeddings=64, **SIZES), add_pooling_layer=False
+        )
     config = XLMRobertaConfig(vocab_size=300, max_position_embeddings=64, pad_token_id=0, **SIZES)
     return XLMRobertaModel(config, add_pooling_layer=False)
 
@@ -81,7 +94,9 @@ def test_an_export_answers_as_torch_does(bert, folders):
     torch_s, onnx_s = bert.predict(texts), exported.predict(texts)
     assert np.abs(table(torch_s) - table(onnx_s)).max() < 1e-5
     assert [one.is_viral for one in torch_s] == [one.is_viral for one in onnx_s]
-    assert table([exported.predict(text) for text in texts]) == pytest.approx(table(onnx_s), abs=1e-5)
+    assert table([exported.predict(text) for text in texts]) == pytest.approx(
+        table(onnx_s), abs=1e-5
+    )
     assert list(exported.predict_iter(texts[:3])) == onnx_s[:3]
     assert exported.scores(texts).emotions == pytest.approx(bert.scores(texts).emotions, abs=1e-5)
     assert (exported.emotions, exported.virality) == (bert.emotions, bert.virality)
@@ -102,8 +117,12 @@ def test_plain_dynamic_quantisation_does_depend_on_neighbours(folders, tmp_path)
     runtime()
     from onnxruntime.quantization import quantize_dynamic
 
-    quantize_dynamic(folders / "float" / "model.onnx", tmp_path / "model.onnx", op_types_to_quantize=["MatMul"])
-    session = runtime().InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    quantize_dynamic(
+        folders / "float" / "model.onnx", tmp_path / "model.onnx", op_types_to_quantize=["MatMul"]
+    )
+    session = runtime().InferenceSession(
+        tmp_path / "model.onnx", providers=["CPUExecutionProvider"]
+    )
     model = replace(OnnxModel.load(folders / "float"), session=session)
     rows = tokens.encode(model.tokenizer, MANY, 24)
     apart = tokens.in_batches(model.step, rows, 0, n_tokens=1)
@@ -113,33 +132,49 @@ def test_plain_dynamic_quantisation_does_depend_on_neighbours(folders, tmp_path)
 
 def small_graph(*nodes, outputs: list[str], **weights: np.ndarray) -> onnx.ModelProto:
     integer, real = onnx.TensorProto.INT64, onnx.TensorProto.FLOAT
-    inputs = [onnx.helper.make_tensor_value_info(name, integer, [None, None]) for name in ("input_ids", "mask")]
+    inputs = [
+        onnx.helper.make_tensor_value_info(name, integer, [None, None])
+        for name in ("input_ids", "mask")
+    ]
     given = [onnx.helper.make_tensor_value_info(name, real, [None, None, None]) for name in outputs]
     kept = [onnx.numpy_helper.from_array(values, name) for name, values in weights.items()]
-    graph = onnx.helper.make_graph([onnx.helper.make_node(*node) for node in nodes], "small", inputs, given, kept)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(*node) for node in nodes], "small", inputs, given, kept
+    )
     return onnx.helper.make_model(
         graph, opset_imports=[onnx.helper.make_opsetid("", export.OPSET)], ir_version=10
-    )  # fmt: skip
+    )
 
 
 def test_int8_layers_compute_what_their_integers_say():
-    """Against the arithmetic in numpy: a scale a column, a range for the input, values beyond it cut; bias or none."""
+    """Against the arithmetic in numpy: a scale a column, a range for the input, values beyond it
+    cut; bias or none."""
     rng = np.random.default_rng(0)
-    table, first, second = (rng.normal(size=shape).astype(np.float32) for shape in ((9, 8), (8, 5), (8, 3)))
+    table, first, second = (
+        rng.normal(size=shape).astype(np.float32) for shape in ((9, 8), (8, 5), (8, 3))
+    )
     first[:, 2] *= 100
     second[:, 1] = 0
     bias = rng.normal(size=5).astype(np.float32)
     plain = small_graph(
         ("Gather", ["table", "input_ids"], ["read"]),
-        ("MatMul", ["read", "first"], ["product"]), ("Add", ["bias", "product"], ["biased"]),
-        ("MatMul", ["read", "second"], ["other"]), ("Add", ["other", "other"], ["twice"]),
-        outputs=["biased", "twice"], table=table, first=first, second=second, bias=bias,
-    )  # fmt: skip
+        ("MatMul", ["read", "first"], ["product"]),
+        ("Add", ["bias", "product"], ["biased"]),
+        ("MatMul", ["read", "second"], ["other"]),
+        ("Add", ["other", "other"], ["twice"]),
+        outputs=["biased", "twice"],
+        table=table,
+        first=first,
+        second=second,
+        bias=bias,
+    )
     rows = [[1, 2], [3, 4]]
-    low, high = export._ranges(plain, ["read"], rows, 0, [])["read"]
-    model = export._in_int8(plain, rows, 0, [])
+    low, high = int8._ranges(plain, ["read"], rows, 0, [])["read"]
+    model = int8.in_int8(plain, rows, 0, [])
     assert not {"first", "second", "table"} & {one.name for one in model.graph.initializer}
-    session = runtime().InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = runtime().InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     ids = np.arange(9)[None]
     found = session.run(None, {"input_ids": ids, "mask": ids})
 
@@ -159,20 +194,27 @@ def test_a_range_serves_the_many_values_and_not_the_padding():
     values = np.random.default_rng(0).normal(size=(20_000, 20)).astype(np.float32)
     values[7, 0], values[0] = 9, 1e6  # one value far out, and what stands for padding
     plain = small_graph(
-        ("Gather", ["table", "input_ids"], ["read"]), ("MatMul", ["read", "square"], ["product"]),
-        outputs=["product"], table=values, square=np.eye(20, dtype=np.float32),
-    )  # fmt: skip
+        ("Gather", ["table", "input_ids"], ["read"]),
+        ("MatMul", ["read", "square"], ["product"]),
+        outputs=["product"],
+        table=values,
+        square=np.eye(20, dtype=np.float32),
+    )
     rows = [list(range(1, 10_001)), list(range(10_001, 20_000))]
-    low, high = export._ranges(plain, ["read"], rows, 0, [])["read"]
+    low, high = int8._ranges(plain, ["read"], rows, 0, [])["read"]
 
     def error(least: float, most: float) -> float:
         step = (most - least) / 255
         zero = np.rint(-least / step)
-        return float(((((np.rint(values[1:] / step) + zero).clip(0, 255) - zero) * step - values[1:]) ** 2).mean())
+        return float(
+            (
+                (((np.rint(values[1:] / step) + zero).clip(0, 255) - zero) * step - values[1:]) ** 2
+            ).mean()
+        )
 
     extremes = float(values[1:].min()), 9.0
     assert error(low, high) < 0.9 * error(*extremes)
-    assert error(low, high) < 1.1 * min(error(extremes[0], 9 * share) for share in export.NEARER)
+    assert error(low, high) < 1.1 * min(error(extremes[0], 9 * share) for share in NEARER)
     assert 0 < high < 9
 
 
@@ -181,7 +223,9 @@ def test_a_pooled_classifier_of_any_encoder(kind, pooling, tmp_path):
     model = PooledClassifier(make_encoder(kind), 3, pooling).eval()
     model.centre += 0.1
     tokenizer = make_tokenizer()
-    save_classifier(tmp_path / "torch", model, tokenizer, ["плохо", "ничего", "хорошо"], max_length=40)
+    save_classifier(
+        tmp_path / "torch", model, tokenizer, ["плохо", "ничего", "хорошо"], max_length=40
+    )
     exported = export.export(tmp_path / "torch", tmp_path / "onnx", texts=TEXTS)
     assert exported.tasks == {"classes": ("плохо", "ничего", "хорошо")}
     for texts in (TEXTS, TEXTS[:1], ["о" * 100, "я"]):
@@ -189,13 +233,19 @@ def test_a_pooled_classifier_of_any_encoder(kind, pooling, tmp_path):
         with torch.inference_mode():
             ids, mask = map(torch.from_numpy, tokens.pad(rows, 0))
             assert exported.logits(texts) == pytest.approx(model(ids, mask).numpy(), abs=1e-5)
-    with pytest.raises(DataError, match="need a model with the tasks virality and emotions, found classes; lesson 06"):
+    with pytest.raises(
+        DataError,
+        match="need a model with the tasks virality and emotions, found classes; lesson 06",
+    ):
         ViralBERT.load(tmp_path / "onnx")
 
 
 def test_a_hybrid_takes_its_columns_beside_the_text(tmp_path):
     rows = pd.DataFrame({"title": TEXTS, "length": [3.0, 9.0, 1.0, 4.0], "label": list("abab")})
-    tokenizer, preparation = make_tokenizer(), hybrid.prepare(rows, ["title"], ["length"], n_bins=2)
+    tokenizer, preparation = (
+        make_tokenizer(),
+        columns.prepare(rows, ["title"], ["length"], n_bins=2),
+    )
     torch.manual_seed(0)
     model = hybrid.HybridClassifier(make_encoder(), 2, preparation.columns(rows).shape[1]).eval()
     whole = hybrid.Hybrid(model, tokenizer, preparation, ["a", "b"], 40)
@@ -211,9 +261,10 @@ def test_a_hybrid_takes_its_columns_beside_the_text(tmp_path):
 
 def test_no_torch_in_a_process_that_serves(folders):
     code = (
-        "import sys; from viralbert_utils.predictor import ViralBERT; "
+        "import sys; from viralbert.serving.predictor import ViralBERT; "
         f"print(len(ViralBERT.load({str(folders / 'float')!r}).predict(['Кот.'])[0].probabilities)); "
-        "print(sorted({'torch', 'transformers', 'onnx', 'sklearn', 'scipy.stats', 'datasketch'} & sys.modules.keys()))"
+        "print(sorted({'torch', 'transformers', 'onnx', 'sklearn', 'scipy.stats', 'datasketch'} "
+        "& sys.modules.keys()))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "28\n[]\n"
@@ -227,14 +278,23 @@ def test_what_the_model_file_says(bert, folders):
     assert about["float"]["tasks"] == {"emotions": list(EMOTIONS), "virality": ["viral"]}
     assert about["float"]["settings"]["max_length"] == 24
     assert set(about["float"]["versions"]) == set(export.PACKAGES)
-    assert ViralBERT.load(folders / "float").settings["source_sha256"] == about["float"]["source_sha256"]
+    assert (
+        ViralBERT.load(folders / "float").settings["source_sha256"]
+        == about["float"]["source_sha256"]
+    )
     graph = onnx.load(folders / "float" / "model.onnx", load_external_data=False).graph
-    dimensions = [[d.dim_value for d in value.type.tensor_type.shape.dim] for value in [*graph.input, *graph.output]]
+    dimensions = [
+        [d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in [*graph.input, *graph.output]
+    ]
     assert dimensions == [[0, 0], [0, 0], [0, 29]], "batch and length are free"
 
 
 def test_int8_is_smaller(folders):
-    plain, small = (sum(f.stat().st_size for f in (folders / name).glob("model.onnx*")) for name in ("float", "int8"))
+    plain, small = (
+        sum(f.stat().st_size for f in (folders / name).glob("model.onnx*"))
+        for name in ("float", "int8")
+    )
     assert small < plain
     kinds = {node.op_type for node in onnx.load(folders / "int8" / "model.onnx").graph.node}
     assert not {"DynamicQuantizeLinear", "MatMul"} & kinds
@@ -254,7 +314,9 @@ def test_an_export_that_answers_otherwise_is_not_written(folders, tmp_path, monk
     traced(monkeypatch, folders)
     step = OnnxModel.step
     monkeypatch.setattr(OnnxModel, "step", lambda self, *inputs: step(self, *inputs) + 0.001)
-    with pytest.raises(DataError, match=r"differ from torch's by up to 0.0002\d on 4 texts, more than 0.0001"):
+    with pytest.raises(
+        DataError, match=r"differ from torch's by up to 0.0002\d on 4 texts, more than 0.0001"
+    ):
         export.export(folders / "torch", tmp_path / "new", texts=TEXTS)
     assert not list(tmp_path.iterdir())
 
@@ -286,16 +348,42 @@ def test_the_tokenizer_of_another_model_is_refused(folders, tmp_path, caplog):
 
 
 WRONG = [
-    *({name: None} for name in ("tasks", "settings", "pad_id", "thresholds", "int8", "source_sha256", "versions")),
-    {"tasks": []}, {"tasks": {}}, {"tasks": {"a": 5}}, {"tasks": {"a": ["b"]}}, {"tasks": {"a": [1] * 29}},
-    {"pad_id": "a"}, {"pad_id": 10**9}, {"pad_id": 10**30}, {"pad_id": 1.5}, {"thresholds": []}, {"calibration": []},
-    {"calibration": {"virality": {"slope": 10**400, "intercept": 0}}}, {"int8": "yes"}, {"versions": 5},
-]  # fmt: skip
+    *(
+        {name: None}
+        for name in (
+            "tasks",
+            "settings",
+            "pad_id",
+            "thresholds",
+            "int8",
+            "source_sha256",
+            "versions",
+        )
+    ),
+    {"tasks": []},
+    {"tasks": {}},
+    {"tasks": {"a": 5}},
+    {"tasks": {"a": ["b"]}},
+    {"tasks": {"a": [1] * 29}},
+    {"pad_id": "a"},
+    {"pad_id": 10**9},
+    {"pad_id": 10**30},
+    {"pad_id": 1.5},
+    {"thresholds": []},
+    {"calibration": []},
+    {"calibration": {"virality": {"slope": 10**400, "intercept": 0}}},
+    {"int8": "yes"},
+    {"versions": 5},
+]
 WRONG_SETTINGS = [
     *({"max_length": value} for value in (4096, 65, 2, 0, -1, "a", None, True, 10**9, 1.5)),
-    *({"head_share": value} for value in (2, -1, "a", None, float("nan"))), {"problem_type": []}, {"names": 5},
-    {"names": [5]}, {"names": ["a"], "task": 5}, {"shape": {"n_columns": 3}},
-]  # fmt: skip
+    *({"head_share": value} for value in (2, -1, "a", None, float("nan"))),
+    {"problem_type": []},
+    {"names": 5},
+    {"names": [5]},
+    {"names": ["a"], "task": 5},
+    {"shape": {"n_columns": 3}},
+]
 
 
 def test_an_export_that_says_wrong_things_of_itself_is_refused(folders, tmp_path):
@@ -313,7 +401,9 @@ def test_an_export_that_says_wrong_things_of_itself_is_refused(folders, tmp_path
     ViralBERT.load(tmp_path / "new")
     settings = [{"settings": plain["settings"] | wrong} for wrong in WRONG_SETTINGS]
     contents = [json.dumps(plain | wrong) for wrong in [*WRONG, *settings]]
-    contents.append(json.dumps({name: value for name, value in plain.items() if name != "calibration"}))
+    contents.append(
+        json.dumps({name: value for name, value in plain.items() if name != "calibration"})
+    )
     for content in [*contents, "{}", "[1]", "null", '"a"', "{", "[" * 100_000, "9" * 5000]:
         told(content)
         with pytest.raises(DataError):
@@ -322,11 +412,20 @@ def test_an_export_that_says_wrong_things_of_itself_is_refused(folders, tmp_path
 
 @pytest.mark.parametrize(
     "lie",
-    [{"location": "../weights"}, {"location": "/etc/passwd"}, {"location": "../../../../../../etc/passwd"},
-     {"location": "no such file"}, {"offset": "-4096"}, {"offset": str(10**15)}, {"length": str(10**15)},
-     {"length": "-1"}, {"link": "file"}, {"link": "folder"}],
+    [
+        {"location": "../weights"},
+        {"location": "/etc/passwd"},
+        {"location": "../../../../../../etc/passwd"},
+        {"location": "no such file"},
+        {"offset": "-4096"},
+        {"offset": str(10**15)},
+        {"length": str(10**15)},
+        {"length": "-1"},
+        {"link": "file"},
+        {"link": "folder"},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_weights_that_lie_elsewhere_are_refused(folders, tmp_path, lie):
     new = shutil.copytree(folders / "float", tmp_path / "new")
     weights = new / "model.onnx.data"
@@ -368,14 +467,23 @@ time.sleep(3)  # a thread of the runtime would ask for an address by now
 
 
 def traceless(folders, tmp_path: Path, *before: str, **more: str) -> list[str]:
-    """Load and run an export with new folders for HOME and temporary files; returns the files that were made there."""
-    new = {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"}
+    """Load and run an export with new folders for HOME and temporary files; returns the files that
+    were made there."""
+    new = {
+        "HOME": str(tmp_path / "home"),
+        "TMPDIR": str(tmp_path / "tmp"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     for folder in (tmp_path / "home", tmp_path / "tmp"):
         folder.mkdir()
     given = {k: v for k, v in os.environ.items() if not re.match("XDG_|ORT_", k)} | new | more
     command = [*before, sys.executable, "-c", USE, str(folders / "float")]
     subprocess.run(command, env=given, check=True, timeout=600)
-    return [str(path.relative_to(tmp_path)) for top in ("home", "tmp") for path in (tmp_path / top).rglob("*")]
+    return [
+        str(path.relative_to(tmp_path))
+        for top in ("home", "tmp")
+        for path in (tmp_path / top).rglob("*")
+    ]
 
 
 @pytest.mark.parametrize("given", [{}, {"ORT_DISABLE_TELEMETRY": "0"}], ids=["unset", "asked for"])
@@ -383,7 +491,9 @@ def test_an_export_in_use_leaves_no_file_behind(folders, tmp_path, given):
     assert traceless(folders, tmp_path, **given) == []
 
 
-@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed; it shows sockets that are opened")
+@pytest.mark.skipif(
+    not shutil.which("strace"), reason="strace is not installed; it shows sockets that are opened"
+)
 def test_an_export_in_use_opens_no_socket(folders, tmp_path):
     calls = tmp_path / "calls"
     traceless(folders, tmp_path, "strace", "-f", "-qq", "-e", "trace=network", "-o", str(calls))
@@ -391,25 +501,37 @@ def test_an_export_in_use_opens_no_socket(folders, tmp_path):
 
 
 def test_only_one_place_imports_the_runtime():
-    sources = [*(ROOT / "viralbert_utils").glob("*.py"), *(ROOT / "notebooks").glob("*.ipynb"),
-               *(ROOT / "tools").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]  # fmt: skip
+    sources = [
+        *(ROOT / "viralbert_utils").glob("*.py"),
+        *(ROOT / "notebooks").glob("*.ipynb"),
+        *(ROOT / "tools").glob("*.py"),
+        *(ROOT / "benchmarks").glob("*.py"),
+    ]
     importing = r"(import|from) onnxruntime|import_module\(.onnxruntime"
-    found = [path.name for path in sources if re.search(importing, path.read_text(encoding="utf-8"))]
+    found = [
+        path.name for path in sources if re.search(importing, path.read_text(encoding="utf-8"))
+    ]
     assert found == ["onnx_model.py"]
 
 
 def test_options_of_torch_are_refused(folders, tmp_path):
     for name, own, options in (
-        ("float", "float32", {"precision": "bfloat16"}), ("float", "float32", {"device": "cuda"}),
+        ("float", "float32", {"precision": "bfloat16"}),
+        ("float", "float32", {"device": "cuda"}),
         ("int8", "int8", {"precision": "float32"}),
-    ):  # fmt: skip
-        with pytest.raises(DataError, match=f"exported model: it computes on the CPU in {own}, found device"):
+    ):
+        with pytest.raises(
+            DataError, match=f"exported model: it computes on the CPU in {own}, found device"
+        ):
             ViralBERT.load(folders / name, **options)
     exported = ViralBERT.load(folders / "float", "cpu", "float32")
     with pytest.raises(DataError, match="cannot be saved as one to train"):
         exported.save(tmp_path / "new")
     with pytest.raises(DataError, match="'admiration' where 'amusement'"):
-        replace(exported, thresholds={"emotions": thresholds([EMOTIONS[1], EMOTIONS[0], *EMOTIONS[2:]], 0.5)})
+        replace(
+            exported,
+            thresholds={"emotions": thresholds([EMOTIONS[1], EMOTIONS[0], *EMOTIONS[2:]], 0.5)},
+        )
     assert json.loads(json.dumps(exported.settings)) == exported.settings
 
 
@@ -427,7 +549,8 @@ def test_an_export_is_not_exported_again(tmp_path):
     (tmp_path / "exported" / "model.onnx").touch()
     for target in ("exported", "again"):
         with pytest.raises(
-            DataError, match=r"exported is an exported model already: .* the folder that it was made from"
+            DataError,
+            match=r"exported is an exported model already: .* the folder that it was made from",
         ):
             export.export(tmp_path / "exported", tmp_path / target)
     with pytest.raises(DataError, match="exported is an exported hybrid already"):

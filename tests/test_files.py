@@ -17,16 +17,32 @@ from safetensors.torch import save_file
 from timing import until
 from transformers import BertConfig, BertModel
 
-from viralbert_utils import data, embedded, export, files, hybrid
-from viralbert_utils.calibration import Calibration
-from viralbert_utils.emotions import EMOTIONS
-from viralbert_utils.files import ROOT, DataError
-from viralbert_utils.models import Head, MultiTaskClassifier, PooledClassifier, load_classifier, save_classifier
-from viralbert_utils.predictor import ViralBERT
-from viralbert_utils.thresholds import Thresholds
+from viralbert.serving import export
+from viralbert.serving.onnx_model import MODEL, OnnxModel
+from viralbert.serving.predictor import ViralBERT
+from viralbert_utils.base import files
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.base.files import ROOT
+from viralbert_utils.data import sources
+from viralbert_utils.data.emotions import EMOTIONS
+from viralbert_utils.encoders import embedded
+from viralbert_utils.evaluation.calibration import Calibration
+from viralbert_utils.evaluation.thresholds import Thresholds
+from viralbert_utils.lessons import columns, hybrid
+from viralbert_utils.models.classifiers import Head, MultiTaskClassifier, PooledClassifier
+from viralbert_utils.models.storage import load_classifier, save_classifier
 
-SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-USUAL = {0o022: (0o755, 0o644), 0o077: (0o700, 0o600), 0o027: (0o750, 0o640)}  # umask -> modes of folders and of files
+SIZES = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+USUAL = {
+    0o022: (0o755, 0o644),
+    0o077: (0o700, 0o600),
+    0o027: (0o750, 0o640),
+}  # umask -> modes of folders and of files
 TEXTS = ["а а", "а", "б а", "б"] * 4
 
 
@@ -42,7 +58,9 @@ def umask(request):
 
 
 def encoder():
-    return BertModel(BertConfig(vocab_size=16, max_position_embeddings=32, **SIZES), add_pooling_layer=False)
+    return BertModel(
+        BertConfig(vocab_size=16, max_position_embeddings=32, **SIZES), add_pooling_layer=False
+    )
 
 
 @pytest.fixture
@@ -55,10 +73,18 @@ def bert(tiny_tokenizer):
     heads = {"virality": Head(("viral",)), "emotions": Head(EMOTIONS)}
     model = MultiTaskClassifier(encoder(), heads, "mean", train_embeddings=False).eval()
     kept = {
-        task: Thresholds(head.names, (0.5,) * len(head.names), "one", 10, (5,) * len(head.names), 0.0, "0")
+        task: Thresholds(
+            head.names, (0.5,) * len(head.names), "one", 10, (5,) * len(head.names), 0.0, "0"
+        )
         for task, head in heads.items()
     }
-    return ViralBERT(model, tiny_tokenizer, {"max_length": 16}, kept, Calibration(np.array([0.7]), np.array([-0.2])))
+    return ViralBERT(
+        model,
+        tiny_tokenizer,
+        {"max_length": 16},
+        kept,
+        Calibration(np.array([0.7]), np.array([-0.2])),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +101,9 @@ def check_modes(folder: Path, umask: int) -> None:
     paths = [folder, *folder.rglob("*")]
     assert len(paths) > 2
     found = {str(path.relative_to(folder)): stat.S_IMODE(path.stat().st_mode) for path in paths}
-    assert found == {str(path.relative_to(folder)): folders if path.is_dir() else plain for path in paths}
+    assert found == {
+        str(path.relative_to(folder)): folders if path.is_dir() else plain for path in paths
+    }
 
 
 # who may read them
@@ -110,7 +138,7 @@ def test_a_saved_predictor_is_readable(bert, tmp_path, umask):
 
 def test_a_saved_hybrid_is_readable(tiny_tokenizer, tmp_path, umask):
     rows = pd.DataFrame({"title": TEXTS, "views": range(len(TEXTS))})
-    prepared = hybrid.prepare(rows, ["title"], ["views"], n_bins=2)
+    prepared = columns.prepare(rows, ["title"], ["views"], n_bins=2)
     model = hybrid.HybridClassifier(encoder(), 2, prepared.columns(rows).shape[1]).eval()
     hybrid.Hybrid(model, tiny_tokenizer, prepared, ["a", "b"], 16).save(tmp_path / "model")
     check_modes(tmp_path / "model", umask)
@@ -126,18 +154,23 @@ def test_an_export_is_readable(graph, tiny_tokenizer, tmp_path, umask, monkeypat
         export.export(tmp_path / "model", tmp_path / "exported", int8=int8, texts=TEXTS)
         check_modes(tmp_path / "exported", umask)
     assert {path.name for path in (tmp_path / "exported").iterdir()} == {
-        "model.onnx", "model.onnx.data", "tokenizer.json", files.SUMS,
-    }  # fmt: skip
+        "model.onnx",
+        "model.onnx.data",
+        "tokenizer.json",
+        files.SUMS,
+    }
 
 
 def test_the_embedded_encoder_is_readable(pooled, tmp_path, umask, monkeypatch):
     monkeypatch.setenv("VIRALBERT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(embedded, "build", lambda recipe, folder: pooled.encoder.save_pretrained(folder))
+    monkeypatch.setattr(
+        embedded, "build", lambda recipe, folder: pooled.encoder.save_pretrained(folder)
+    )
     check_modes(embedded.embedded_folder(), umask)
 
 
 def test_saved_tables_are_readable(tmp_path, umask):
-    data.save_sets({"emotions": {"train": pd.DataFrame({"text": ["да"]})}}, tmp_path / "tables")
+    sources.save_sets({"emotions": {"train": pd.DataFrame({"text": ["да"]})}}, tmp_path / "tables")
     check_modes(tmp_path / "tables", umask)
 
 
@@ -185,7 +218,9 @@ def test_a_rename_that_fails_leaves_the_old_folder(tmp_path, monkeypatch):
     check_old(folder, "a.txt")
 
 
-def test_an_interrupted_save_leaves_the_old_model(pooled, bert, graph, tiny_tokenizer, tmp_path, monkeypatch):
+def test_an_interrupted_save_leaves_the_old_model(
+    pooled, bert, graph, tiny_tokenizer, tmp_path, monkeypatch
+):
     folder = old_folder(tmp_path, "classifier.json")
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(type(tiny_tokenizer), "save_pretrained", interrupt)
@@ -197,17 +232,17 @@ def test_an_interrupted_save_leaves_the_old_model(pooled, bert, graph, tiny_toke
     check_old(folder, "classifier.json")
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(pd.DataFrame, "to_parquet", interrupt)
-        data.save_sets({"emotions": {"train": pd.DataFrame({"text": ["да"]})}}, folder)
+        sources.save_sets({"emotions": {"train": pd.DataFrame({"text": ["да"]})}}, folder)
     check_old(folder, "classifier.json")
 
 
 def test_an_interrupted_export_leaves_the_old_one(graph, tiny_tokenizer, tmp_path, monkeypatch):
     save_classifier(tmp_path / "model", graph[0], tiny_tokenizer, max_length=16)
-    folder = old_folder(tmp_path, export.MODEL)
+    folder = old_folder(tmp_path, MODEL)
     monkeypatch.setattr(export, "_graph", interrupt)
     with pytest.raises(Interrupted):
         export.export(tmp_path / "model", folder, texts=TEXTS)
-    check_old(folder, export.MODEL)
+    check_old(folder, MODEL)
 
 
 def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
@@ -254,9 +289,12 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(
-    ("moment", "content"), [("filling", "old"), ("before", "old"), ("renamed", "old"), ("after", "new")]
+    ("moment", "content"),
+    [("filling", "old"), ("before", "old"), ("renamed", "old"), ("after", "new")],
 )
-def test_a_killed_process_leaves_a_whole_folder_and_the_next_one_clears_up(tmp_path, moment, content):
+def test_a_killed_process_leaves_a_whole_folder_and_the_next_one_clears_up(
+    tmp_path, moment, content
+):
     folder = old_folder(tmp_path, "a.txt")
     assert start(folder.parent, moment).wait() == -signal.SIGKILL
     if moment != "renamed":  # the system could not exchange two names
@@ -281,9 +319,9 @@ def test_a_second_process_waits_and_a_killed_one_holds_no_lock(tmp_path, caplog)
     assert first.stdout is not None
     assert first.stdout.readline() == "here\n"
     with ThreadPoolExecutor(1) as beside:
-        beside.submit(until, lambda: "another process is writing to" in caplog.text).add_done_callback(
-            lambda _: first.kill()
-        )
+        beside.submit(
+            until, lambda: "another process is writing to" in caplog.text
+        ).add_done_callback(lambda _: first.kill())
         with files.locked(tmp_path):
             assert first.wait() == -signal.SIGKILL
     assert "another process is writing to" in caplog.text
@@ -311,7 +349,13 @@ def flip(path: Path, at: float = 0.9) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["head.safetensors", "encoder/model.safetensors", "encoder/tokenizer.json", "thresholds/emotions.json"]
+    "name",
+    [
+        "head.safetensors",
+        "encoder/model.safetensors",
+        "encoder/tokenizer.json",
+        "thresholds/emotions.json",
+    ],
 )
 def test_a_byte_of_a_saved_model_that_is_another_is_named(bert, tmp_path, name):
     bert.save(tmp_path / "model")
@@ -342,7 +386,9 @@ def test_sums_are_those_of_sha256sum(tmp_path):
         files.write_sums(new)
         (new / "later.txt").write_text("а")
     assert len((tmp_path / "model" / files.SUMS).read_text().splitlines()) == 2
-    checked = subprocess.run(["sha256sum", "--quiet", "-c", files.SUMS], cwd=tmp_path / "model", check=False)
+    checked = subprocess.run(
+        ["sha256sum", "--quiet", "-c", files.SUMS], cwd=tmp_path / "model", check=False
+    )
     assert checked.returncode == 0
     files.check_sums(tmp_path / "model")
     (tmp_path / "model" / files.SUMS).write_bytes(b"\xff what")
@@ -360,14 +406,18 @@ def test_a_damaged_export_is_named_by_its_file(graph, tiny_tokenizer, tmp_path, 
         plain = (tmp_path / "out" / name).read_bytes()
         flip(tmp_path / "out" / name, 0.5)
         with pytest.raises(DataError, match=f"{name} is damaged"):
-            export.OnnxModel.load(tmp_path / "out")
+            OnnxModel.load(tmp_path / "out")
         (tmp_path / "out" / name).write_bytes(plain)
-    export.OnnxModel.load(tmp_path / "out")
+    OnnxModel.load(tmp_path / "out")
 
 
-def test_a_damaged_embedded_encoder_is_named_and_one_without_sums_is_built_anew(pooled, tmp_path, monkeypatch):
+def test_a_damaged_embedded_encoder_is_named_and_one_without_sums_is_built_anew(
+    pooled, tmp_path, monkeypatch
+):
     monkeypatch.setenv("VIRALBERT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(embedded, "build", lambda recipe, folder: pooled.encoder.save_pretrained(folder))
+    monkeypatch.setattr(
+        embedded, "build", lambda recipe, folder: pooled.encoder.save_pretrained(folder)
+    )
     folder = embedded.embedded_folder()
     assert embedded.embedded_folder() == folder
     flip(folder / "model.safetensors")
@@ -398,22 +448,47 @@ def test_pipes_and_devices_in_a_model_are_refused(bert, tmp_path):
 
 
 ABSURD = [
-    ("kind", "other"), ("kind", ["pooled"]), ("pooling", "sum"), ("pooling", 3), ("dropout", "a"), ("dropout", 1.5),
-    ("dropout", float("nan")), ("dropout", True), ("n_queries", -1), ("n_queries", 10**9), ("n_queries", 1.5),
-    ("train_embeddings", "yes"), ("names", "ab"), ("names", ["a", "a"]), ("names", [1, 2]), ("names", ["a"]),
-    ("names", None), ("max_length", 0), ("max_length", 4096), ("max_length", "128"), ("head_share", 2),
-    ("problem_type", "regression"), ("task", 5),
-]  # fmt: skip
+    ("kind", "other"),
+    ("kind", ["pooled"]),
+    ("pooling", "sum"),
+    ("pooling", 3),
+    ("dropout", "a"),
+    ("dropout", 1.5),
+    ("dropout", float("nan")),
+    ("dropout", True),
+    ("n_queries", -1),
+    ("n_queries", 10**9),
+    ("n_queries", 1.5),
+    ("train_embeddings", "yes"),
+    ("names", "ab"),
+    ("names", ["a", "a"]),
+    ("names", [1, 2]),
+    ("names", ["a"]),
+    ("names", None),
+    ("max_length", 0),
+    ("max_length", 4096),
+    ("max_length", "128"),
+    ("head_share", 2),
+    ("problem_type", "regression"),
+    ("task", 5),
+]
 ABSURD_HEADS = [
-    [], {}, {"a": {}}, {"a": None}, {"a": {"names": ["x"], "hidden": [10**8], "dropout": [0.1]}},
+    [],
+    {},
+    {"a": {}},
+    {"a": None},
+    {"a": {"names": ["x"], "hidden": [10**8], "dropout": [0.1]}},
     {"a": {"names": ["x"], "hidden": [4] * 200_000, "dropout": [0.1] * 200_000}},
-    {"a": {"names": ["x"], "hidden": [4], "dropout": []}}, {"a.b": {"names": ["x"], "hidden": [], "dropout": []}},
-    {"a": {"names": [], "hidden": [], "dropout": []}}, {"a": {"names": ["x"], "hidden": ["4"], "dropout": [0.1]}},
-]  # fmt: skip
+    {"a": {"names": ["x"], "hidden": [4], "dropout": []}},
+    {"a.b": {"names": ["x"], "hidden": [], "dropout": []}},
+    {"a": {"names": [], "hidden": [], "dropout": []}},
+    {"a": {"names": ["x"], "hidden": ["4"], "dropout": [0.1]}},
+]
 
 
 def change(path: Path, **values: object) -> None:
-    """As somebody would who sends a model that is whole: the sums are those of the changed files."""
+    """As somebody would who sends a model that is whole: the sums are those of the changed
+    files."""
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
     files.write_sums(path.parent if path.name == "classifier.json" else path.parent.parent)
 
@@ -458,6 +533,9 @@ def test_two_equal_models_are_equal_folders(tiny_tokenizer, tmp_path):
 
 def test_a_folder_never_takes_the_place_of_a_file(tmp_path):
     (tmp_path / "notes").write_text("mine")
-    with pytest.raises(DataError, match="notes is a file; expected a folder"), files.whole_folder(tmp_path / "notes"):
+    with (
+        pytest.raises(DataError, match="notes is a file; expected a folder"),
+        files.whole_folder(tmp_path / "notes"),
+    ):
         pass
     assert (tmp_path / "notes").read_text() == "mine"

@@ -1,4 +1,5 @@
-"""What a stranger may write costs time in proportion to its length, whatever it is; and how growth is measured."""
+"""What a stranger may write costs time in proportion to its length, whatever it is; and how growth
+is measured."""
 
 import ast
 import contextlib
@@ -15,30 +16,89 @@ import pytest
 import timing
 from timing import grows
 
-from viralbert_utils import audit, cascade, cleaning, data, emotions, encoders, texts, tokens
+from viralbert_utils.base import texts, tokens
+from viralbert_utils.data import cleaning, emotions, sources, tables
+from viralbert_utils.encoders import loading
+from viralbert_utils.lessons import cascade, label_errors
 
-MODULES = (texts, data, emotions, cleaning, audit, tokens, cascade)
-FUNCTIONS = ("compile", "search", "match", "fullmatch", "split", "findall", "finditer", "sub", "subn")
-# One unit of each kind of input, repeated; together they are the alphabet from which slow inputs are made.
+MODULES = (texts, sources, emotions, cleaning, label_errors, tokens, cascade)
+FUNCTIONS = (
+    "compile",
+    "search",
+    "match",
+    "fullmatch",
+    "split",
+    "findall",
+    "finditer",
+    "sub",
+    "subn",
+)
+# One unit of each kind of input, repeated; together they are the alphabet from which slow inputs
+# are made.
 UNITS = {
-    "letters": "а", "capitals": "A", "digits": "7", "blanks": " ", "tabs": "\t", "returns": "\r", "breaks": "\n",
-    "marks": "\u0301", "marks in two orders": "\u0301\u0323", "marks that are letters": "е\u0308\u0301",
-    "stress": "о\u0301", "Latin stress": "áб", "joiners": "\u200d", "fillers": "\u3164", "selectors": "\ufe0f",
-    "tags": "\U000e0067", "flags without end": "🏴\U000e0067", "families": "👨\u200d", "joiners and letters": "а\u200d",
-    "marks and joiners": "\u0323\u200b\u0301", "underscores": "_", "questions": "?", "questions and blanks": "? ",
-    "two emoji": "😂😡", "symbols": "€", "dashes": "—", "brackets": "[", "names": "[имя",
-    "families of names": "[фамилия ", "masks": "[ ", "ampersands": "&", "hashes": "&#", "hex": "&#x",
-    "entities": "&amp;", "half entities": "&copy",
-    "surrogates": "\ud83d", "commas": ",", "semicolons": ";", "pipes": "|", "quotes": '"', "apostrophes": "'",
-    "quoted": '"a",', "equals": "=", "formulas": ";=", "separators": "sep=;", "braces": "{", "objects": '{"a":',
-    "names of labels": "joy ", "labels": "27,", "words": "без эмоций ", "zeros": "\0", "points": ".0", "minus": "-",
-}  # fmt: skip
+    "letters": "а",
+    "capitals": "A",
+    "digits": "7",
+    "blanks": " ",
+    "tabs": "\t",
+    "returns": "\r",
+    "breaks": "\n",
+    "marks": "\u0301",
+    "marks in two orders": "\u0301\u0323",
+    "marks that are letters": "е\u0308\u0301",
+    "stress": "о\u0301",
+    "Latin stress": "áб",
+    "joiners": "\u200d",
+    "fillers": "\u3164",
+    "selectors": "\ufe0f",
+    "tags": "\U000e0067",
+    "flags without end": "🏴\U000e0067",
+    "families": "👨\u200d",
+    "joiners and letters": "а\u200d",
+    "marks and joiners": "\u0323\u200b\u0301",
+    "underscores": "_",
+    "questions": "?",
+    "questions and blanks": "? ",
+    "two emoji": "😂😡",
+    "symbols": "€",
+    "dashes": "—",
+    "brackets": "[",
+    "names": "[имя",
+    "families of names": "[фамилия ",
+    "masks": "[ ",
+    "ampersands": "&",
+    "hashes": "&#",
+    "hex": "&#x",
+    "entities": "&amp;",
+    "half entities": "&copy",
+    "surrogates": "\ud83d",
+    "commas": ",",
+    "semicolons": ";",
+    "pipes": "|",
+    "quotes": '"',
+    "apostrophes": "'",
+    "quoted": '"a",',
+    "equals": "=",
+    "formulas": ";=",
+    "separators": "sep=;",
+    "braces": "{",
+    "objects": '{"a":',
+    "names of labels": "joy ",
+    "labels": "27,",
+    "words": "без эмоций ",
+    "zeros": "\0",
+    "points": ".0",
+    "minus": "-",
+}
 BEGINNINGS = ("", "[", "[фамилия", "&#", "&", '"', "1", "{", "?", "е", "sep=")
 ENDS = ("", "а", "!")
 
 
-def is_linear(call: Callable[[str], object], unit: str, length: int, begin: str = "", end: str = "") -> bool:
-    """Whether twice as many units between a beginning and an end, which may be refused, cost about twice the time."""
+def is_linear(
+    call: Callable[[str], object], unit: str, length: int, begin: str = "", end: str = ""
+) -> bool:
+    """Whether twice as many units between a beginning and an end, which may be refused, cost about
+    twice the time."""
 
     def answer(text: str) -> None:
         with contextlib.suppress(ValueError):
@@ -48,7 +108,8 @@ def is_linear(call: Callable[[str], object], unit: str, length: int, begin: str 
 
 
 def patterns_of(module: ModuleType) -> dict[str, re.Pattern[str]]:
-    """Every regular expression of a module: compiled ones, wherever they are kept, and those written inside functions.
+    """Every regular expression of a module: compiled ones, wherever they are kept, and those
+    written inside functions.
 
     Raises:
         NameError: One is made of what only its function knows, and cannot be measured.
@@ -63,15 +124,23 @@ def patterns_of(module: ModuleType) -> dict[str, re.Pattern[str]]:
         if isinstance(value, tuple | list):
             value = dict(enumerate(value))
         parts = value.items() if isinstance(value, dict) else ()
-        return {key: found for place, part in parts for key, found in within(f"{name}[{place}]", part).items()}
+        return {
+            key: found
+            for place, part in parts
+            for key, found in within(f"{name}[{place}]", part).items()
+        }
 
     found = {}
     for name, value in vars(module).items():
         if not name.startswith("__"):
             found |= within(f"{own}.{name}", value)
     for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in {f"re.{name}" for name in FUNCTIONS}:
-            written = eval(ast.unparse(node.args[0]), vars(module))  # an expression of module-level names
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {
+            f"re.{name}" for name in FUNCTIONS
+        }:
+            written = eval(
+                ast.unparse(node.args[0]), vars(module)
+            )  # an expression of module-level names
             if written not in {pattern.pattern for pattern in found.values()}:
                 found[f"{own}, line {node.lineno}"] = re.compile(written)
     return found
@@ -83,14 +152,20 @@ def patterns() -> dict[str, re.Pattern[str]]:
 
 def test_the_walk_sees_patterns_wherever_they_stand():
     found = patterns()
-    assert {"texts._ENTITY", "texts._PLACEHOLDERS[1][0]", "tokens._LONG_WORD", "audit._FORMULA"} <= set(found)
+    assert {
+        "texts._ENTITY",
+        "texts._PLACEHOLDERS[1][0]",
+        "tokens._LONG_WORD",
+        "suspects._FORMULA",
+    } <= set(found)
     assert {r"\[[A-Z]+\]", f"[{texts._STRESS}]"} <= {pattern.pattern for pattern in found.values()}
 
 
 def test_the_walk_sees_every_place_of_a_pattern(tmp_path):
     path = tmp_path / "new.py"
     path.write_text(
-        "import re\nA = {'a': (re.compile('1'), [re.compile('2')])}\nclass B:\n    b = re.compile('3')\n"
+        "import re\nA = {'a': (re.compile('1'), [re.compile('2')])}\nclass B:\n    b = "
+        "re.compile('3')\n"
         "C = '4'\ndef d(text, own='5'):\n    return re.search(C + 'x', text)\n"
     )
     spec = importlib.util.spec_from_file_location("new", path)
@@ -139,7 +214,11 @@ def test_no_pattern_takes_the_square_of_a_text(name):
             pass
 
     pattern = patterns()[name]
-    slow = [case for case in product(UNITS, BEGINNINGS, ENDS) if not is_linear(call, UNITS[case[0]], 5_000, *case[1:])]
+    slow = [
+        case
+        for case in product(UNITS, BEGINNINGS, ENDS)
+        if not is_linear(call, UNITS[case[0]], 5_000, *case[1:])
+    ]
     assert slow == []
 
 
@@ -150,18 +229,22 @@ def test_no_pattern_takes_the_square_of_a_text(name):
     ids=lambda call: call.__name__,
 )
 def test_no_text_and_no_label_takes_the_square_of_its_length(call, kind):
-    assert all(is_linear(call, UNITS[kind], 10_000, begin, end) for begin, end in (("", ""), ("[", "а")))
+    assert all(
+        is_linear(call, UNITS[kind], 10_000, begin, end) for begin, end in (("", ""), ("[", "а"))
+    )
 
 
 @pytest.mark.parametrize("kind", UNITS)
 def test_no_word_is_too_long_for_the_tokenizer(kind, embedded_tokenizer):
-    unit = UNITS[kind].encode("utf-8", "replace").decode()  # `normalise` has taken half surrogate pairs out
+    unit = (
+        UNITS[kind].encode("utf-8", "replace").decode()
+    )  # `normalise` has taken half surrogate pairs out
     assert is_linear(lambda text: tokens.encode(embedded_tokenizer, [text]), unit, 6_000)
 
 
 @pytest.fixture(scope="module")
 def embedded_tokenizer():
-    return encoders.load_tokenizer("embedded")
+    return loading.load_tokenizer("embedded")
 
 
 @pytest.mark.parametrize("kind", UNITS)
@@ -169,7 +252,7 @@ def embedded_tokenizer():
 def test_no_table_takes_the_square_of_its_length(tmp_path, name, kind):
     def read(begin: str, text: str) -> None:
         path.write_text(begin + text, encoding="utf-8", errors="replace")
-        data.read_table(path)
+        tables.read_table(path)
 
     path = tmp_path / name
     beginnings = ("", "text\n", '"', '"text";label\nа;"') if "sv" in name else ("", '{"text": "')
@@ -177,8 +260,15 @@ def test_no_table_takes_the_square_of_its_length(tmp_path, name, kind):
 
 
 def test_a_word_that_occurs_keeps_its_pieces_and_a_long_one_is_read(embedded_tokenizer):
-    for text in ("а" * 100, "https://example.ru/" + "путь-за-путём/" * 30, "слово,слово" * 50, "ха" * 50 + "!"):
-        assert tokens.encode(embedded_tokenizer, [text], 5000) == [embedded_tokenizer(text)["input_ids"]]
+    for text in (
+        "а" * 100,
+        "https://example.ru/" + "путь-за-путём/" * 30,
+        "слово,слово" * 50,
+        "ха" * 50 + "!",
+    ):
+        assert tokens.encode(embedded_tokenizer, [text], 5000) == [
+            embedded_tokenizer(text)["input_ids"]
+        ]
     (ids,) = tokens.encode(embedded_tokenizer, ["ха" * 20_000], 50_000)
     assert len(ids) > 200
     assert embedded_tokenizer.unk_token_id not in ids

@@ -1,4 +1,5 @@
-"""Loading from the hub where there is no network, and without bars. Nothing here leaves this machine."""
+"""Loading from the hub where there is no network, and without bars. Nothing here leaves this
+machine."""
 
 import json
 import os
@@ -13,13 +14,25 @@ from timing import HANG_S
 from transformers import BertConfig, BertModel
 from transformers.utils import logging as transformers_logging
 
-from viralbert_utils import data, embedded, encoders, hub, translation
-from viralbert_utils.files import ROOT, DataError
-from viralbert_utils.models import PooledClassifier, save_classifier
+from viralbert import translation
+from viralbert_utils.base import hub
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.base.files import ROOT
+from viralbert_utils.data import sources
+from viralbert_utils.encoders import embedded, loading
+from viralbert_utils.encoders.recipe import Recipe
+from viralbert_utils.models.classifiers import PooledClassifier
+from viralbert_utils.models.storage import save_classifier
 
 ENCODER = "somebody/tiny"
-SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-# Lists the connections that a process tries to open. Left to itself, the hub's library tries six times for each file.
+SIZES = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+# Lists the connections that a process tries to open. Left to itself, the hub's library tries six
+# times for each file.
 COUNTING = """
 import sys
 tried = []
@@ -55,7 +68,8 @@ for name in sys.argv[2:]:
 
 @pytest.fixture(params=["closed", "silent"])
 def no_hub(request):
-    """An address where no hub answers: a port that refuses, and one that takes a connection and says nothing."""
+    """An address where no hub answers: a port that refuses, and one that takes a connection and
+    says nothing."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         if request.param == "silent":
@@ -65,12 +79,21 @@ def no_hub(request):
 
 def call(tmp_path, code, *arguments, **environment):
     """A process of its own: the hub's library reads its settings once, when it is imported."""
-    kept = {name: value for name, value in os.environ.items() if not name.upper().endswith(("_OFFLINE", "_PROXY"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.upper().endswith(("_OFFLINE", "_PROXY"))
+    }
     known = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_TELEMETRY": "1"}
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        check=True, cwd=ROOT, env=kept | known | environment, capture_output=True, text=True, timeout=10 * HANG_S,
-    )  # fmt: skip
+        check=True,
+        cwd=ROOT,
+        env=kept | known | environment,
+        capture_output=True,
+        text=True,
+        timeout=10 * HANG_S,
+    )
 
 
 def rows(result):
@@ -88,9 +111,19 @@ def put_into_cache(folder, save_tiny_encoder):
 
 
 def test_without_a_hub_the_error_comes_within_ten_seconds(no_hub, tmp_path):
-    """One question, whose answer is not awaited for longer than `TIMEOUT_S`; all else takes no time."""
+    """One question, whose answer is not awaited for longer than `TIMEOUT_S`; all else takes no
+    time."""
     assert hub.TIMEOUT_S <= 5
-    result = call(tmp_path, LOADERS, ENCODER, "encoder", "tokenizer", "data", "translation", HF_ENDPOINT=no_hub)
+    result = call(
+        tmp_path,
+        LOADERS,
+        ENCODER,
+        "encoder",
+        "tokenizer",
+        "data",
+        "translation",
+        HF_ENDPOINT=no_hub,
+    )
     found = {row["name"]: row for row in rows(result)}
     for row in found.values():
         assert row["n_tried"] == 1, row
@@ -116,10 +149,10 @@ def test_a_folder_and_a_mistyped_path_ask_no_hub(tmp_path, monkeypatch, save_tin
     asked = []
     monkeypatch.setattr(hub, "out_of_reach", lambda: asked.append(1) or "no route")
     put_into_cache(tmp_path / "cache", save_tiny_encoder)
-    encoders.load_encoder(str(next((tmp_path / "cache").glob("*/snapshots/*"))))
+    loading.load_encoder(str(next((tmp_path / "cache").glob("*/snapshots/*"))))
     for typo in (str(tmp_path / "typo"), "../typo", "~/ty po"):
         with pytest.raises(DataError, match="could not be loaded: no such folder") as found:
-            encoders.load_encoder(typo)
+            loading.load_encoder(typo)
         assert "cannot be reached" not in str(found.value)
     assert not asked
 
@@ -144,7 +177,7 @@ def server():
     found.server_close()
 
 
-ASK = "from viralbert_utils import hub\nprint(hub.out_of_reach() or hub.out_of_reach())"
+ASK = "from viralbert_utils.base import hub\nprint(hub.out_of_reach() or hub.out_of_reach())"
 
 
 @pytest.mark.parametrize(("status", "said"), [(404, ""), (403, ""), (503, "status 503")])
@@ -157,7 +190,10 @@ def test_whatever_answers_is_a_hub_unless_it_says_that_it_is_away(server, tmp_pa
 
 
 def test_proxies_are_honoured_and_offline_asks_nobody(server, tmp_path):
-    proxy = {"HF_ENDPOINT": "http://hub.invalid", "HTTP_PROXY": f"http://127.0.0.1:{server.server_port}"}
+    proxy = {
+        "HF_ENDPOINT": "http://hub.invalid",
+        "HTTP_PROXY": f"http://127.0.0.1:{server.server_port}",
+    }
     assert call(tmp_path, ASK, **proxy).stdout.strip() == ""
     assert server.asked == ["http://hub.invalid/"]
     assert call(tmp_path, ASK, HF_HUB_OFFLINE="1", **proxy).stdout.strip() == ""
@@ -183,7 +219,9 @@ def test_offline_lasts_as_long_as_the_loading(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub, "out_of_reach", lambda: "no route")
-    message = r"cannot be reached \(no route\), and its cache holds no usable copy \(KeyError: 'a'\)"
+    message = (
+        r"cannot be reached \(no route\), and its cache holds no usable copy \(KeyError: 'a'\)"
+    )
     with pytest.raises(ConnectionError, match=message), hub.loading(ENCODER):
         assert constants.HF_HUB_OFFLINE
         assert datasets.config.HF_HUB_OFFLINE
@@ -206,8 +244,10 @@ def bars(capfd):
 
 
 def test_building_and_saving_say_nothing(bars, capfd, tmp_path, tiny_tokenizer):
-    recipe = embedded.Recipe(n_words=500, n_pieces=50, n_layers=1, intermediate=300, pretrained=False)
-    model = PooledClassifier(BertModel(BertConfig(vocab_size=16, **SIZES), add_pooling_layer=False), 2)
+    recipe = Recipe(n_words=500, n_pieces=50, n_layers=1, intermediate=300, pretrained=False)
+    model = PooledClassifier(
+        BertModel(BertConfig(vocab_size=16, **SIZES), add_pooling_layer=False), 2
+    )
     capfd.readouterr()
     embedded.build(recipe, tmp_path)
     assert capfd.readouterr() == ("", "")
@@ -219,20 +259,24 @@ def test_building_and_saving_say_nothing(bars, capfd, tmp_path, tiny_tokenizer):
 @pytest.mark.parametrize("name", ["/tmp/nix", "./nix", "~/nix", "../no/nix"])
 def test_a_path_that_is_not_there_is_told_as_a_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=rf"{name!r} could not be loaded: no such folder: {name} \(there is only /"):
-        encoders.load_tokenizer(name)
+    with pytest.raises(
+        DataError, match=rf"{name!r} could not be loaded: no such folder: {name} \(there is only /"
+    ):
+        loading.load_tokenizer(name)
     with pytest.raises(DataError, match="no such folder"):
         translation.load_model(name)
     with pytest.raises(DataError, match="no such folder"):
-        data.load("emotions", "hub", name)
+        sources.load("emotions", "hub", name)
 
 
 def test_a_folder_in_one_that_is_there_is_told_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
     monkeypatch.setattr(hub, "out_of_reach", lambda: "no route")
-    with pytest.raises(DataError, match="'models/rubert' could not be loaded: no such folder in 'models'"):
-        encoders.load_tokenizer("models/rubert")
+    with pytest.raises(
+        DataError, match="'models/rubert' could not be loaded: no such folder in 'models'"
+    ):
+        loading.load_tokenizer("models/rubert")
 
 
 def test_nothing_is_counted_or_reported_whenever_the_libraries_were_imported():
@@ -251,7 +295,13 @@ with hub.loading("owner/name"):
 """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     for when in ("before", "after"):
-        done = subprocess.run([sys.executable, "-c", code, when], cwd=ROOT, capture_output=True, text=True, check=False,
-                              env=environment)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", code, when],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
         assert done.returncode == 0, done.stderr
         assert "torch/" not in done.stdout

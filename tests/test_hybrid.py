@@ -11,12 +11,29 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordPiece
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from viralbert_utils import frozen, hybrid, models, training
-from viralbert_utils.files import DataError, write_sums
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.base.files import write_sums
+from viralbert_utils.lessons import hybrid
+from viralbert_utils.lessons.columns import (
+    Preparation,
+    _frame,
+    column_transformer,
+    empty,
+    prepare,
+    snippet,
+)
+from viralbert_utils.models import inference
+from viralbert_utils.training import frozen
+from viralbert_utils.training.settings import Settings
 
 TEXTS, NUMBERS, CATEGORIES = ["title", "note"], ["views", "seconds"], ["channel"]
-SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-QUICK = training.Settings(epochs=20, batch_size=16, learning_rate=1e-2, accumulate=2)
+SIZES = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+QUICK = Settings(epochs=20, batch_size=16, learning_rate=1e-2, accumulate=2)
 
 
 def make_rows(n: int = 120, seed: int = 0) -> pd.DataFrame:
@@ -38,17 +55,25 @@ def make_rows(n: int = 120, seed: int = 0) -> pd.DataFrame:
 
 def make_encoder() -> BertModel:
     torch.manual_seed(1)
-    return BertModel(BertConfig(vocab_size=16, max_position_embeddings=32, **SIZES), add_pooling_layer=False).eval()
+    return BertModel(
+        BertConfig(vocab_size=16, max_position_embeddings=32, **SIZES), add_pooling_layer=False
+    ).eval()
 
 
 @pytest.fixture(scope="module")
 def trained():
-    core = Tokenizer(WordPiece({"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3, "а": 4}, unk_token="[UNK]"))
+    core = Tokenizer(
+        WordPiece({"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3, "а": 4}, unk_token="[UNK]")
+    )
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+    )
     rows = make_rows()
-    prepared = hybrid.prepare(rows, TEXTS, NUMBERS, CATEGORIES)
-    return hybrid.train(rows, "label", prepared, tokenizer, make_encoder(), QUICK, 16, dropout=0.0)[0]
+    prepared = prepare(rows, TEXTS, NUMBERS, CATEGORIES)
+    return hybrid.train(rows, "label", prepared, tokenizer, make_encoder(), QUICK, 16, dropout=0.0)[
+        0
+    ]
 
 
 def test_rare_classes_and_empty_rows_are_set_aside_and_counted():
@@ -62,46 +87,62 @@ def test_rare_classes_and_empty_rows_are_set_aside_and_counted():
     kept, aside = hybrid.set_aside(rows, "label", ["x", "y"], min_rows=2, max_empty=1)
     # The second b is empty, which leaves one b: too rare.
     assert kept.index.tolist() == [0, 1, 2]
-    assert aside["reason"].to_dict() == {3: "rare class", 4: "too many empty fields", 5: "too many empty fields"}
+    assert aside["reason"].to_dict() == {
+        3: "rare class",
+        4: "too many empty fields",
+        5: "too many empty fields",
+    }
 
 
 def test_a_snippet_holds_every_class():
     rows = pd.DataFrame({"label": ["a"] * 10 + ["b", "c"]})
-    found = hybrid.snippet(rows, "label", 4)
+    found = snippet(rows, "label", 4)
     assert found["label"].tolist() == ["a", "a", "b", "c"]
 
 
-NUMBER = st.one_of(st.floats(-1e6, 1e6), st.integers(0, 10**9), st.just(""), st.just("n/a"), st.just(float("inf")))
+NUMBER = st.one_of(
+    st.floats(-1e6, 1e6), st.integers(0, 10**9), st.just(""), st.just("n/a"), st.just(float("inf"))
+)
 
 
 @settings(max_examples=20, deadline=None)
 @given(
-    st.lists(st.tuples(NUMBER, NUMBER, st.sampled_from(["x", "y", "", "z"])), min_size=2, max_size=40), st.integers()
+    st.lists(
+        st.tuples(NUMBER, NUMBER, st.sampled_from(["x", "y", "", "z"])), min_size=2, max_size=40
+    ),
+    st.integers(),
 )
 def test_the_kept_numbers_transform_as_scikit_learn_does(values, seed):
     rows = pd.DataFrame(values, columns=["views", "seconds", "channel"]).assign(title="а")
     learn = rows.sample(frac=0.7, random_state=seed % 1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of columns with fewer values than bins
-        ours = hybrid.prepare(learn, ["title"], NUMBERS, CATEGORIES)
+        ours = prepare(learn, ["title"], NUMBERS, CATEGORIES)
         logs = {name: number.log for name, number in ours.numbers.items()}
-        theirs = hybrid.column_transformer(NUMBERS, CATEGORIES).fit(hybrid._frame(learn, logs, CATEGORIES))
-    expected = theirs.transform(hybrid._frame(rows, logs, CATEGORIES))
-    found = hybrid.Preparation.from_plain(json.loads(json.dumps(hybrid.asdict(ours)))).columns(rows)
+        theirs = column_transformer(NUMBERS, CATEGORIES).fit(_frame(learn, logs, CATEGORIES))
+    expected = theirs.transform(_frame(rows, logs, CATEGORIES))
+    found = Preparation.from_plain(json.loads(json.dumps(hybrid.asdict(ours)))).columns(rows)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     assert np.isfinite(found).all()
 
 
 def test_skewed_counts_become_logarithms_and_others_do_not():
-    prepared = hybrid.prepare(make_rows(), TEXTS, NUMBERS, CATEGORIES)
+    prepared = prepare(make_rows(), TEXTS, NUMBERS, CATEGORIES)
     assert prepared.numbers["views"].log
     assert not prepared.numbers["seconds"].log
 
 
 def test_unseen_and_missing_values_get_an_answer(trained):
-    odd = pd.DataFrame({"title": [None, "а"], "note": ["", "ж"], "views": ["много", None], "seconds": ["", "-5"],
-                        "channel": ["новый", None]})  # fmt: skip
+    odd = pd.DataFrame(
+        {
+            "title": [None, "а"],
+            "note": ["", "ж"],
+            "views": ["много", None],
+            "seconds": ["", "-5"],
+            "channel": ["новый", None],
+        }
+    )
     columns = trained.preparation.columns(odd)
     assert columns[0, -3:].sum() == 0  # an unseen category
     answers, metrics = trained.predict(odd)
@@ -110,14 +151,14 @@ def test_unseen_and_missing_values_get_an_answer(trained):
 
 
 def test_a_missing_field_is_marked():
-    prepared = hybrid.prepare(make_rows(), TEXTS)
+    prepared = prepare(make_rows(), TEXTS)
     assert prepared.text(pd.DataFrame({"title": [" "], "note": ["б  в"]})) == ["title: — note: б в"]
     assert prepared.columns(make_rows()).shape == (120, 0)
 
 
 def test_an_unknown_column_is_named():
     with pytest.raises(DataError, match=r"no column 'clicks'.*title"):
-        hybrid.prepare(make_rows(), TEXTS, ["clicks"])
+        prepare(make_rows(), TEXTS, ["clicks"])
 
 
 def test_rows_that_lack_a_column_are_a_message(trained):
@@ -129,7 +170,7 @@ def test_rows_that_lack_a_column_are_a_message(trained):
             with pytest.raises(DataError, match=found):
                 read(less)
         with pytest.raises(DataError, match=found):
-            hybrid.prepare(less, TEXTS, NUMBERS, CATEGORIES)
+            prepare(less, TEXTS, NUMBERS, CATEGORIES)
     with pytest.raises(DataError, match="no column 'note'"):
         prepared.text(rows.drop(columns="note"))
     with pytest.raises(DataError, match="no column 'seconds', 'channel'"):
@@ -137,7 +178,7 @@ def test_rows_that_lack_a_column_are_a_message(trained):
     with pytest.raises(DataError, match="no column 'project', 'x'; found title"):
         hybrid.set_aside(rows, "project", ["x", "title"])
     with pytest.raises(DataError, match="no column 'project'; found title"):
-        hybrid.snippet(rows, "project", 4)
+        snippet(rows, "project", 4)
     # The label may be missing, and nothing else is read.
     assert len(trained.predict(rows.drop(columns="label"))[0]) == 20
 
@@ -153,10 +194,16 @@ def test_text_and_table_together_learn_what_neither_tells(trained):
 
 def test_saved_and_loaded_it_answers_as_before(trained, tmp_path):
     trained.save(tmp_path / "hybrid")
-    assert not [path for path in (tmp_path / "hybrid").rglob("*") if path.suffix in (".pkl", ".pt", ".bin", ".joblib")]
+    assert not [
+        path
+        for path in (tmp_path / "hybrid").rglob("*")
+        if path.suffix in (".pkl", ".pt", ".bin", ".joblib")
+    ]
     again = hybrid.Hybrid.load(tmp_path / "hybrid")
     assert again.preparation == trained.preparation
-    np.testing.assert_allclose(again.probabilities(make_rows()), trained.probabilities(make_rows()), atol=1e-6)
+    np.testing.assert_allclose(
+        again.probabilities(make_rows()), trained.probabilities(make_rows()), atol=1e-6
+    )
     (tmp_path / "hybrid" / "head.safetensors").write_bytes(b"")
     with pytest.raises(DataError, match="no saved hybrid, or a damaged one"):
         hybrid.Hybrid.load(tmp_path / "hybrid")
@@ -170,11 +217,16 @@ def test_settings_that_do_not_fit_are_refused_when_they_are_read(trained, tmp_pa
     preparation = plain["preparation"]
     name, number = next(iter(preparation["numbers"].items()))
     wrong = [
-        *({"max_length": value} for value in (4096, 2, -1, "a", None, 1.5)), {"names": "ab"}, {"names": ["a", "a"]},
-        {"shape": {"n_columns": 1, "hidden": 4}}, {"dropout": 2}, {"preparation": preparation | {"texts": 5}},
-        {"preparation": preparation | {"numbers": {}}}, {"preparation": preparation | {"categories": None}},
+        *({"max_length": value} for value in (4096, 2, -1, "a", None, 1.5)),
+        {"names": "ab"},
+        {"names": ["a", "a"]},
+        {"shape": {"n_columns": 1, "hidden": 4}},
+        {"dropout": 2},
+        {"preparation": preparation | {"texts": 5}},
+        {"preparation": preparation | {"numbers": {}}},
+        {"preparation": preparation | {"categories": None}},
         {"preparation": preparation | {"numbers": {name: number | {"edges": []}}}},
-    ]  # fmt: skip
+    ]
     for change in wrong:
         path.write_text(json.dumps(plain | change), encoding="utf-8")
         write_sums(tmp_path)
@@ -189,18 +241,26 @@ def test_vectors_that_stay_the_same_are_computed_once_and_change_nothing(trained
     rows = make_rows(30)
     encoded = hybrid._encoded(rows, trained.preparation, trained.tokenizer, 16)
     once = hybrid.replace(encoded, pooled=trained.model.pooled(encoded.rows, 0))
-    expected = models.predict_logits(trained.model, encoded, 0)
-    assert torch.allclose(models.predict_logits(trained.model, once, 0), expected, atol=1e-5)
+    expected = inference.predict_logits(trained.model, encoded, 0)
+    assert torch.allclose(inference.predict_logits(trained.model, once, 0), expected, atol=1e-5)
     assert encoded.digest != hybrid.replace(encoded, columns=encoded.columns + 1).digest
 
 
 def test_only_what_was_freed_learns(trained):
     encoder = make_encoder()
     before = {name: part.clone() for name, part in encoder.state_dict().items()}
-    options = {"settings": training.Settings(epochs=1, learning_rate=1e-2), "max_length": 16, "top_layers": 1}
+    options = {
+        "settings": Settings(epochs=1, learning_rate=1e-2),
+        "max_length": 16,
+        "top_layers": 1,
+    }
     rows = make_rows(32)
-    hybrid.train(rows, "label", trained.preparation, trained.tokenizer, encoder, validation=rows, **options)
-    moved = {name for name, part in encoder.state_dict().items() if not torch.equal(part, before[name])}
+    hybrid.train(
+        rows, "label", trained.preparation, trained.tokenizer, encoder, validation=rows, **options
+    )
+    moved = {
+        name for name, part in encoder.state_dict().items() if not torch.equal(part, before[name])
+    }
     assert moved
     assert all(name.startswith("encoder.layer.0") for name in moved)
 
@@ -209,7 +269,9 @@ def test_the_first_layers_are_an_encoder_of_their_own(tmp_path):
     encoder = make_encoder()
     words = hybrid.first_layers(encoder, 0)
     ids, mask = torch.tensor([[1, 4, 2]]), torch.ones(1, 3, dtype=torch.long)
-    expected = encoder(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[0]
+    expected = encoder(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[
+        0
+    ]
     assert torch.equal(words(input_ids=ids, attention_mask=mask).last_hidden_state, expected)
     words.save_pretrained(tmp_path)
     assert len(frozen.layers_of(BertModel.from_pretrained(tmp_path))) == 0
@@ -217,5 +279,10 @@ def test_the_first_layers_are_an_encoder_of_their_own(tmp_path):
 
 
 def test_a_cell_in_which_nothing_is_seen_is_empty():
-    rows = pd.DataFrame({"title": ["Кот", " \u2800", "\u3164\u034f", None], "n": [0.0, 1.0, np.nan, 2.0]})
-    assert hybrid.empty(rows).to_numpy().T.tolist() == [[False, True, True, True], [False, False, True, False]]
+    rows = pd.DataFrame(
+        {"title": ["Кот", " \u2800", "\u3164\u034f", None], "n": [0.0, 1.0, np.nan, 2.0]}
+    )
+    assert empty(rows).to_numpy().T.tolist() == [
+        [False, True, True, True],
+        [False, False, True, False],
+    ]

@@ -7,13 +7,16 @@ import pytest
 from markdown_it import MarkdownIt
 
 from viralbert_utils import lesson, plots
-from viralbert_utils.evaluation import Estimate
+from viralbert_utils.evaluation.intervals import Estimate
+from viralbert_utils.lessons.charts import share_below
 
 
 @pytest.fixture
 def displayed(monkeypatch):
     shown: list[tuple[dict, dict]] = []
-    monkeypatch.setattr(lesson, "display", lambda data, raw, metadata=None: shown.append((data, metadata or {})))
+    monkeypatch.setattr(
+        lesson, "display", lambda data, raw, metadata=None: shown.append((data, metadata or {}))
+    )
     return shown
 
 
@@ -35,7 +38,8 @@ def test_record_keeps_plain_values(displayed, value, kept):
 
 
 @pytest.mark.parametrize(
-    ("value", "error"), [(float("nan"), ValueError), (np.inf, ValueError), ([1], TypeError), (None, TypeError)]
+    ("value", "error"),
+    [(float("nan"), ValueError), (np.inf, ValueError), ([1], TypeError), (None, TypeError)],
 )
 def test_record_refuses_what_is_no_figure(displayed, value, error):
     with pytest.raises(error):
@@ -57,7 +61,9 @@ def test_figures_carry_alt_text_and_are_the_same_each_time(displayed):
 
 
 def test_tables_come_as_html_and_markdown(displayed):
-    frame = pd.DataFrame({"n": [1234, 5], "share": [0.5, float("nan")], "text": ["a|b", "ы" * 300]}, index=["x", "y"])
+    frame = pd.DataFrame(
+        {"n": [1234, 5], "share": [0.5, float("nan")], "text": ["a|b", "ы" * 300]}, index=["x", "y"]
+    )
     lesson.table(frame, "Caption", digits=2)
     data = displayed[0][0]
     assert "| x | 1,234 | 0.50 | a\\|b |" in data["text/markdown"]
@@ -67,7 +73,10 @@ def test_tables_come_as_html_and_markdown(displayed):
 
 
 def test_a_table_shows_texts_as_they_are(displayed):
-    text = "<img src=x onerror=alert(1)> ![я](https://a.example/b.png) [т](javascript:1) &lt; a < b > c"
+    text = (
+        "<img src=x onerror=alert(1)> ![я](https://a.example/b.png) [т](javascript:1) &lt; a < b "
+        "> c"
+    )
     frame = pd.DataFrame({text: [text], "interval": ["0.4 [0.3, 0.5]"]})
     lesson.table(frame, f"Of {text}", index=False)
     data = displayed[0][0]
@@ -89,7 +98,8 @@ def test_headline_has_what_the_first_page_shows(displayed):
 
 
 @pytest.mark.parametrize(
-    ("answer", "expected"), [(2.117, 2.1171), ([1, 2], np.array([1, 2])), ("joy", "joy"), ({"a": 1}, {"a": 1})]
+    ("answer", "expected"),
+    [(2.117, 2.1171), ([1, 2], np.array([1, 2])), ("joy", "joy"), ({"a": 1}, {"a": 1})],
 )
 def test_check_accepts_the_right_answer(capsys, answer, expected):
     lesson.check("Exercise", answer, expected, "look again")
@@ -97,7 +107,8 @@ def test_check_accepts_the_right_answer(capsys, answer, expected):
 
 
 @pytest.mark.parametrize(
-    ("answer", "expected"), [(2.2, 2.1), ([1, 2, 3], np.array([1, 2])), ("joy", "fear"), ({"a": 1}, {"a": 2})]
+    ("answer", "expected"),
+    [(2.2, 2.1), ([1, 2, 3], np.array([1, 2])), ("joy", "fear"), ({"a": 1}, {"a": 2})],
 )
 def test_check_gives_a_hint(answer, expected):
     with pytest.raises(AssertionError, match=r"Exercise: not yet\. look again"):
@@ -117,7 +128,9 @@ def test_start_makes_the_folder_and_seeds(tmp_path):
     assert folder.is_dir()
 
 
-@pytest.mark.parametrize(("working", "seen"), [(".", "runs/x"), ("notebooks", "../runs/x"), ("other/deep", "runs/x")])
+@pytest.mark.parametrize(
+    ("working", "seen"), [(".", "runs/x"), ("notebooks", "../runs/x"), ("other/deep", "runs/x")]
+)
 def test_the_run_folder_lies_in_the_repository(tmp_path, monkeypatch, working, seen):
     for folder in ("notebooks", "other/deep"):
         (tmp_path / folder).mkdir(parents=True)
@@ -156,10 +169,14 @@ def test_every_shared_chart_draws_cyrillic_without_missing_glyphs(recwarn, displ
     values = pd.Series([1.0, -2.0], index=["ёж · ярость", "щука"])
     charts = [
         plots.bar_chart(values, "Заголовок", "число"),
-        plots.interval_chart(pd.DataFrame({"f": [0.5], "low": [0.4], "high": [0.6]}, index=["а"]), "т", "x", 0.3),
+        plots.interval_chart(
+            pd.DataFrame({"f": [0.5], "low": [0.4], "high": [0.6]}, index=["а"]), "т", "x", 0.3
+        ),
         plots.lower_triangle(pd.DataFrame(np.eye(2), ["joy", "fear"], ["joy", "fear"]), "т", "n"),
-        plots.lower_triangle(pd.DataFrame(np.eye(2), ["joy", "fear"], ["joy", "fear"]), "т", "n", diverging=True),
-        plots.share_below({"а": np.array([4, 8, 30])}, "т", "x", 16, [4, 8, 16, 32]),
+        plots.lower_triangle(
+            pd.DataFrame(np.eye(2), ["joy", "fear"], ["joy", "fear"]), "т", "n", diverging=True
+        ),
+        share_below({"а": np.array([4, 8, 30])}, "т", "x", 16, [4, 8, 16, 32]),
     ]
     for figure in charts:
         lesson.show(figure, "One of the charts that the lessons share.")

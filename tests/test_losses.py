@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from viralbert_utils import losses
+from viralbert_utils.training import losses
 
 LOGITS = torch.tensor([[2.0, -1.0], [0.5, 3.0], [-2.0, -0.5]])
 LABELS = torch.tensor([[1, 0], [0, 1], [1, 1]])
@@ -19,7 +19,9 @@ def test_focal_and_asymmetric_losses_become_cross_entropy_without_their_factors(
 
 def test_focal_loss_by_hand():
     right = torch.where(LABELS == 1, LOGITS.sigmoid(), 1 - LOGITS.sigmoid())
-    assert losses.focal(2)(LOGITS, LABELS) == pytest.approx(float((-((1 - right) ** 2) * right.log()).mean()))
+    assert losses.focal(2)(LOGITS, LABELS) == pytest.approx(
+        float((-((1 - right) ** 2) * right.log()).mean())
+    )
 
 
 def test_asymmetric_loss_forgets_easy_negatives_only():
@@ -43,9 +45,15 @@ def test_weights_of_positives():
     for column, n in enumerate((50, 10, 1, 0)):
         labels[:n, column] = 1
     assert losses.positive_weights(labels, "none") is None
-    torch.testing.assert_close(losses.positive_weights(labels, "balanced"), torch.tensor([1.0, 9.0, 99.0, 99.0]))
-    torch.testing.assert_close(losses.positive_weights(labels, "sqrt"), torch.tensor([1.0, 3.0, 99**0.5, 99**0.5]))
-    torch.testing.assert_close(losses.positive_weights(labels, "clipped"), torch.tensor([0.5, 2.5, 10.0, 10.0]))
+    torch.testing.assert_close(
+        losses.positive_weights(labels, "balanced"), torch.tensor([1.0, 9.0, 99.0, 99.0])
+    )
+    torch.testing.assert_close(
+        losses.positive_weights(labels, "sqrt"), torch.tensor([1.0, 3.0, 99**0.5, 99**0.5])
+    )
+    torch.testing.assert_close(
+        losses.positive_weights(labels, "clipped"), torch.tensor([0.5, 2.5, 10.0, 10.0])
+    )
     torch.testing.assert_close(losses.positive_weights(labels, "power", 0), torch.ones(4))
     with pytest.raises(ValueError, match="weighting 'inverse' is not known; use none, sqrt"):
         losses.positive_weights(labels, "inverse")
@@ -54,7 +62,9 @@ def test_weights_of_positives():
 def test_bce_is_torchs_and_weighted():
     logits, labels = torch.randn(6, 4), (torch.rand(6, 4) > 0.5).long()
     weight = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    per_entry = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
+    per_entry = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, labels.float(), reduction="none"
+    )
     weighted = (per_entry * torch.where(labels > 0, weight, 1.0)).mean()
     assert losses.binary_cross_entropy(weight)(logits, labels) == pytest.approx(float(weighted))
     assert losses.binary_cross_entropy()(logits, labels) == pytest.approx(float(per_entry.mean()))

@@ -2,10 +2,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from viralbert_utils import data, moment_metrics, moments
-from viralbert_utils.files import DataError
-from viralbert_utils.moments import Limits, Moment, Scores, Unit
-from viralbert_utils.subtitles import read_subtitles
+from viralbert.moments import moment_metrics, ranking
+from viralbert.moments.ranking import MEDIAN_S, Limits, Moment
+from viralbert.moments.scores import Scores
+from viralbert.moments.subtitles import read_subtitles
+from viralbert.moments.units import Unit, split_units
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.data.sources import SAMPLE
 
 GOLD = np.array([[100.0, 140.0], [300.0, 330.0]])
 UNITS = [Unit(t, t + 10, "Да.", True, True) for t in range(0, 600, 10)]
@@ -22,7 +25,9 @@ def test_a_gold_moment_is_found_once():
     assert moment_metrics.hits(predicted, GOLD, 0.5).tolist() == [True, False, False, True]
     assert moment_metrics.hits(predicted, GOLD, 0.75).tolist() == [True, False, False, False]
     assert moment_metrics.average_precision(predicted, GOLD, 0.5) == pytest.approx((1 + 2 / 4) / 2)
-    assert moment_metrics.average_precision(predicted[::-1], GOLD, 0.5) == pytest.approx((1 + 2 / 3) / 2)
+    assert moment_metrics.average_precision(predicted[::-1], GOLD, 0.5) == pytest.approx(
+        (1 + 2 / 3) / 2
+    )
 
 
 def test_each_takes_the_best_gold_that_is_free():
@@ -34,8 +39,16 @@ def test_measure_of_right_wrong_and_empty_answers():
     assert set(moment_metrics.measure(GOLD, GOLD, UNITS).values()) == {1.0}
     assert set(moment_metrics.measure(NOTHING, GOLD, UNITS).values()) == {0.0}
     off = moment_metrics.measure(GOLD[:1] + np.array([0.45, 10.6]), GOLD, UNITS, k=1)
-    assert off == pytest.approx({"AP@0.5": 0.5, "AP@0.75": 0.5, "mAP": off["mAP"], "recall@1": 0.5, "HIT@1": 1,
-                                 "on sentences": 0})  # fmt: skip
+    assert off == pytest.approx(
+        {
+            "AP@0.5": 0.5,
+            "AP@0.75": 0.5,
+            "mAP": off["mAP"],
+            "recall@1": 0.5,
+            "HIT@1": 1,
+            "on sentences": 0,
+        }
+    )
     assert 0.2 < off["mAP"] < 0.4
     early = moment_metrics.measure(np.array([[90.0, 108.0], [300, 330]]), GOLD, UNITS)
     assert early["HIT@1"] == 0 and early["recall@5"] == 0.5
@@ -44,8 +57,14 @@ def test_measure_of_right_wrong_and_empty_answers():
 
 
 def test_sentence_edges_are_those_of_sentences():
-    units = [Unit(0, 10, "и", True, False), Unit(10, 20, "вот.", False, True), Unit(20, 30, "Да.", True, True)]
-    inside = moment_metrics.measure(np.array([[0.0, 10.0], [10.0, 20.0], [0.0, 20.3], [20.0, 30.0]]), GOLD, units)
+    units = [
+        Unit(0, 10, "и", True, False),
+        Unit(10, 20, "вот.", False, True),
+        Unit(20, 30, "Да.", True, True),
+    ]
+    inside = moment_metrics.measure(
+        np.array([[0.0, 10.0], [10.0, 20.0], [0.0, 20.3], [20.0, 30.0]]), GOLD, units
+    )
     assert inside["on sentences"] == 0.5
 
 
@@ -56,12 +75,16 @@ def test_chance_stays_in_the_video_and_does_not_overlap(duration):
         for spans in draws:
             ordered = spans[np.argsort(spans[:, 0])]
             assert (ordered[1:, 0] >= ordered[:-1, 1] - 1e-9).all(), name
-            assert ordered[0, 0] >= -1e-9 and ordered[-1, 1] <= max(duration, moments.MEDIAN_S) + 1e-9
+            assert ordered[0, 0] >= -1e-9 and ordered[-1, 1] <= max(duration, MEDIAN_S) + 1e-9
     lengths = np.concatenate([spans[:, 1] - spans[:, 0] for spans in rows["random"]])
     if duration > 300:
-        assert lengths.min() >= 15 and lengths.max() <= 60 and abs(np.median(lengths) - moments.MEDIAN_S) < 2.5
+        assert (
+            lengths.min() >= 15 and lengths.max() <= 60 and abs(np.median(lengths) - MEDIAN_S) < 2.5
+        )
         middles = np.concatenate([spans.mean(axis=1) for spans in rows["random"]])
-        assert np.histogram(middles, bins=3, range=(0, 600))[0] == pytest.approx([len(middles) / 3] * 3, rel=0.2)
+        assert np.histogram(middles, bins=3, range=(0, 600))[0] == pytest.approx(
+            [len(middles) / 3] * 3, rel=0.2
+        )
         assert len(rows["grid"][0]) == 17
     assert rows["first"][0].tolist() == sorted(rows["grid"][0].tolist())[:5]
 
@@ -84,12 +107,16 @@ def test_systems_are_averaged_over_draws_and_compared_by_video():
     differences = moment_metrics.summary(table, reference="half")
     assert list(differences.index) == ["right", "chance"]
     assert str(differences.loc["right", "mAP"]) == "0.500 [0.500, 0.500]"
-    assert differences.loc["chance", "mAP"].value == pytest.approx(means.loc["chance", "mAP"].value - 0.5)
+    assert differences.loc["chance", "mAP"].value == pytest.approx(
+        means.loc["chance", "mAP"].value - 0.5
+    )
     with pytest.raises(DataError, match="system 'right' has no answer for video 'd'"):
         moment_metrics.per_video(systems, gold | {"d": GOLD}, units | {"d": UNITS})
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"a": []}', '{"a": [{"start": 3}]}', '{"a": [{"start": 3, "end": 2}]}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"a": []}', '{"a": [{"start": 3}]}', '{"a": [{"start": 3, "end": 2}]}']
+)
 def test_gold_of_another_shape_is_refused(tmp_path, content):
     (tmp_path / "gold.json").write_text(content)
     with pytest.raises(DataError, match=r"gold\.json: expected"):
@@ -105,24 +132,31 @@ def test_spans_are_by_rank():
 
 
 def test_a_scorer_that_knows_the_gold_finds_it_in_the_sample():
-    folder = data.SAMPLE / "subtitles"
+    folder = SAMPLE / "subtitles"
     gold = moment_metrics.load_gold(folder / "gold_moments.json")
     paths = {path.stem: path for path in folder.iterdir() if path.suffix != ".json"}
-    units = {video: moments.split_units(read_subtitles(paths[video]).cues) for video in gold}
+    units = {video: split_units(read_subtitles(paths[video]).cues) for video in gold}
 
     def answers(score) -> dict[str, list[np.ndarray]]:
-        return {video: [moment_metrics.spans(moments.choose(u, score(video, u), Limits(n=5)).moments)]
-                for video, u in units.items()}  # fmt: skip
+        return {
+            video: [moment_metrics.spans(ranking.choose(u, score(video, u), Limits(n=5)).moments)]
+            for video, u in units.items()
+        }
 
     def oracle(video: str, u: list[Unit]) -> Scores:
-        viral = [0.9 if any(a - 0.1 <= x.start and x.end <= b + 0.1 for a, b in gold[video]) else 0.1 for x in u]
+        viral = [
+            0.9 if any(a - 0.1 <= x.start and x.end <= b + 0.1 for a, b in gold[video]) else 0.1
+            for x in u
+        ]
         return Scores(np.array(viral), np.zeros((len(u), 28)))
 
     def blind(video: str, u: list[Unit]) -> Scores:
         return Scores(np.random.default_rng(0).random(len(u)), np.zeros((len(u), 28)))
 
     systems = {"oracle": answers(oracle), "blind": answers(blind)}
-    means: pd.DataFrame = moment_metrics.per_video(systems, gold, units).groupby(level="system").mean()
+    means: pd.DataFrame = (
+        moment_metrics.per_video(systems, gold, units).groupby(level="system").mean()
+    )
     assert means.loc["oracle", "AP@0.5"] > 0.9 and means.loc["oracle", "mAP"] > 0.6
     assert means.loc["blind", "AP@0.5"] < 0.4 and means.loc["blind", "mAP"] < 0.2
     assert (means["on sentences"] > 0.85).all()

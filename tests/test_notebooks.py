@@ -7,27 +7,28 @@ import statistics
 import nbformat
 import pytest
 
-from viralbert_utils import course
-from viralbert_utils.course import ROOT
+from viralbert.course import catalogue, runner
+from viralbert.course.catalogue import Notebook
+from viralbert_utils.base.files import ROOT
 
-TEMPLATE = course.Notebook(ROOT / "notebooks" / "template.ipynb")
-LESSONS = course.notebooks()
+TEMPLATE = Notebook(ROOT / "notebooks" / "template.ipynb")
+LESSONS = catalogue.notebooks()
 ALL = [*LESSONS, TEMPLATE]
 
 
-def code(notebook: course.Notebook) -> list[nbformat.NotebookNode]:
+def code(notebook: Notebook) -> list[nbformat.NotebookNode]:
     return [cell for cell in notebook.node.cells if cell.cell_type == "code"]
 
 
-def prose(notebook: course.Notebook) -> str:
+def prose(notebook: Notebook) -> str:
     return "\n".join(cell.source for cell in notebook.node.cells if cell.cell_type == "markdown")
 
 
-def tagged(notebook: course.Notebook, tag: str) -> list[nbformat.NotebookNode]:
+def tagged(notebook: Notebook, tag: str) -> list[nbformat.NotebookNode]:
     return [cell for cell in code(notebook) if tag in cell.metadata.get("tags", [])]
 
 
-def parametrize(notebooks: list[course.Notebook]) -> pytest.MarkDecorator:
+def parametrize(notebooks: list[Notebook]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("notebook", notebooks, ids=lambda notebook: notebook.name)
 
 
@@ -59,7 +60,12 @@ def test_order_of_a_lesson(notebook):
     places = [text.find(heading) for heading in headings]
     assert min(places) >= 0
     assert places == sorted(places)
-    tags = [tag for cell in code(notebook) for tag in cell.metadata.get("tags", []) if tag in ("parameters", "results")]
+    tags = [
+        tag
+        for cell in code(notebook)
+        for tag in cell.metadata.get("tags", [])
+        if tag in ("parameters", "results")
+    ]
     assert tags == ["parameters", "results"]
     assert code(notebook)[0].metadata.tags == ["parameters"]
     assert "run.seconds" in text, "the minutes come from the run"
@@ -72,15 +78,23 @@ def test_parameters_are_typed_commented_and_shared_ones_are_alike(notebook):
     assert {"data", "run_dir", "seed"} <= set(notebook.parameters)
     assert notebook.parameters["data"] == ("str", "sample")
     assert notebook.parameters["run_dir"] == ("str", "runs/sample")
-    # The working directory may be the root or `notebooks/`: what comes with the course is named from the root.
-    files = [value for name, (_, value) in notebook.parameters.items() if name.endswith("_file") and value]
+    # The working directory may be the root or `notebooks/`: what comes with the course is named
+    # from the root.
+    files = [
+        value
+        for name, (_, value) in notebook.parameters.items()
+        if name.endswith("_file") and value
+    ]
     assert all((ROOT / file).is_file() for file in files)
 
 
 @parametrize(LESSONS)
 def test_size_of_a_lesson(notebook):
     lines = [
-        sum(bool(line.strip()) and not line.strip().startswith("#") for line in cell.source.splitlines())
+        sum(
+            bool(line.strip()) and not line.strip().startswith("#")
+            for line in cell.source.splitlines()
+        )
         for cell in code(notebook)
     ]
     assert 25 <= len(notebook.node.cells) <= 70
@@ -89,7 +103,10 @@ def test_size_of_a_lesson(notebook):
     assert max(lines) <= 30
     assert 600 <= len(prose(notebook).split()) <= 2400
     functions = [
-        n for cell in code(notebook) for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.FunctionDef)
+        n
+        for cell in code(notebook)
+        for n in ast.walk(ast.parse(cell.source))
+        if isinstance(n, ast.FunctionDef)
     ]
     assert len(functions) <= 12
     assert sum("lesson.show(" in cell.source for cell in code(notebook)) >= 3
@@ -131,25 +148,35 @@ def test_no_paths_hosts_or_branches_on_the_profile(notebook):
 def test_prose_names_only_what_is_recorded(notebook):
     used = set(re.findall(r"\{glue:text\}`([\w.-]+)", prose(notebook)))
     source = "\n".join(cell.source for cell in code(notebook))
-    recorded = set(re.findall(r"lesson\.record\(f?\"([\w.-]+)", source)) | {"run.seconds", "run.peak_memory_mib"}
+    recorded = set(re.findall(r"lesson\.record\(f?\"([\w.-]+)", source)) | {
+        "run.seconds",
+        "run.peak_memory_mib",
+    }
     # A name ending in a dot is the fixed part of one that is put together in a loop.
     for name in used:
-        assert any(name == known or name.startswith(known.rstrip(".") + ".") for known in recorded), name
+        assert any(
+            name == known or name.startswith(known.rstrip(".") + ".") for known in recorded
+        ), name
 
 
 @parametrize(LESSONS)
 def test_typed_results_are_not_in_the_prose(notebook):
-    """Figures of a run belong into recorded values; those of the literature stand beside their source."""
-    for paragraph in re.split(r"\n\s*\n", re.sub(r"\{glue:text\}`[^`]*`|\$[^$]*\$|`[^`]*`", "", prose(notebook))):
+    """Figures of a run belong into recorded values; those of the literature stand beside their
+    source."""
+    for paragraph in re.split(
+        r"\n\s*\n", re.sub(r"\{glue:text\}`[^`]*`|\$[^$]*\$|`[^`]*`", "", prose(notebook))
+    ):
         typed = re.findall(r"(?<![\w.])0\.\d{2,}|\d+(?:\.\d+)? ?%", paragraph)
         typed = [figure for figure in typed if figure not in ("95 %", "50 %")]
         if typed:
-            assert re.search(r"GoEmotions|paper|published", paragraph), f"{typed} in {paragraph[:80]!r}"
+            assert re.search(r"GoEmotions|paper|published", paragraph), (
+                f"{typed} in {paragraph[:80]!r}"
+            )
 
 
 def test_the_template_runs(tmp_path):
     target = tmp_path / "out" / "template.ipynb"
-    course.execute(TEMPLATE, {"run_dir": str(tmp_path)}, target, 60)
+    runner.execute(TEMPLATE, {"run_dir": str(tmp_path)}, target, 60)
     assert target.is_file()
 
 

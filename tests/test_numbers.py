@@ -1,10 +1,11 @@
-"""Numbers that the executed notebooks recorded. A bound fails for zero, for the majority answer and for chance."""
+"""Numbers that the executed notebooks recorded. A bound fails for zero, for the majority answer and
+for chance."""
 
 import json
 
 import pytest
 
-from viralbert_utils.course import ROOT
+from viralbert_utils.base.files import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +14,12 @@ def records(smoke):
 
 
 def test_planted_faults_are_all_found(records):
-    assert records["planted_found"] == {"duplicate": 10, "near_duplicate": 10, "missing_text": 10, "unknown_label": 10}
+    assert records["planted_found"] == {
+        "duplicate": 10,
+        "near_duplicate": 10,
+        "missing_text": 10,
+        "unknown_label": 10,
+    }
 
 
 def test_no_text_stands_on_two_sides(records):
@@ -47,7 +53,10 @@ def test_baseline_on_emotions_beats_what_knows_nothing(records):
 
 
 def test_threshold_on_rare_labels_matters(records):
-    assert records["emotions.systems"]["plain, one threshold"] > 1.5 * records["emotions.systems"]["plain, 0.5"]
+    assert (
+        records["emotions.systems"]["plain, one threshold"]
+        > 1.5 * records["emotions.systems"]["plain, 0.5"]
+    )
 
 
 def test_baseline_on_virality_beats_guessing(records):
@@ -96,7 +105,8 @@ def test_verdict_follows_from_the_interval(pooling):
 
 
 def test_committed_report_of_the_poolings():
-    """The sample run: the mean beats the majority and what knows nothing, by a margin that chance does not give."""
+    """The sample run: the mean beats the majority and what knows nothing, by a margin that chance
+    does not give."""
     metrics = json.loads((ROOT / "reports" / "metrics.json").read_text(encoding="utf-8"))
     records = metrics["02_cls_vs_mean_pooling"]
     best = next(row for row in metrics["headline"] if "mean pooling" in row["what"])
@@ -114,7 +124,9 @@ def test_our_pcgrad_is_the_librarys_and_half_passes_are_whole_ones(multitask):
     assert multitask["half_passes.off"] < 1e-5
     assert multitask["pcgrad.off"] < 1e-5
     assert multitask["pcgrad.weights_off"] < 1e-5
-    assert multitask["pcgrad.least_weight"] > 1.05  # the gradients oppose each other: there was something to project
+    assert (
+        multitask["pcgrad.least_weight"] > 1.05
+    )  # the gradients oppose each other: there was something to project
 
 
 def test_computing_frozen_layers_once_changes_no_loss(multitask):
@@ -157,7 +169,8 @@ def test_one_sort_finds_what_the_module_finds(tuning):
 
 
 def test_tuned_thresholds_beat_what_knows_nothing(tuning):
-    """All labels for every text is what a threshold of zero gives; scores by chance have a ROC AUC of 0.5."""
+    """All labels for every text is what a threshold of zero gives; scores by chance have a ROC AUC
+    of 0.5."""
     found = tuning["macro_f1"]
     assert found["shrunk"] > max(found["all labels"], found["0.5"]) + 0.005
     assert tuning["roc_auc"]["low"] > 0.5
@@ -167,7 +180,9 @@ def test_thresholds_look_better_on_their_own_rows(tuning):
     assert tuning["on_tuning_rows"]["per class"] > tuning["macro_f1"]["per class"] + 0.01
     assert tuning["optimism"]["per class"] > 0.01
     assert tuning["optimism"]["per class"] > tuning["optimism"]["one"]
-    assert tuning["curve.fewest"]["per class, own rows"] > tuning["curve.fewest"]["per class"] + 0.05
+    assert (
+        tuning["curve.fewest"]["per class, own rows"] > tuning["curve.fewest"]["per class"] + 0.05
+    )
     replay = tuning["replay"]
     assert replay["apparent"] == pytest.approx(replay["real"] + replay["optimism"], abs=1e-5)
 
@@ -199,8 +214,11 @@ def test_a_label_takes_the_place_of_another(emotion_pairs):
 
 
 def test_committed_report_of_the_pairs():
-    """The sample run: pairs are found and vanish when shuffled; the smoke run has too few texts for that."""
-    records = json.loads((ROOT / "reports" / "metrics.json").read_text(encoding="utf-8"))["05_emotion_correlation"]
+    """The sample run: pairs are found and vanish when shuffled; the smoke run has too few texts for
+    that."""
+    records = json.loads((ROOT / "reports" / "metrics.json").read_text(encoding="utf-8"))[
+        "05_emotion_correlation"
+    ]
     assert records["found"] == records["together"] + records["apart"]
     assert records["found"] >= 8
     assert records["together"] >= 6
@@ -213,7 +231,8 @@ def test_pairs_chosen_on_training_texts_hold_on_others(emotion_pairs):
 
 
 def test_probabilities_tie_the_chosen_pairs_as_no_random_model_does(emotion_pairs):
-    """Predicted labels of the smoke run's model are too poor for a bound; the order of its probabilities is not."""
+    """Predicted labels of the smoke run's model are too poor for a bound; the order of its
+    probabilities is not."""
     assert emotion_pairs["tie.probabilities"]["low"] > 0.03
     blind = emotion_pairs["tie.names_exchanged"]
     assert blind["low"] < 0 < blind["high"]
@@ -237,7 +256,8 @@ def viral_moments(smoke):
 
 
 def test_calibrated_virality_beats_the_rate_for_all(viral_moments):
-    """A random model has a ROC AUC of 0.5; who says yes to everyone has the F1 of the second figure."""
+    """A random model has a ROC AUC of 0.5; who says yes to everyone has the F1 of the second
+    figure."""
     assert viral_moments["brier"]["calibrated"] < viral_moments["brier"]["the_rate_for_all"] - 0.01
     assert viral_moments["roc_auc"]["low"] > 0.5
     assert viral_moments["f1"]["tuned"] > viral_moments["f1"]["all_viral"]
@@ -263,7 +283,8 @@ def test_lengths_are_those_of_people_and_kept(viral_moments):
 
 
 def test_moments_beat_chance(viral_moments):
-    """Of the rows that `chance` is the best of, "shuffled" is a random model and "rules alone" a constant one."""
+    """Of the rows that `chance` is the best of, "shuffled" is a random model and "rules alone" a
+    constant one."""
     assert viral_moments["moments.map"]["value"] > 1.2 * viral_moments["chance.map"]
     assert viral_moments["moments.recall"]["value"] > viral_moments["chance.recall"]
     assert viral_moments["ablation.no_model"]["value"] < -0.1
@@ -293,7 +314,8 @@ def test_files_and_the_call_of_version_2(viral_moments):
 
 
 def test_committed_report_of_the_moments():
-    """The sample run: better than every row that knows nothing, all rules with a constant score included."""
+    """The sample run: better than every row that knows nothing, all rules with a constant score
+    included."""
     metrics = json.loads((ROOT / "reports" / "metrics.json").read_text(encoding="utf-8"))
     records = metrics["06_viral_moments"]
     assert records["moments.ap50"]["value"] > 1.3 * records["chance.ap50"]
@@ -341,17 +363,24 @@ def test_softmax_gives_one_label_at_most(label_audit):
 
 
 def test_six_classes_know_more_than_chance_in_both_definitions(label_audit):
-    """Who always says yes has macro-F1 0.27, who always says no a binary one of 0.45; a random order has 0.5."""
+    """Who always says yes has macro-F1 0.27, who always says no a binary one of 0.45; a random
+    order has 0.5."""
     rows = label_audit["six_rows"]
     assert min(rows[part] for part in ("own", "added", "validation", "test")) > 30
     assert rows["left_out"] == 0, "the sample is split by text"
     for system in ("TF-IDF", "encoder", "encoder_with_GoEmotions"):
-        plain, binary, area = (label_audit[f"six.{what}"][system] for what in ("macro-F1", "binary", "mean"))
+        plain, binary, area = (
+            label_audit[f"six.{what}"][system] for what in ("macro-F1", "binary", "mean")
+        )
         assert plain["value"] > 0.35
         assert binary["low"] > 0.53
         assert binary["value"] > plain["value"] + 0.05
         assert area["low"] > 0.65
-    assert set(label_audit["six.mean"]) == set(label_audit["six.macro-F1"]) == set(label_audit["six.binary"])
+    assert (
+        set(label_audit["six.mean"])
+        == set(label_audit["six.macro-F1"])
+        == set(label_audit["six.binary"])
+    )
 
 
 def test_exercises_of_the_audit(label_audit):
@@ -360,7 +389,9 @@ def test_exercises_of_the_audit(label_audit):
 
 
 def test_committed_report_of_the_audit():
-    records = json.loads((ROOT / "reports" / "metrics.json").read_text(encoding="utf-8"))["08_label_audit"]
+    records = json.loads((ROOT / "reports" / "metrics.json").read_text(encoding="utf-8"))[
+        "08_label_audit"
+    ]
     assert records["combined"]["low"] > 2 * records["rows"]["share"]
     assert records["gain"]["low"] > 0.05
     assert records["left.small"]["wrong"] > 2 * records["left.chance"]
@@ -420,7 +451,9 @@ def test_video_rows_are_set_aside_and_counted(videos):
 def test_video_systems_beat_what_knows_nothing(videos):
     found = videos["macro_f1"]
     assert found["majority"] < 0.05
-    assert min(value for name, value in found.items() if name != "majority") > found["majority"] + 0.02
+    assert (
+        min(value for name, value in found.items() if name != "majority") > found["majority"] + 0.02
+    )
     assert found["hybrid"] > found["majority"] + 0.08
     assert found["least_squares"] > 0.35
     assert videos["simple_minus_hybrid"]["low"] > 0
@@ -450,8 +483,11 @@ def test_a_saved_hybrid_answers_as_before_and_needs_no_labels(videos):
 
 
 def test_committed_report_of_the_videos():
-    """The sample run: the cascade is above the hybrid, and its rules hold 0.95 on videos that had no part in them."""
-    records = json.loads((ROOT / "reports" / "metrics.json").read_text(encoding="utf-8"))["07_hybrid_video_classifier"]
+    """The sample run: the cascade is above the hybrid, and its rules hold 0.95 on videos that had
+    no part in them."""
+    records = json.loads((ROOT / "reports" / "metrics.json").read_text(encoding="utf-8"))[
+        "07_hybrid_video_classifier"
+    ]
     assert records["cascade.minus_hybrid"]["low"] > 0
     assert records["macro_f1"]["cascade"] > 0.45
     assert records["macro_f1"]["hybrid"] > records["macro_f1"]["text_only"] > 0.2
@@ -473,11 +509,19 @@ def test_masks_follow_the_rule_and_heads_start_at_neighbours(pretraining_lesson)
 
 
 def test_shipped_layers_know_more_than_counts(pretraining_lesson):
-    """The record of the real run: far above who knows nothing and above who knows the token before."""
-    found = {name: pretraining_lesson[f"recorded.{name}"] for name in ("model", "bigram", "unigram")}
+    """The record of the real run: far above who knows nothing and above who knows the token
+    before."""
+    found = {
+        name: pretraining_lesson[f"recorded.{name}"] for name in ("model", "bigram", "unigram")
+    }
     assert found["model"]["low"] > found["bigram"]["high"] > found["unigram"]["high"]
     assert found["model"]["value"] > 2 * found["unigram"]["value"]
-    apart = {when: pretraining_lesson["senses.within"][when] - pretraining_lesson["senses.across"][when]
-             for when in ("before", "after")}  # fmt: skip
+    apart = {
+        when: pretraining_lesson["senses.within"][when] - pretraining_lesson["senses.across"][when]
+        for when in ("before", "after")
+    }
     assert apart["after"] > 3 * apart["before"]
-    assert pretraining_lesson["exercise.read"]["tokens"] == pretraining_lesson["recorded.steps"] * 64 * 64
+    assert (
+        pretraining_lesson["exercise.read"]["tokens"]
+        == pretraining_lesson["recorded.steps"] * 64 * 64
+    )

@@ -5,19 +5,29 @@ import sys
 import pytest
 from test_course import PARAMETERS
 
-from viralbert_utils import packages
-from viralbert_utils.course import CourseError, run
-from viralbert_utils.files import DataError
-from viralbert_utils.onnx_model import OnnxModel
+from viralbert.course.catalogue import CourseError
+from viralbert.course.runner import run
+from viralbert.serving.onnx_model import OnnxModel
+from viralbert_utils.base import packages
+from viralbert_utils.base.errors import DataError
 
 
 @pytest.mark.parametrize(
     ("module", "line"),
     [
         ("ray.data", "the package ray is not installed: pip install 'viralbert-course[archives]'"),
-        ("opentimelineio", "the package opentimelineio is not installed: pip install 'viralbert-course[video]'"),
-        ("onnxruntime", "the package onnxruntime is not installed: pip install 'viralbert-course[serve]'"),
-        ("sklearn.svm", "the package scikit-learn is not installed: pip install 'viralbert-course'"),
+        (
+            "opentimelineio",
+            "the package opentimelineio is not installed: pip install 'viralbert-course[video]'",
+        ),
+        (
+            "onnxruntime",
+            "the package onnxruntime is not installed: pip install 'viralbert-course[serve]'",
+        ),
+        (
+            "sklearn.svm",
+            "the package scikit-learn is not installed: pip install 'viralbert-course'",
+        ),
         ("tokenizers", "the package transformers is not installed: pip install 'viralbert-course'"),
     ],
 )
@@ -33,14 +43,20 @@ def test_other_modules_are_not_ours(module):
 
 def test_an_export_without_its_runtime_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(DataError, match=r"onnxruntime is not installed: pip install 'viralbert-course\[serve\]'"):
+    with pytest.raises(
+        DataError, match=r"onnxruntime is not installed: pip install 'viralbert-course\[serve\]'"
+    ):
         OnnxModel.load(tmp_path)
 
 
 def test_a_notebook_that_lacks_a_package_says_what_to_install(tiny_course):
     hidden = "import sys\nsys.modules['onnxscript'] = None"
-    task = tiny_course([PARAMETERS, f"{hidden}\nraise ModuleNotFoundError(\"No module named 'onnxscript.ir'\")"])
-    with pytest.raises(CourseError, match=r"code cell 2 of 2 .*'viralbert-course\[serve\]'\); the copy") as caught:
+    task = tiny_course(
+        [PARAMETERS, f"{hidden}\nraise ModuleNotFoundError(\"No module named 'onnxscript.ir'\")"]
+    )
+    with pytest.raises(
+        CourseError, match=r"code cell 2 of 2 .*'viralbert-course\[serve\]'\); the copy"
+    ) as caught:
         run(task)
     assert "\n" not in str(caught.value)
     with pytest.raises(CourseError, match="No module named 'pandsa'; the copy"):

@@ -5,15 +5,16 @@ import re
 import pytest
 from timing import until
 
-from viralbert_utils import course, site
+from viralbert.course import catalogue, report
+from viralbert.course.runner import Run
 
-PAGES = ["index", *(notebook.name for notebook in course.notebooks())]
+PAGES = ["index", *(notebook.name for notebook in catalogue.notebooks())]
 WIDTHS = {"desk": 1280, "phone": 390}
 
 
 @pytest.fixture(scope="module")
 def built(smoke):
-    return site.report(course.Run("smoke")).parent
+    return report.report(Run("smoke")).parent
 
 
 def watch(page) -> tuple[list[str], list[str]]:
@@ -42,12 +43,16 @@ def opened(request, built, browser):
 
 def test_the_watch_sees_outside_requests_and_errors(browser, tmp_path):
     path = tmp_path / "bad.html"
-    path.write_text("<img src='http://host.invalid/x.png'><script>console.error('x'); nothing()</script>")
+    path.write_text(
+        "<img src='http://host.invalid/x.png'><script>console.error('x'); nothing()</script>"
+    )
     page = browser.new_page()
     requests, messages = watch(page)
     page.goto(path.as_uri())
     assert "http://host.invalid/x.png" in requests
-    until(lambda: page.wait_for_timeout(10) or len(messages) >= 2)  # they come while the page is asked something
+    until(
+        lambda: page.wait_for_timeout(10) or len(messages) >= 2
+    )  # they come while the page is asked something
     page.close()
 
 
@@ -61,7 +66,8 @@ def test_nothing_is_asked_of_any_host(opened):
 def test_every_image_is_there_and_has_alt_text(opened):
     page, _, _ = opened
     images = page.evaluate(
-        "[...document.querySelectorAll('article img')].map(i => [i.alt, i.naturalWidth, i.clientWidth, i.clientHeight])"
+        "[...document.querySelectorAll('article img')].map(i => [i.alt, i.naturalWidth, "
+        "i.clientWidth, i.clientHeight])"
     )
     for alt, natural, width, height in images:
         assert len(alt.split()) >= 5
@@ -76,7 +82,9 @@ def test_formulas_are_drawn_and_none_is_left_as_latex(opened):
     visible = re.sub(r"`[^`]*`", "", text)
     assert not re.search(r"\\(frac|operatorname|sum|text|begin|left|cdot)\b|\$\$", visible)
     assert "{glue" not in text
-    sizes = page.evaluate("[...document.querySelectorAll('math')].map(m => m.getBoundingClientRect().width)")
+    sizes = page.evaluate(
+        "[...document.querySelectorAll('math')].map(m => m.getBoundingClientRect().width)"
+    )
     assert all(width > 2 for width in sizes)
 
 

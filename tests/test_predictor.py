@@ -1,4 +1,5 @@
-"""Predictor: texts of every kind in, probabilities out; in order, in constant memory, as one folder."""
+"""Predictor: texts of every kind in, probabilities out; in order, in constant memory, as one
+folder."""
 
 import asyncio
 import json
@@ -19,27 +20,41 @@ from scipy.special import expit, logit
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from viralbert_utils import predictor, tokens
-from viralbert_utils.calibration import Calibration
-from viralbert_utils.emotions import EMOTIONS, RUSSIAN_NAMES
-from viralbert_utils.files import DataError
-from viralbert_utils.models import Head, MultiTaskClassifier
-from viralbert_utils.moments import Scores, find_moments
-from viralbert_utils.predictor import ViralBERT
-from viralbert_utils.subtitles import Cue
-from viralbert_utils.thresholds import Thresholds
+from viralbert.moments.ranking import find_moments
+from viralbert.moments.scores import Scores
+from viralbert.moments.subtitles import Cue
+from viralbert.serving import predictor
+from viralbert.serving.predictor import ViralBERT
+from viralbert_utils.base import tokens
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.data.emotions import EMOTIONS, RUSSIAN_NAMES
+from viralbert_utils.evaluation.calibration import Calibration
+from viralbert_utils.evaluation.thresholds import Thresholds
+from viralbert_utils.models.classifiers import Head, MultiTaskClassifier
 
-TEXTS = ["Кот открыл дверь сам.", "Дождь.", "Мы весь день красили забор и никому об этом не сказали!", "Ура 🎉"]
+TEXTS = [
+    "Кот открыл дверь сам.",
+    "Дождь.",
+    "Мы весь день красили забор и никому об этом не сказали!",
+    "Ура 🎉",
+]
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """A token a byte."""
-    vocabulary = {name: i for i, name in enumerate(["[PAD]", "[CLS]", "[SEP]", *pre_tokenizers.ByteLevel.alphabet()])}
+    vocabulary = {
+        name: i
+        for i, name in enumerate(["[PAD]", "[CLS]", "[SEP]", *pre_tokenizers.ByteLevel.alphabet()])
+    }
     core = Tokenizer(models.BPE(vocabulary, []))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    core.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 1), ("[SEP]", 2)])
-    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]")
+    core.post_processor = processors.TemplateProcessing(
+        "[CLS] $A [SEP]", None, [("[CLS]", 1), ("[SEP]", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+    )
 
 
 def thresholds(names, value) -> Thresholds:
@@ -49,8 +64,15 @@ def thresholds(names, value) -> Thresholds:
 @pytest.fixture(scope="module")
 def bert() -> ViralBERT:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    encoder = BertModel(BertConfig(vocab_size=300, max_position_embeddings=32, **sizes), add_pooling_layer=False)
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    encoder = BertModel(
+        BertConfig(vocab_size=300, max_position_embeddings=32, **sizes), add_pooling_layer=False
+    )
     heads = {"virality": Head(("viral",)), "emotions": Head(EMOTIONS)}
     model = MultiTaskClassifier(encoder, heads, "mean", train_embeddings=False).eval()
     for head in model.heads.values():
@@ -76,8 +98,12 @@ def test_answers_are_the_models_own(bert):
     for text, found in zip(TEXTS, bert.predict(TEXTS), strict=True):
         ids = tokens.encode(bert.tokenizer, [text], 24, 0.5)
         with torch.inference_mode():
-            logits = bert.model(torch.tensor(ids), torch.ones((1, len(ids[0])), dtype=torch.long))[0].numpy()
-        assert [found.viral_score, *found.probabilities.values()] == pytest.approx(expit(logits), abs=1e-5)
+            logits = bert.model(torch.tensor(ids), torch.ones((1, len(ids[0])), dtype=torch.long))[
+                0
+            ].numpy()
+        assert [found.viral_score, *found.probabilities.values()] == pytest.approx(
+            expit(logits), abs=1e-5
+        )
         assert found.is_viral == (logits[0] >= 0)
 
 
@@ -102,9 +128,13 @@ def test_as_dict_is_json(bert):
     assert set(plain["emotions"][0]) == {"name", "russian", "probability"}
 
 
-@given(st.lists(st.text(max_size=60), min_size=1, max_size=12), st.integers(1, 5), st.integers(20, 200))
+@given(
+    st.lists(st.text(max_size=60), min_size=1, max_size=12), st.integers(1, 5), st.integers(20, 200)
+)
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_order_and_answers_do_not_depend_on_windows_and_batches(bert, texts, window, budget):
     with pytest.MonkeyPatch.context() as patch:
@@ -134,14 +164,19 @@ def test_batches_hold_every_text_once_and_keep_the_budget():
 @pytest.mark.parametrize("text", ["", "   ", "\n\t\u00a0", "\u200b\ufeff"])
 @pytest.mark.parametrize("threshold", [0.0, 0.5])
 def test_an_empty_text_says_nothing(bert, text, threshold):
-    both = {"virality": thresholds(["viral"], threshold), "emotions": thresholds(EMOTIONS, threshold)}
+    both = {
+        "virality": thresholds(["viral"], threshold),
+        "emotions": thresholds(EMOTIONS, threshold),
+    }
     low = replace(bert, thresholds=both)
     found = low.predict([TEXTS[0], text])[1]
     assert (found.viral_score, found.is_viral, found.emotions) == (0.0, False, ())
     assert set(found.probabilities.values()) == {0.0}
 
 
-@pytest.mark.parametrize("text", ["😂😂🔥", "How are you?", "你好", "!!!", "\ud83d", "a\x00b", "&amp;"])
+@pytest.mark.parametrize(
+    "text", ["😂😂🔥", "How are you?", "你好", "!!!", "\ud83d", "a\x00b", "&amp;"]
+)
 def test_emoji_other_languages_and_odd_characters_are_read(bert, text):
     found = bert.predict(text)
     assert 0 < found.viral_score < 1
@@ -151,17 +186,24 @@ def test_emoji_other_languages_and_odd_characters_are_read(bert, text):
 def test_of_a_very_long_text_both_ends_are_read(bert):
     middle = "о" * 5_000_000
     long, other_middle = f"начало{middle}конец", f"начало{middle[:-9]} а внутри {middle}конец"
-    scores = {text[-9:] + text[:9]: bert.predict(text).viral_score
-              for text in (long, f"Начало{middle}конец", f"начало{middle}Конец")}  # fmt: skip
+    scores = {
+        text[-9:] + text[:9]: bert.predict(text).viral_score
+        for text in (long, f"Начало{middle}конец", f"начало{middle}Конец")
+    }
     assert len(set(scores.values())) == 3
-    assert bert.predict(other_middle).viral_score == pytest.approx(bert.predict(long).viral_score, abs=1e-6)
+    assert bert.predict(other_middle).viral_score == pytest.approx(
+        bert.predict(long).viral_score, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize(
-    ("value", "kind"), [(None, "NoneType"), (math.nan, "float"), (7, "int"), (b"x", "bytes"), (["а"], "list")]
+    ("value", "kind"),
+    [(None, "NoneType"), (math.nan, "float"), (7, "int"), (b"x", "bytes"), (["а"], "list")],
 )
 def test_what_is_no_text_is_named_with_its_position(bert, value, kind):
-    with pytest.raises(DataError, match=rf"position 2: expected a text .*\({kind}\); drop the row, or give ''"):
+    with pytest.raises(
+        DataError, match=rf"position 2: expected a text .*\({kind}\); drop the row, or give ''"
+    ):
         bert.predict(["а", "б", value])
     if not isinstance(value, list):
         with pytest.raises(DataError, match="expected a list or another iterable of texts"):
@@ -217,8 +259,10 @@ def test_calibration_changes_the_score_and_not_the_order(bert):
 
 
 def test_bfloat16_is_near(bert):
-    exact, near = (np.array([[f.viral_score, *f.probabilities.values()] for f in b.predict(TEXTS)])
-                   for b in (bert, replace(bert, precision="bfloat16")))  # fmt: skip
+    exact, near = (
+        np.array([[f.viral_score, *f.probabilities.values()] for f in b.predict(TEXTS)])
+        for b in (bert, replace(bert, precision="bfloat16"))
+    )
     assert 0 < np.abs(exact - near).max() < 0.03
 
 
@@ -285,19 +329,41 @@ def test_a_forked_process_predicts_the_same(bert, tmp_path):
 
 
 def test_a_folder_without_a_model_says_what_was_expected_and_who_writes_it(tmp_path):
-    with pytest.raises(DataError, match=r"expected classifier.json, or model.onnx of an export; lesson 06 leaves one"):
+    with pytest.raises(
+        DataError,
+        match=r"expected classifier.json, or model.onnx of an export; lesson 06 leaves one",
+    ):
         ViralBERT.load(tmp_path / "nothing")
 
 
 def test_a_damaged_calibration_is_named(bert, tmp_path):
     bert.save(tmp_path / "model")
-    lines = [(-1, 0), (0, 0), ("1e308", 0), ("Infinity", 0), (1, "-1e300"), (1, "NaN"), ("9" * 400, 0), (1, "null")]
+    lines = [
+        (-1, 0),
+        (0, 0),
+        ("1e308", 0),
+        ("Infinity", 0),
+        (1, "-1e300"),
+        (1, "NaN"),
+        ("9" * 400, 0),
+        (1, "null"),
+    ]
     for content in (
-        "{", '{"virality": {"slope": 1}}', "[]", "[" * 100_000, "9" * 5000, '"\u00ff',
-        *(f'{{"virality": {{"slope": {slope}, "intercept": {intercept}}}}}' for slope, intercept in lines),
-    ):  # fmt: skip
+        "{",
+        '{"virality": {"slope": 1}}',
+        "[]",
+        "[" * 100_000,
+        "9" * 5000,
+        '"\u00ff',
+        *(
+            f'{{"virality": {{"slope": {slope}, "intercept": {intercept}}}}}'
+            for slope, intercept in lines
+        ),
+    ):
         (tmp_path / "model" / "calibration.json").write_text(content, encoding="latin-1")
-        with pytest.raises(DataError, match=r"calibration.json: expected a positive slope and an intercept"):
+        with pytest.raises(
+            DataError, match=r"calibration.json: expected a positive slope and an intercept"
+        ):
             ViralBERT.load(tmp_path / "model")
 
 
@@ -323,7 +389,11 @@ def test_thresholds_of_other_classes_and_other_models_are_refused(bert):
         replace(bert, thresholds={"emotions": swapped})
     with pytest.raises(DataError, match="'viral' where 'popular' was expected"):
         replace(bert, thresholds={"virality": thresholds(["popular"], 0.5)})
-    with pytest.raises(DataError, match="thresholds of cedr, where the model has the tasks virality, emotions"):
+    with pytest.raises(
+        DataError, match="thresholds of cedr, where the model has the tasks virality, emotions"
+    ):
         replace(bert, thresholds={"cedr": thresholds(["joy"], 0.5)})
-    with pytest.raises(DataError, match=r"names its classes .*, found Linear with the settings \['max_length'\]"):
+    with pytest.raises(
+        DataError, match=r"names its classes .*, found Linear with the settings \['max_length'\]"
+    ):
         replace(bert, model=torch.nn.Linear(2, 2))

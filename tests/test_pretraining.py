@@ -7,20 +7,32 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
-from viralbert_utils import embedded, pretraining
-from viralbert_utils.files import DataError, sha256
-from viralbert_utils.pretraining import Bigrams, Corpus, Plan
-from viralbert_utils.tokens import encode
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.base.files import sha256
+from viralbert_utils.base.tokens import encode
+from viralbert_utils.encoders import embedded, vocabulary
+from viralbert_utils.encoders.recipe import Recipe
+from viralbert_utils.encoders.vocabulary import SPECIAL
+from viralbert_utils.lessons import pretraining
+from viralbert_utils.lessons.pretraining import Bigrams, Corpus, Plan
 
 MASK, VOCABULARY = 4, 40
-SMALL = embedded.Recipe(n_words=5000, n_pieces=1000, n_layers=1, intermediate=60, pretrained=False)
+SMALL = Recipe(n_words=5000, n_pieces=1000, n_layers=1, intermediate=60, pretrained=False)
 
 
 def make_encoder() -> BertModel:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128}
+    sizes = {
+        "hidden_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 128,
+    }
     sizes |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    return BertModel(BertConfig(vocab_size=VOCABULARY, max_position_embeddings=20, **sizes), add_pooling_layer=False)
+    return BertModel(
+        BertConfig(vocab_size=VOCABULARY, max_position_embeddings=20, **sizes),
+        add_pooling_layer=False,
+    )
 
 
 def make_sequences(n: int = 400, seed: int = 0) -> np.ndarray:
@@ -40,8 +52,8 @@ QUICK = Plan(n_steps=6, batch_size=8, n_targets=30)
 
 
 def test_packing_loses_no_token_and_pads_nothing():
-    words = {token: i for i, token in enumerate([*embedded.SPECIAL, *"абвгд"])}
-    tokenizer = embedded.make_tokenizer(list(words), 64)
+    words = {token: i for i, token in enumerate([*SPECIAL, *"абвгд"])}
+    tokenizer = vocabulary.make_tokenizer(list(words), 64)
     packed = pretraining.pack(tokenizer, ["а б", "в", "г д а"], length=4)
     first, end = tokenizer.cls_token_id, tokenizer.sep_token_id
     assert packed.tolist() == [
@@ -54,8 +66,8 @@ def test_packing_loses_no_token_and_pads_nothing():
 
 
 def test_packing_reads_long_words_as_models_do():
-    words = {token: i for i, token in enumerate([*embedded.SPECIAL, *"абвгд"])}
-    tokenizer = embedded.make_tokenizer(list(words), 64)
+    words = {token: i for i, token in enumerate([*SPECIAL, *"абвгд"])}
+    tokenizer = vocabulary.make_tokenizer(list(words), 64)
     text = f"а {'бв' * 125} г"
     assert pretraining.pack(tokenizer, [text], length=7).tolist() == encode(tokenizer, [text])
 
@@ -119,7 +131,9 @@ def test_resume_to_the_bit(tmp_path, monkeypatch):
         pretraining.pretrain(make_encoder(), MASK, make_corpus(), Plan(n_steps=7), checkpoint)
     whole_file = checkpoint.read_bytes()
     middle = len(whole_file) // 2
-    checkpoint.write_bytes(whole_file[:middle] + bytes([whole_file[middle] ^ 1]) + whole_file[middle + 1 :])
+    checkpoint.write_bytes(
+        whole_file[:middle] + bytes([whole_file[middle] ^ 1]) + whole_file[middle + 1 :]
+    )
     with pytest.raises(DataError, match=r"is damaged .*; delete it"):
         pretraining.pretrain(make_encoder(), MASK, make_corpus(), plan, checkpoint)
 
@@ -200,8 +214,11 @@ def test_a_record_that_is_not_whole(tmp_path):
 
 
 def test_intervals_draw_whole_sequences():
-    """Ten sequences, in each all right or all wrong: as tokens they would give a far narrower interval."""
-    right = pd.DataFrame({"sequence": np.repeat(np.arange(10), 50), "model": np.repeat([True, False], 250)})
+    """Ten sequences, in each all right or all wrong: as tokens they would give a far narrower
+    interval."""
+    right = pd.DataFrame(
+        {"sequence": np.repeat(np.arange(10), 50), "model": np.repeat([True, False], 250)}
+    )
     found = pretraining.accuracies(right)["model"]
     assert found.value == 0.5
     assert found.low < 0.3

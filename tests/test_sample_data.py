@@ -10,17 +10,25 @@ import pytest
 from sklearn.metrics import f1_score
 from sklearn.model_selection import cross_val_predict
 
-from viralbert_utils import baselines, cleaning, data, emotions, evaluation, splits, texts, thresholds
-from viralbert_utils.course import ROOT
+from viralbert_utils.base import texts
+from viralbert_utils.base.files import ROOT
+from viralbert_utils.data import cleaning, emotions, sources, splits
+from viralbert_utils.data.sources import SAMPLE
+from viralbert_utils.evaluation import baselines, intervals, metrics, thresholds
 
-CLEANED = {name: cleaning.clean(dataset, **cleaning.RULES[name]) for name, dataset in data.load_all("sample").items()}
+CLEANED = {
+    name: cleaning.clean(dataset, **cleaning.RULES[name])
+    for name, dataset in sources.load_all("sample").items()
+}
 
 
 def rows(name: str) -> pd.DataFrame:
     return CLEANED[name].splits["all"]
 
 
-@pytest.mark.parametrize(("name", "least"), [("emotions", 1600), ("virality", 800), ("reviews", 300), ("videos", 320)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("emotions", 1600), ("virality", 800), ("reviews", 300), ("videos", 320)]
+)
 def test_size_and_nothing_to_clean(name, least):
     assert len(rows(name)) >= least
     assert CLEANED[name].dropped.empty
@@ -65,39 +73,57 @@ def test_reviews_are_of_thirty_films_and_of_the_promised_length():
 
 
 def test_videos_have_rare_classes_gaps_and_other_languages():
-    table = data.load("videos").splits["all"]
+    table = sources.load("videos").splits["all"]
     sizes = table["label"].value_counts()
     assert len(sizes) == 16
     assert sizes.min() <= 5
     assert sizes.max() >= 40
-    for column in ("subtitles", "views", "duration_s", "published_at", "channel_type", "description"):
+    for column in (
+        "subtitles",
+        "views",
+        "duration_s",
+        "published_at",
+        "channel_type",
+        "description",
+    ):
         assert 0.01 < (table[column] == "").mean() < 0.4
     assert (table["international"].astype(int).mean()) > 0.1
     cyrillic = [texts.cyrillic_share(text) for text in table["text"]]
     assert np.mean(np.array(cyrillic) < 0.3) > 0.05
-    named = [label.lower() in text.lower() for label, text in zip(table["label"], table["title"], strict=True)]
+    named = [
+        label.lower() in text.lower()
+        for label, text in zip(table["label"], table["title"], strict=True)
+    ]
     assert np.mean(named) < 0.5
 
 
 def test_emotions_are_neither_noise_nor_a_giveaway():
     parts = splits.split_set("emotions", CLEANED["emotions"].splits)
     hot = {split: emotions.multi_hot(part["labels"]) for split, part in parts.items()}
-    model = baselines.tfidf_logistic(20_000, balanced=True).fit(parts["train"]["text"], hot["train"])
-    one = thresholds.best_global(hot["validation"], model.predict_proba(parts["validation"]["text"]))
+    model = baselines.tfidf_logistic(20_000, balanced=True).fit(
+        parts["train"]["text"], hot["train"]
+    )
+    one = thresholds.best_global(
+        hot["validation"], model.predict_proba(parts["validation"]["text"])
+    )
     predicted = thresholds.decide(model.predict_proba(parts["test"]["text"]), one)
-    interval = evaluation.macro_f1_interval(hot["test"], predicted)
-    assert interval.low > 3 * evaluation.macro_f1(hot["test"], np.ones_like(hot["test"]))
+    interval = intervals.macro_f1_interval(hot["test"], predicted)
+    assert interval.low > 3 * metrics.macro_f1(hot["test"], np.ones_like(hot["test"]))
     assert interval.high < 0.8
 
 
-@pytest.mark.parametrize(("name", "low", "high"), [("virality", 0.6, 0.92), ("reviews", 0.55, 0.95)])
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("virality", 0.6, 0.92), ("reviews", 0.55, 0.95)]
+)
 def test_single_labels_are_neither_noise_nor_a_giveaway(name, low, high):
     table = rows(name)
     classes = sorted(table["label"].astype(str).unique())
-    labels = evaluation.one_hot(table["label"].astype(str).to_numpy(), classes)
+    labels = metrics.one_hot(table["label"].astype(str).to_numpy(), classes)
     model = baselines.tfidf_logistic(20_000)
-    scores = cross_val_predict(model, table["text"], table["label"].astype(str), cv=5, method="predict_proba")
-    assert low < evaluation.mean_roc_auc(labels, scores) < high
+    scores = cross_val_predict(
+        model, table["text"], table["label"].astype(str), cv=5, method="predict_proba"
+    )
+    assert low < metrics.mean_roc_auc(labels, scores) < high
 
 
 def test_videos_are_neither_noise_nor_a_giveaway():
@@ -108,9 +134,9 @@ def test_videos_are_neither_noise_nor_a_giveaway():
     assert 0.3 < f1_score(common["label"], predicted, average="macro") < 0.95
 
 
-# Subtitles ------------------------------------------------------------------------------------------------------------
+# Subtitles ----------------------------------------------------------------------------------------
 
-FOLDER = data.SAMPLE / "subtitles"
+FOLDER = SAMPLE / "subtitles"
 GOLD = json.loads((FOLDER / "gold_moments.json").read_text(encoding="utf-8"))
 TIMES = re.compile(r"(\d\d):(\d\d):(\d\d)[.,](\d{3}) --> (\d\d):(\d\d):(\d\d)[.,](\d{3})")
 
@@ -124,7 +150,9 @@ def cue_times(path) -> list[tuple[float, float]]:
 
 
 @pytest.mark.parametrize(
-    "path", sorted(p for p in FOLDER.iterdir() if p.suffix in (".srt", ".vtt")), ids=lambda p: p.name
+    "path",
+    sorted(p for p in FOLDER.iterdir() if p.suffix in (".srt", ".vtt")),
+    ids=lambda p: p.name,
 )
 def test_subtitles_and_their_gold_moments(path):
     times = cue_times(path)
@@ -148,7 +176,7 @@ def test_five_files_in_two_formats():
     assert {path.suffix for path in FOLDER.iterdir()} == {".srt", ".vtt", ".json"}
 
 
-# The datasheet --------------------------------------------------------------------------------------------------------
+# The datasheet ------------------------------------------------------------------------------------
 
 
 def test_datasheet_figures_are_those_of_the_files():
@@ -156,10 +184,14 @@ def test_datasheet_figures_are_those_of_the_files():
     hot = emotions.multi_hot(rows("emotions")["labels"])
     agreement = {}
     for name in ("emotions", "virality", "reviews"):
-        both = data.second_annotation(data.load(name))
-        agreement[name] = evaluation.agreement(list(both["first"]), list(both["second"]))
+        both = sources.second_annotation(sources.load(name))
+        agreement[name] = metrics.agreement(list(both["first"]), list(both["second"]))
     facts = [f"{len(rows(name)):,}" for name in CLEANED]
-    facts += [f"{(hot.sum(axis=1) > 1).mean():.0%}", str(hot.sum(axis=0).min()), str(hot.sum(axis=0).max())]
+    facts += [
+        f"{(hot.sum(axis=1) > 1).mean():.0%}",
+        str(hot.sum(axis=0).min()),
+        str(hot.sum(axis=0).max()),
+    ]
     facts += [f"{agreed['kappa']:.2f}" for agreed in agreement.values()]
     facts += [str(agreed["texts"]) for agreed in agreement.values()]
     for fact in facts:

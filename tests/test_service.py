@@ -1,4 +1,5 @@
-"""The service: answers, refusals, batches, a stop that loses nothing, the page in a browser, and the image's steps."""
+"""The service: answers, refusals, batches, a stop that loses nothing, the page in a browser, and
+the image's steps."""
 
 import asyncio
 import http.server
@@ -32,15 +33,17 @@ from test_pages import watch
 from test_predictor import make_tokenizer, thresholds
 from timing import HANG_S, grows, until
 
-from viralbert_utils import admission, cli, connections, service
-from viralbert_utils.admission import ServiceLimits
-from viralbert_utils.batching import Batcher
-from viralbert_utils.emotions import EMOTIONS, RUSSIAN_NAMES
-from viralbert_utils.files import ROOT, DataError
-from viralbert_utils.moments import find_moments
-from viralbert_utils.predictor import Label, Prediction, Predictor, Task, ViralBERT
-from viralbert_utils.subtitles import Cue, write_subtitles
-from viralbert_utils.thresholds import Thresholds
+from viralbert import cli
+from viralbert.moments.ranking import find_moments
+from viralbert.moments.subtitles import Cue, write_subtitles
+from viralbert.serving import connections, gate, service
+from viralbert.serving.gate import LINGER_S, ServiceLimits
+from viralbert.serving.predictor import Label, Prediction, Predictor, Task, ViralBERT
+from viralbert.serving.request_batches import Batcher
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.base.files import ROOT
+from viralbert_utils.data.emotions import EMOTIONS, RUSSIAN_NAMES
+from viralbert_utils.evaluation.thresholds import Thresholds
 
 TEXTS = ["Кот сам открыл дверь!", "Завтра обещают дождь.", ""]
 
@@ -52,7 +55,10 @@ class Known:
 
     def __init__(self) -> None:
         own = Thresholds(EMOTIONS, (0.3,) * 27 + (np.inf,), "own", 10, (5,) * 28, 0.0, "0")
-        self.tasks = {"virality": Task(("viral",), thresholds(["viral"], 0.5)), "emotions": Task(EMOTIONS, own)}
+        self.tasks = {
+            "virality": Task(("viral",), thresholds(["viral"], 0.5)),
+            "emotions": Task(EMOTIONS, own),
+        }
         self.batches: list[int] = []
         self.free, self.begun = threading.Event(), threading.Event()
         self.free.set()
@@ -88,7 +94,13 @@ class Reviewer(Known):
         self.tasks = {"reviews": Task(("bad", "neutral", "good"), None)}
 
     def one(self, text: str) -> Prediction:
-        values = [0.1, 0.2, 0.7] if "кот" in text.lower() else [0.6, 0.2, 0.2] if text else [0.0, 0.0, 0.0]
+        values = (
+            [0.1, 0.2, 0.7]
+            if "кот" in text.lower()
+            else [0.6, 0.2, 0.2]
+            if text
+            else [0.0, 0.0, 0.0]
+        )
         return Prediction.of({"reviews": next(self.tasks["reviews"].answers(np.array([values])))})
 
 
@@ -102,7 +114,7 @@ def known(monkeypatch) -> Known:
         return await answers(self, texts)
 
     monkeypatch.setattr(Batcher, "answers", counting)
-    monkeypatch.setattr(service.Predictor, "load", lambda folder, device, precision: model)
+    monkeypatch.setattr(Predictor, "load", lambda folder, device, precision: model)
     return model
 
 
@@ -114,13 +126,21 @@ def ask(known):
 
 
 def cues(n: int = 40) -> list[dict]:
-    return [{"text": f"{'Кот' if k == 20 else 'Слово'} и дело {k}.", "start": 4.0 * k, "end": 4.0 * k + 3.8}
-            for k in range(n)]  # fmt: skip
+    return [
+        {
+            "text": f"{'Кот' if k == 20 else 'Слово'} и дело {k}.",
+            "start": 4.0 * k,
+            "end": 4.0 * k + 3.8,
+        }
+        for k in range(n)
+    ]
 
 
 def concurrently(client: TestClient, texts: list, **options) -> list[httpx.Response]:
     with ThreadPoolExecutor(len(texts)) as pool:
-        return list(pool.map(lambda text: client.post("/v1/predict", json={"text": text}, **options), texts))
+        return list(
+            pool.map(lambda text: client.post("/v1/predict", json={"text": text}, **options), texts)
+        )
 
 
 def at_once(client: TestClient, known: Known, texts: list) -> list[httpx.Response]:
@@ -130,7 +150,11 @@ def at_once(client: TestClient, known: Known, texts: list) -> list[httpx.Respons
     with ThreadPoolExecutor(len(texts)) as pool:
         asked = [pool.submit(client.post, "/v1/predict", json={"text": text}) for text in texts]
         try:
-            until(lambda: known.n_asked - before + sum(future.done() for future in asked) == len(texts))
+            until(
+                lambda: (
+                    known.n_asked - before + sum(future.done() for future in asked) == len(texts)
+                )
+            )
         finally:
             known.free.set()
         return [future.result() for future in asked]
@@ -147,7 +171,9 @@ def test_one_text_and_many(ask, known):
     many = ask.post("/v1/predict", json={"text": TEXTS}).json()["predictions"]
     assert many[0] == one
     assert len(many) == 3
-    assert one == json.loads(json.dumps(known.one(TEXTS[0]).as_dict())) | {"emotion": one["emotion"]}
+    assert one == json.loads(json.dumps(known.one(TEXTS[0]).as_dict())) | {
+        "emotion": one["emotion"]
+    }
     assert one["emotion"] == {"name": "joy", "russian": "радость", "probability": 0.8}
     assert many[1]["emotion"]["name"] == "joy", "the most probable, even below its threshold"
     assert many[1]["emotions"] == []
@@ -162,11 +188,23 @@ def test_moments_are_those_of_the_command_line(ask, known, tmp_path):
         (m.start, m.end, m.score) for m in expected.moments
     ]
     assert found["note"] == expected.note
-    assert found["moments"][0]["emotions"][0]["russian"] == RUSSIAN_NAMES[expected.moments[0].emotions[0].name]
+    assert (
+        found["moments"][0]["emotions"][0]["russian"]
+        == RUSSIAN_NAMES[expected.moments[0].emotions[0].name]
+    )
     assert (found["start_s"], found["duration_s"]) == (0.0, 159.8)
-    assert [m["rank"] for m in ask.post("/v1/moments?n=1", json={"cues": cues()}).json()["moments"]] == [1]
-    for suffix, encoding in (("srt", "utf-8"), ("srt", "cp1251"), ("vtt", "utf-8"), ("ass", "utf-8")):
-        write_subtitles([Cue(c["start"], c["end"], c["text"]) for c in cues()], tmp_path / f"a.{suffix}")
+    assert [
+        m["rank"] for m in ask.post("/v1/moments?n=1", json={"cues": cues()}).json()["moments"]
+    ] == [1]
+    for suffix, encoding in (
+        ("srt", "utf-8"),
+        ("srt", "cp1251"),
+        ("vtt", "utf-8"),
+        ("ass", "utf-8"),
+    ):
+        write_subtitles(
+            [Cue(c["start"], c["end"], c["text"]) for c in cues()], tmp_path / f"a.{suffix}"
+        )
         content = (tmp_path / f"a.{suffix}").read_text(encoding="utf-8").encode(encoding)
         sent = ask.post("/v1/moments", files={"file": ("a.srt", content)}).json()
         assert sent["moments"] == found["moments"]
@@ -187,7 +225,9 @@ def test_cues_without_speech_give_a_reason(ask):
 
 
 def test_a_file_that_names_a_path_is_not_read(ask, tmp_path):
-    (tmp_path / "secret.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nтайна\n", encoding="utf-8")
+    (tmp_path / "secret.srt").write_text(
+        "1\n00:00:01,000 --> 00:00:02,000\nтайна\n", encoding="utf-8"
+    )
     for content in (str(tmp_path / "secret.srt"), "/etc/passwd"):
         found = ask.post("/v1/moments", files={"file": ("a.srt", content.encode())})
         assert found.status_code == 422
@@ -213,13 +253,17 @@ def test_the_description_has_russian_examples_and_every_refusal(ask):
     described = ask.get("/openapi.json").json()
     assert "Кот сам открыл дверь" in json.dumps(described, ensure_ascii=False)
     for path in ("/v1/predict", "/v1/moments"):
-        assert {"200", "413", "422", "429", "503"} <= described["paths"][path]["post"]["responses"].keys()
+        assert {"200", "413", "422", "429", "503"} <= described["paths"][path]["post"][
+            "responses"
+        ].keys()
 
 
 def test_the_answer_of_moments_is_described_field_by_field(ask):
     described = ask.get("/openapi.json").json()
     fields = described["components"]["schemas"]
-    answer = described["paths"]["/v1/moments"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    answer = described["paths"]["/v1/moments"]["post"]["responses"]["200"]["content"][
+        "application/json"
+    ]["schema"]
     assert answer == {"$ref": "#/components/schemas/MomentsInfo"}
     found = ask.post("/v1/moments", json={"cues": cues()}).json()
     assert fields["MomentsInfo"]["properties"].keys() == found.keys()
@@ -236,12 +280,21 @@ def test_the_answer_of_moments_is_described_field_by_field(ask):
     ("body", "reason"),
     [
         ({"text": []}, "text: List should have at least 1 item"),
-        ({"text": ["а"] * 257}, "at most 256 items after validation, not 257, found list of length 257"),
-        ({"text": "а" * 20_001}, r"text\.0: String should have at most 20000 characters, found str of length 20001"),
+        (
+            {"text": ["а"] * 257},
+            "at most 256 items after validation, not 257, found list of length 257",
+        ),
+        (
+            {"text": "а" * 20_001},
+            r"text\.0: String should have at most 20000 characters, found str of length 20001",
+        ),
         ({"text": ["а", 7]}, r"text\.1: Input should be a valid string, found int"),
         ({"text": None}, "text: Input should be a string, or a list of strings, found NoneType"),
         ({"text": 5}, "text: Input should be a string, or a list of strings, found int"),
-        ({"text": {"text": "а"}}, "text: Input should be a string, or a list of strings, found dict"),
+        (
+            {"text": {"text": "а"}},
+            "text: Input should be a string, or a list of strings, found dict",
+        ),
         ({"txt": "а"}, "text: Field required"),
         ({}, "text: Field required"),
         ([], "the body: Input should be a valid dictionary, found list"),
@@ -254,7 +307,9 @@ def test_what_cannot_be_used_is_named(ask, body, reason):
     assert "/openapi.json" in found.json()["detail"]
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b'{"text": "\\ud83d"}', b'{"text": NaN}', b""])
+@pytest.mark.parametrize(
+    "content", [b"{", b"\xff\xfe", b'{"text": "\\ud83d"}', b'{"text": NaN}', b""]
+)
 @pytest.mark.parametrize("path", ["/v1/predict", "/v1/moments"])
 def test_broken_bodies_get_422(ask, path, content):
     found = ask.post(path, content=content, headers={"content-type": "application/json"})
@@ -267,13 +322,25 @@ def test_broken_bodies_get_422(ask, path, content):
     [
         ("?min_s=70", {"cues": cues()}, "expected 0 < min_s <= max_s"),
         ("?min_s=nan", {"cues": cues()}, "min_s: Input should be a finite number"),
-        ("", {"cues": [{"text": "а", "start": -1}]}, r"cues\.0\.start: .*greater than or equal to 0, found int"),
+        (
+            "",
+            {"cues": [{"text": "а", "start": -1}]},
+            r"cues\.0\.start: .*greater than or equal to 0, found int",
+        ),
         ("", {"cues": [{"start": 0}]}, r"cues\.0\.text: Field required"),
         ("", {"cues": [{"text": "  ", "start": 0}]}, "no cue found"),
-        ("?min_s=1&max_s=600", {"cues": [{"text": f"Раз {k}.", "start": k / 40, "end": k / 40 + 0.02}
-                                         for k in range(3000)]}, "3,000 sentences give .* lower max_s"),
+        (
+            "?min_s=1&max_s=600",
+            {
+                "cues": [
+                    {"text": f"Раз {k}.", "start": k / 40, "end": k / 40 + 0.02}
+                    for k in range(3000)
+                ]
+            },
+            "3,000 sentences give .* lower max_s",
+        ),
     ],
-)  # fmt: skip
+)
 def test_moments_that_cannot_be_found_are_refused(ask, query, body, reason):
     found = ask.post(f"/v1/moments{query}", json=body)
     assert found.status_code == 422
@@ -283,9 +350,13 @@ def test_moments_that_cannot_be_found_are_refused(ask, query, body, reason):
 @pytest.mark.parametrize("path", ["/v1/predict", "/v1/moments"])
 @pytest.mark.parametrize(
     ("body", "problem"),
-    [(b"{bad", "key must be a string at line 1 column 2"), (b'{"text":\n "a"', "object at line 2 column 4"),
-     (b'{"text": "a"}x', "trailing characters at line 1 column 14"), (b"", "line 1 column 0")],
-)  # fmt: skip
+    [
+        (b"{bad", "key must be a string at line 1 column 2"),
+        (b'{"text":\n "a"', "object at line 2 column 4"),
+        (b'{"text": "a"}x', "trailing characters at line 1 column 14"),
+        (b"", "line 1 column 0"),
+    ],
+)
 def test_what_is_no_json_is_told_with_its_place(ask, path, body, problem):
     found = ask.post(path, content=body, headers={"content-type": "application/json"})
     assert found.status_code == 422
@@ -301,7 +372,9 @@ def test_too_many_bytes_are_refused_before_they_are_read(known):
     with TestClient(service.create_app("folder", ServiceLimits(bytes=1000))) as client:
         known.batches.clear()
         whole = client.post("/v1/predict", json={"text": "а" * 1000})
-        pieces = client.post("/v1/predict", content=iter([b'{"text": "', *[b"a" * 100] * 20, b'"}']))
+        pieces = client.post(
+            "/v1/predict", content=iter([b'{"text": "', *[b"a" * 100] * 20, b'"}'])
+        )
         assert whole.status_code == pieces.status_code == 413
         assert "at most 1,000 bytes, found" in whole.json()["detail"]
         assert client.post("/v1/predict", json={"text": "а" * 100}).status_code == 200
@@ -309,16 +382,21 @@ def test_too_many_bytes_are_refused_before_they_are_read(known):
 
 
 def test_many_small_pieces_cost_no_more_than_a_few_large_ones(known):
-    gate = service.create_app("folder").state.gate
+    own_gate = service.create_app("folder").state.gate
 
     def body(n: int) -> bytes:
-        pieces = iter([*[{"type": "http.request", "body": b"a", "more_body": True}] * n, {"type": "http.request"}])
+        pieces = iter(
+            [
+                *[{"type": "http.request", "body": b"a", "more_body": True}] * n,
+                {"type": "http.request"},
+            ]
+        )
 
         async def receive():
             return next(pieces)
 
         with ThreadPoolExecutor(1) as thread:
-            return thread.submit(asyncio.run, gate._body({}, receive)).result()
+            return thread.submit(asyncio.run, own_gate._body({}, receive)).result()
 
     assert body(40_000) == b"a" * 40_000
     assert not grows(body, int, 10_000, 0.05), "a sum over all pieces at each of them"
@@ -382,7 +460,9 @@ def test_an_error_inside_is_500_and_its_text_stays_out_of_the_log(ask, caplog):
     assert "тайн" not in caplog.text
 
 
-@pytest.mark.parametrize("setting", ["batches=3", "batch=viele", "batch", "batch=0", "timeout_s=nan", "requests=-1"])
+@pytest.mark.parametrize(
+    "setting", ["batches=3", "batch=viele", "batch", "batch=0", "timeout_s=nan", "requests=-1"]
+)
 def test_limits_that_are_none_are_refused(setting):
     with pytest.raises(DataError, match="expected"):
         ServiceLimits.parse([setting])
@@ -403,7 +483,9 @@ def raw(path: str, encoding: str = "utf-8") -> bytes:
 
 
 def post(client, path: str, content: bytes, **headers: str) -> httpx.Response:
-    return client.post(path, content=content, headers={"content-type": "application/json"} | headers)
+    return client.post(
+        path, content=content, headers={"content-type": "application/json"} | headers
+    )
 
 
 @routes
@@ -416,10 +498,18 @@ def test_json_with_a_byte_order_mark_or_in_utf_16_is_read_by_all_routes(ask, pat
 @routes
 @pytest.mark.parametrize("encoding", ["cp1251", "cp866", "koi8-r", "mac-cyrillic"])
 def test_json_in_another_encoding_is_refused_with_the_remedy(ask, path, encoding):
-    body = json.dumps(BODIES[path], ensure_ascii=False).replace("«", "").replace("»", "").encode(encoding)
+    body = (
+        json.dumps(BODIES[path], ensure_ascii=False)
+        .replace("«", "")
+        .replace("»", "")
+        .encode(encoding)
+    )
     found = post(ask, path, body)
     assert found.status_code == 422
-    assert re.search(r"expected JSON in UTF-8, found byte 0x[\dA-F]{2} at position \d+.*send it in UTF-8", found.text)
+    assert re.search(
+        r"expected JSON in UTF-8, found byte 0x[\dA-F]{2} at position \d+.*send it in UTF-8",
+        found.text,
+    )
 
 
 @routes
@@ -454,7 +544,11 @@ def test_strange_bodies_have_one_documented_answer_on_all_routes(ask, path, body
     [
         ("Multipart/Form-Data; Boundary=b", b"", 200),
         ("multipart/form-data; boundary=b; charset=undefined", b"", 422),
-        ("multipart/form-data; boundary=b; charset=utf-7000", b"", 200),  # only names would be read with it
+        (
+            "multipart/form-data; boundary=b; charset=utf-7000",
+            b"",
+            200,
+        ),  # only names would be read with it
         ("multipart/form-data", b"", 422),
         ("multipart/form-data; boundary=other", b"", 422),
         ("multipart/form-data; boundary=b", b"--b\r\nno header\r\n", 422),
@@ -473,7 +567,9 @@ def test_forms_in_any_spelling_and_damaged_ones(ask, kind, body, status):
     assert status == 200 or "in the field 'file'" in found.json()["detail"]
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "a\x00b.srt", "a\r\nb.srt", "а" * 300, "", "CON"])
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "a\x00b.srt", "a\r\nb.srt", "а" * 300, "", "CON"]
+)
 def test_names_of_sent_files_are_never_used(ask, name):
     content = f"1\n00:00:01,000 --> 00:00:02,000\n{TEXTS[0]}\n".encode()
     assert ask.post("/v1/moments", files={"file": (name or "x", content)}).status_code == 200
@@ -485,20 +581,34 @@ def test_thousands_of_mistakes_are_not_listed_one_by_one(ask):
     for path, body, reason in (
         ("/v1/predict", names, "expected text, found 20,000 names"),
         ("/v1/moments", names, "expected cues, found 20,000 names"),
-        ("/v1/moments", {"cues": [{"text": "а", "start": 0} | names]}, "expected text, start, end, found 20,002 names"),
+        (
+            "/v1/moments",
+            {"cues": [{"text": "а", "start": 0} | names]},
+            "expected text, start, end, found 20,002 names",
+        ),
         ("/v1/moments", {"cues": [{"a": 1}] * 20_000}, "cues.0.text: Field required"),
     ):
         found = ask.post(path, json=body)
-        assert (found.status_code, reason in found.text, " more. The page" in found.text) == (422, True, False)
-    assert "a: Extra inputs are not permitted" in ask.post("/v1/predict", json={"text": "а", "a": 1}).text
+        assert (found.status_code, reason in found.text, " more. The page" in found.text) == (
+            422,
+            True,
+            False,
+        )
+    assert (
+        "a: Extra inputs are not permitted"
+        in ask.post("/v1/predict", json={"text": "а", "a": 1}).text
+    )
 
 
 def test_a_file_stays_in_memory(ask, monkeypatch):
     """On a read-only disk there is nowhere else."""
     monkeypatch.setattr("tempfile.TemporaryFile", lambda *_, **__: pytest.fail("a file on disk"))
-    monkeypatch.setattr("tempfile._TemporaryFileWrapper", lambda *_, **__: pytest.fail("a file on disk"))
+    monkeypatch.setattr(
+        "tempfile._TemporaryFileWrapper", lambda *_, **__: pytest.fail("a file on disk")
+    )
     lines = "".join(
-        f"{k}\n00:00:{k % 60:02},000 --> 00:00:{k % 60:02},900\n{'слово ' * 1000}\n\n" for k in range(1, 120)
+        f"{k}\n00:00:{k % 60:02},000 --> 00:00:{k % 60:02},900\n{'слово ' * 1000}\n\n"
+        for k in range(1, 120)
     )
     assert 1_200_000 < len(lines.encode()) < 2_000_000
     found = ask.post("/v1/moments", files={"file": ("a.srt", lines.encode())})
@@ -508,11 +618,19 @@ def test_a_file_stays_in_memory(ask, monkeypatch):
 
 def test_errors_of_the_framework_are_in_the_services_own_form(ask):
     for method, path, status in (
-        ("GET", "/v1/nothing", 404), ("GET", "/v1/predict/", 404), ("POST", "/v1/moments/", 404), ("GET", "/docs", 404),
-        ("GET", "/service.css/", 404), ("GET", "/../../etc/passwd", 404), ("GET", "/v1/predict", 405),
-        ("DELETE", "/v1/moments", 405), ("POST", "/healthz", 405), ("OPTIONS", "/v1/predict", 405),
-        ("PUT", "/", 405), ("BREW", "/metrics", 405),
-    ):  # fmt: skip
+        ("GET", "/v1/nothing", 404),
+        ("GET", "/v1/predict/", 404),
+        ("POST", "/v1/moments/", 404),
+        ("GET", "/docs", 404),
+        ("GET", "/service.css/", 404),
+        ("GET", "/../../etc/passwd", 404),
+        ("GET", "/v1/predict", 405),
+        ("DELETE", "/v1/moments", 405),
+        ("POST", "/healthz", 405),
+        ("OPTIONS", "/v1/predict", 405),
+        ("PUT", "/", 405),
+        ("BREW", "/metrics", 405),
+    ):
         found = ask.request(method, path, follow_redirects=False)
         assert found.status_code == status, (method, path)
         assert "/openapi.json says what is where" in found.json()["detail"]
@@ -523,7 +641,9 @@ def test_every_answer_of_the_service_is_described(ask):
     described = ask.get("/openapi.json").json()["paths"]
     for path, operations in described.items():
         for operation in operations.values():
-            wanted = {"400", "404", "405", "500"} | ({"403", "503"} if path.startswith("/v1/") else set())
+            wanted = {"400", "404", "405", "500"} | (
+                {"403", "503"} if path.startswith("/v1/") else set()
+            )
             assert wanted <= operation["responses"].keys()
 
 
@@ -535,25 +655,42 @@ LOCAL = {"host": "localhost:8000"}
 @pytest.fixture
 def closed(known):
     """As `serve` makes it for this machine."""
-    with TestClient(service.create_app("folder", hosts=["127.0.0.1", "кот.example".encode("idna").decode()])) as client:
+    with TestClient(
+        service.create_app("folder", hosts=["127.0.0.1", "кот.example".encode("idna").decode()])
+    ) as client:
         yield client
 
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.7", "[::2]:8000",
-     "", "[", "localhost@evil.example", "evil.example:localhost", "0.0.0.0:8000", "2130706433"],
-)  # fmt: skip
+    [
+        "evil.example",
+        "evil.example:8000",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "10.0.0.7",
+        "[::2]:8000",
+        "",
+        "[",
+        "localhost@evil.example",
+        "evil.example:localhost",
+        "0.0.0.0:8000",
+        "2130706433",
+    ],
+)
 def test_names_that_were_made_to_lead_here_are_refused(closed, host):
     for path in ("/", "/openapi.json", "/metrics", "/v1/classes"):
         found = closed.get(path, headers={"host": host})
         assert (found.status_code, "header Host" in found.json()["detail"]) == (400, True)
     assert closed.post("/v1/predict", json={"text": "а"}, headers={"host": host}).status_code == 400
-    assert closed.get("/healthz", headers={"host": host}).status_code == 200, "a probe knows no name"
+    assert closed.get("/healthz", headers={"host": host}).status_code == 200, (
+        "a probe knows no name"
+    )
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost:8000", "LOCALHOST", "127.0.0.1:1", "[::1]:8000", "xn--j1aim.example", "localhost."]
+    "host",
+    ["localhost:8000", "LOCALHOST", "127.0.0.1:1", "[::1]:8000", "xn--j1aim.example", "localhost."],
 )
 def test_names_of_this_machine_and_given_ones_are_served(closed, host):
     assert closed.post("/v1/predict", json={"text": "а"}, headers={"host": host}).status_code == 200
@@ -572,7 +709,10 @@ def test_a_service_for_others_is_served_under_any_address_but_not_any_name(known
         ({}, 200),
         ({"origin": "http://localhost:8000"}, 200),
         ({"origin": "https://LOCALHOST:8000"}, 200),  # a proxy speaks TLS
-        ({"origin": "https://kot.example", "sec-fetch-site": "same-origin"}, 200),  # a proxy names another host
+        (
+            {"origin": "https://kot.example", "sec-fetch-site": "same-origin"},
+            200,
+        ),  # a proxy names another host
         ({"sec-fetch-site": "none"}, 200),
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "http://localhost:3000"}, 403),
@@ -595,20 +735,42 @@ def test_nothing_is_kept_of_a_request_that_is_over(known):
     app = service.create_app("folder", ServiceLimits(bytes=10_000))
     with TestClient(app, raise_server_exceptions=False) as client:
         for _ in range(20):
-            for body in ({"text": TEXTS}, {"text": "сломайся"}, {"text": 7}, {"text": "а" * 20_000}):
+            for body in (
+                {"text": TEXTS},
+                {"text": "сломайся"},
+                {"text": 7},
+                {"text": "а" * 20_000},
+            ):
                 client.post("/v1/predict", json=body)
-            client.post("/v1/predict", content=iter([b'{"text": ', b'"']), headers={"content-type": "application/json"})
+            client.post(
+                "/v1/predict",
+                content=iter([b'{"text": ', b'"']),
+                headers={"content-type": "application/json"},
+            )
             client.post("/v1/moments", json={"cues": cues()})
-        n_tasks = client.portal.call(lambda: len(asyncio.all_tasks()))  # the application's, the batcher's, this one
-        gate = app.state.gate
-    assert (gate.in_hand, gate.held, len(gate.coming)) == (0, 0, 0)
+        n_tasks = client.portal.call(
+            lambda: len(asyncio.all_tasks())
+        )  # the application's, the batcher's, this one
+        own_gate = app.state.gate
+    assert (own_gate.in_hand, own_gate.held, len(own_gate.coming)) == (0, 0, 0)
     assert n_tasks <= 4
 
 
 def test_no_answer_can_be_framed_guessed_or_kept(ask):
-    for path in ("/", "/service.js", "/healthz", "/metrics", "/v1/classes", "/nothing", "/v1/predict"):
+    for path in (
+        "/",
+        "/service.js",
+        "/healthz",
+        "/metrics",
+        "/v1/classes",
+        "/nothing",
+        "/v1/predict",
+    ):
         headers = ask.get(path).headers
-        assert (headers["x-frame-options"], headers["x-content-type-options"]) == ("DENY", "nosniff")
+        assert (headers["x-frame-options"], headers["x-content-type-options"]) == (
+            "DENY",
+            "nosniff",
+        )
         assert headers["cross-origin-resource-policy"] == "same-origin"
         assert headers["cache-control"] == ("no-cache" if path in service.PAGE else "no-store")
     policy = ask.get("/").headers["content-security-policy"]
@@ -625,7 +787,9 @@ def test_a_key_that_no_request_could_carry_is_refused_at_the_start(known, key):
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.5", "example.org"])
 def test_open_to_everybody_only_if_said_twice(known, monkeypatch, host):
     monkeypatch.setattr(service, "create_app", lambda *_: 1 / 0)
-    with pytest.raises(DataError, match=r"expected an API key.*set VIRALBERT_API_KEY, or give --allow-no-key"):
+    with pytest.raises(
+        DataError, match=r"expected an API key.*set VIRALBERT_API_KEY, or give --allow-no-key"
+    ):
         service.serve("folder", host)
     for options in ({"needs_key": False}, {"api_key": "ключ"}):
         with pytest.raises(ZeroDivisionError):
@@ -637,11 +801,21 @@ def test_open_to_everybody_only_if_said_twice(known, monkeypatch, host):
 def test_no_way_around_the_key(known):
     with TestClient(service.create_app("folder", api_key="ключ")) as client:
         known.batches.clear()
-        for path in ("/v1/predict", "/v1/predict/", "/V1/predict", "//v1/predict", "/v1/%70redict",
-                     "/v1/predict?x-api-key=ключ", "/v1/predict;a", "/x/../v1/predict",
-                     "http://localhost/v1/predict"):  # fmt: skip
+        for path in (
+            "/v1/predict",
+            "/v1/predict/",
+            "/V1/predict",
+            "//v1/predict",
+            "/v1/%70redict",
+            "/v1/predict?x-api-key=ключ",
+            "/v1/predict;a",
+            "/x/../v1/predict",
+            "http://localhost/v1/predict",
+        ):
             for key in (b"", "клю".encode(), b"\xff\xfe", "ключключ".encode()):
-                assert client.post(path, json={"text": "а"}, headers={"x-api-key": key}).status_code in (401, 404)
+                assert client.post(
+                    path, json={"text": "а"}, headers={"x-api-key": key}
+                ).status_code in (401, 404)
         for method in ("HEAD", "OPTIONS", "GET"):
             assert client.request(method, "/v1/classes").status_code == 401
         twice = [("x-api-key", "нет".encode()), ("x-api-key", "ключ".encode())]
@@ -678,7 +852,9 @@ class Panic(BaseException):
 )
 def test_a_panic_fails_one_request_and_never_the_rest(ask, known, monkeypatch, error):
     sound = known.one
-    monkeypatch.setattr(known, "one", lambda text: (_ for _ in ()).throw(error) if "паника" in text else sound(text))
+    monkeypatch.setattr(
+        known, "one", lambda text: (_ for _ in ()).throw(error) if "паника" in text else sound(text)
+    )
     if error is StopIteration:  # a generator would change it
 
         def one(text):
@@ -689,13 +865,19 @@ def test_a_panic_fails_one_request_and_never_the_rest(ask, known, monkeypatch, e
         monkeypatch.setattr(known, "one", one)
     texts = ["паника" if k == 3 else f"текст {k}" for k in range(8)]
     found = at_once(ask, known, texts)
-    assert [one.status_code for one in found] == [500 if text == "паника" else 200 for text in texts]
+    assert [one.status_code for one in found] == [
+        500 if text == "паника" else 200 for text in texts
+    ]
     assert "inside the service" in found[3].json()["detail"]
     speaking = [{"text": "паника.", "start": 0, "end": 20}]
     assert ask.post("/v1/moments", json={"cues": speaking}).status_code == 500
     monkeypatch.setattr(service, "read_subtitles", lambda _: (_ for _ in ()).throw(Panic))
     assert ask.post("/v1/moments", json={"cues": speaking}).status_code == 500
-    assert ask.post("/v1/predict", json={"text": "а"}).status_code == ask.get("/readyz").status_code == 200
+    assert (
+        ask.post("/v1/predict", json={"text": "а"}).status_code
+        == ask.get("/readyz").status_code
+        == 200
+    )
 
 
 def test_a_service_that_cannot_answer_is_not_ready(known, monkeypatch):
@@ -703,7 +885,12 @@ def test_a_service_that_cannot_answer_is_not_ready(known, monkeypatch):
         assert client.get("/readyz").status_code == 200
         known.begun.clear()
         known.free.clear()
-        until(lambda: client.post("/v1/predict", json={"text": "а"}).status_code == 503 and known.begun.is_set())
+        until(
+            lambda: (
+                client.post("/v1/predict", json={"text": "а"}).status_code == 503
+                and known.begun.is_set()
+            )
+        )
         until(lambda: client.get("/readyz").status_code == 503)
         assert "at one batch for" in client.get("/readyz").json()["detail"]
         known.free.set()
@@ -725,7 +912,9 @@ def test_a_long_request_lets_others_in_between():
             assert not long.done()
             assert await long == [str(k) for k in range(100)]
 
-    with ThreadPoolExecutor(1) as pool:  # the browser of the page tests leaves a running loop in this thread
+    with ThreadPoolExecutor(
+        1
+    ) as pool:  # the browser of the page tests leaves a running loop in this thread
         pool.submit(asyncio.run, work()).result()
     assert max(map(len, done)) <= 11
 
@@ -735,11 +924,18 @@ def test_a_long_request_lets_others_in_between():
 
 @pytest.fixture
 def serve(monkeypatch):
-    """Starts the service on a free port, in a thread of this process; returns its URL and the server."""
+    """Starts the service on a free port, in a thread of this process; returns its URL and the
+    server."""
     made: list[service._Server] = []
-    monkeypatch.setattr(admission, "LINGER_S", 0.05)
-    monkeypatch.setattr(connections, "HEADERS_S", 10 * HANG_S)  # no room comes of itself while a test waits for some
-    monkeypatch.setattr(service, "_Server", lambda config, kind=service._Server: made.append(kind(config)) or made[-1])
+    monkeypatch.setattr(gate, "LINGER_S", 0.05)
+    monkeypatch.setattr(
+        connections, "HEADERS_S", 10 * HANG_S
+    )  # no room comes of itself while a test waits for some
+    monkeypatch.setattr(
+        service,
+        "_Server",
+        lambda config, kind=service._Server: made.append(kind(config)) or made[-1],
+    )
     threads = []
 
     def start(**options) -> tuple[str, service._Server]:
@@ -760,23 +956,32 @@ def serve(monkeypatch):
 def test_stopped_under_load_every_accepted_request_has_an_answer(known, serve, monkeypatch):
     """And what comes after the signal is refused with a reason, until the port closes."""
     url, server = serve()
-    monkeypatch.setattr(admission, "LINGER_S", 0.5)
+    monkeypatch.setattr(gate, "LINGER_S", 0.5)
     known.free.clear()
     limits = httpx.Limits(max_connections=30)
-    with ThreadPoolExecutor(20) as pool, httpx.Client(base_url=url, limits=limits, timeout=HANG_S) as client:
-        accepted = [pool.submit(client.post, "/v1/predict", json={"text": f"кот {k}"}) for k in range(20)]
+    with (
+        ThreadPoolExecutor(20) as pool,
+        httpx.Client(base_url=url, limits=limits, timeout=HANG_S) as client,
+    ):
+        accepted = [
+            pool.submit(client.post, "/v1/predict", json={"text": f"кот {k}"}) for k in range(20)
+        ]
         until(lambda: server.config.app.state.gate.in_hand == 20)
         server.handle_exit(signal.SIGTERM, None)
         for path in ("/v1/predict", "/v1/emotions", "/readyz"):
-            refused = client.request("POST" if "predict" in path else "GET", path, json={"text": "а"})
+            refused = client.request(
+                "POST" if "predict" in path else "GET", path, json={"text": "а"}
+            )
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
             assert refused.headers["connection"] == "close"
             assert "being stopped" in refused.json()["detail"]
         assert client.get("/healthz").status_code == 200
         assert not any(future.done() for future in accepted)
-        time.sleep(admission.LINGER_S)
+        time.sleep(LINGER_S)
         known.free.set()
-        assert {future.result(HANG_S).json()["predictions"][0]["viral_score"] for future in accepted} == {0.8}
+        assert {
+            future.result(HANG_S).json()["predictions"][0]["viral_score"] for future in accepted
+        } == {0.8}
         until(lambda: not server.servers[0].is_serving())
         with pytest.raises(httpx.ConnectError):
             client.get("/healthz")
@@ -786,7 +991,9 @@ def test_a_port_that_is_taken(known, serve, caplog):
     url, _ = serve()
     caplog.clear()
     port = int(url.rsplit(":", 1)[1])
-    with pytest.raises(DataError, match=f"port {port} of 127.0.0.1 cannot be opened: .*in use.*; give another"):
+    with pytest.raises(
+        DataError, match=f"port {port} of 127.0.0.1 cannot be opened: .*in use.*; give another"
+    ):
         service.serve("folder", port=port)
     assert not caplog.records, "the error says it all"
 
@@ -797,12 +1004,16 @@ def test_of_two_that_take_a_port_at_once_one_is_told(known, monkeypatch):
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", 0))
         listen = socket.socket.listen
-        monkeypatch.setattr(socket.socket, "listen", lambda own, *n: (listen(other), listen(own, *n)))
+        monkeypatch.setattr(
+            socket.socket, "listen", lambda own, *n: (listen(other), listen(own, *n))
+        )
         with pytest.raises(DataError, match=r"cannot be opened: .*in use"):
             service.serve("folder", port=other.getsockname()[1])
 
 
-@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 65_536), ("127.0.0.1", -1), ("no.such.host.invalid", 0)])
+@pytest.mark.parametrize(
+    ("host", "port"), [("127.0.0.1", 65_536), ("127.0.0.1", -1), ("no.such.host.invalid", 0)]
+)
 def test_a_port_or_a_host_that_is_none(known, host, port):
     with pytest.raises(DataError, match=f"port {port} of {host} cannot be opened"):
         service.serve("folder", host, port, needs_key=False)
@@ -823,11 +1034,14 @@ def answer(url: str, sent: bytes) -> tuple[int, bytes]:
 
 
 HALF_A_HEADER = b"GET /healthz HTTP/1.1\r\nHost: loc"
-HALF_A_BODY = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n\r\n" + b"a" * 80_000
+HALF_A_BODY = (
+    b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n\r\n" + b"a" * 80_000
+)
 
 
 @pytest.mark.parametrize(
-    "sent", [b"", HALF_A_HEADER, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" + HALF_A_HEADER]
+    "sent",
+    [b"", HALF_A_HEADER, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" + HALF_A_HEADER],
 )
 def test_a_connection_that_asks_nothing_is_closed(known, serve, monkeypatch, sent):
     monkeypatch.setattr(connections, "HEADERS_S", 0.3)
@@ -867,7 +1081,9 @@ def test_an_answer_that_nobody_reads_is_not_kept(known, serve, monkeypatch):
         until(lambda: not server.server_state.connections)
 
 
-@pytest.mark.parametrize("sent", [b"", HALF_A_HEADER, HALF_A_BODY], ids=["nothing", "half a header", "half a body"])
+@pytest.mark.parametrize(
+    "sent", [b"", HALF_A_HEADER, HALF_A_BODY], ids=["nothing", "half a header", "half a body"]
+)
 def test_too_many_connections_do_not_keep_others_out(known, serve, monkeypatch, sent):
     monkeypatch.setattr(service, "room", lambda wanted: (40, 8))
     url, server = serve(limits=ServiceLimits(requests=20, timeout_s=10 * HANG_S))
@@ -887,26 +1103,29 @@ def test_too_many_connections_do_not_keep_others_out(known, serve, monkeypatch, 
 
 def test_bodies_on_their_way_are_bounded_in_memory_and_the_slow_ones_give_way(known, serve):
     url, server = serve(limits=ServiceLimits(bodies=400_000, bytes=100_000, timeout_s=10 * HANG_S))
-    gate = server.config.app.state.gate
+    own_gate = server.config.app.state.gate
 
     def n_refused() -> float:
         return (
-            gate.registry.get_sample_value("viralbert_requests_total", {"route": "/v1/predict", "status": "429"}) or 0
+            own_gate.registry.get_sample_value(
+                "viralbert_requests_total", {"route": "/v1/predict", "status": "429"}
+            )
+            or 0
         )
 
     held = []
     for _ in range(30):
         held.append(connect(url, HALF_A_BODY))
-        until(lambda: len(gate.coming) + n_refused() == len(held))
-        until(lambda: sum(gate.coming.values()) + gate.held <= 400_000)
-    until(lambda: len(gate.coming) <= 5)
+        until(lambda: len(own_gate.coming) + n_refused() == len(held))
+        until(lambda: sum(own_gate.coming.values()) + own_gate.held <= 400_000)
+    until(lambda: len(own_gate.coming) <= 5)
     with held[0].makefile("rb") as told:
         assert b" 429 " in told.readline()
     assert http_post(f"{url}/v1/predict", json={"text": "а" * 10_000}).status_code == 200
     for opened in held:
         opened.close()
-    until(lambda: not gate.coming)
-    assert gate.held == 0
+    until(lambda: not own_gate.coming)
+    assert own_gate.held == 0
 
 
 def test_requests_under_way_are_not_dropped_for_new_connections(known, serve, monkeypatch):
@@ -914,7 +1133,10 @@ def test_requests_under_way_are_not_dropped_for_new_connections(known, serve, mo
     url, server = serve()
     known.free.clear()
     with ThreadPoolExecutor(10) as pool:
-        asked = [pool.submit(http_post, f"{url}/v1/predict", json={"text": f"кот {k}"}) for k in range(10)]
+        asked = [
+            pool.submit(http_post, f"{url}/v1/predict", json={"text": f"кот {k}"})
+            for k in range(10)
+        ]
         until(lambda: server.config.app.state.gate.in_hand == 10)
         idle = [connect(url) for _ in range(50)]
         assert http_get(f"{url}/healthz").status_code == 200
@@ -934,16 +1156,41 @@ def test_requests_under_way_are_not_dropped_for_new_connections(known, serve, mo
         (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 20_000, {400}),
         (b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", {400}),
         (b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1_2\r\n\r\n", {400}),
-        (b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", {400}),
-        (b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\n{}", {400, 413}),
-        (b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", {400}),
-        (b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0x5\r\n{}", {400}),
+        (
+            b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+            b"2\r\nContent-Length: 3\r\n\r\n{}",
+            {400},
+        ),
+        (
+            b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+            + b"9" * 30
+            + b"\r\n\r\n{}",
+            {400, 413},
+        ),
+        (
+            b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: "
+            b"chunked\r\n\r\n-1\r\n",
+            {400},
+        ),
+        (
+            b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: "
+            b"chunked\r\n\r\n0x5\r\n{}",
+            {400},
+        ),
         (b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n", {400}),
-        (b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
-         b"2\r\n{}\r\n0\r\n\r\nGET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", {400}),
-        (b"GET /v1/classes HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", {200}),
+        (
+            b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+            b"4\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"2\r\n{}\r\n0\r\n\r\nGET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            {400},
+        ),
+        (
+            b"GET /v1/classes HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: "
+            b"websocket\r\n\r\n",
+            {200},
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_proper_request_is_refused_in_json(known, serve, caplog, sent, statuses):
     url, _ = serve()
     status, body = answer(url, sent)
@@ -981,9 +1228,16 @@ def test_health_is_answered_while_something_slow_is_parsed_or_computed(known, se
         raise DataError("too slow")
 
     monkeypatch.setattr(service, "read_subtitles", slow)
-    monkeypatch.setattr(service, "_parsed", lambda body, own=service._parsed: slow() if b"slow" in body else own(body))
+    monkeypatch.setattr(
+        service,
+        "_parsed",
+        lambda body, own=service._parsed: slow() if b"slow" in body else own(body),
+    )
     form = {"file": ("a.srt", b"a")}
-    for path, body in (("/v1/moments", {"files": form}), ("/v1/predict", {"json": {"text": "slow"}})):
+    for path, body in (
+        ("/v1/moments", {"files": form}),
+        ("/v1/predict", {"json": {"text": "slow"}}),
+    ):
         busy.clear()
         answered.clear()
         with ThreadPoolExecutor(1) as pool:
@@ -1000,14 +1254,20 @@ def test_health_is_answered_while_something_slow_is_parsed_or_computed(known, se
 @pytest.mark.parametrize(
     ("end", "n_pieces"),
     [
-        (b'--b\r\nContent-Disposition: form-data; name="b"; filename="b"\r\n\r\n' + b"\r\n-" * 620_000, 100),
+        (
+            b'--b\r\nContent-Disposition: form-data; name="b"; filename="b"\r\n\r\n'
+            + b"\r\n-" * 620_000,
+            100,
+        ),
         (b"--b\r\n" + b"A: b\r\n" * 250_000, 3),  # the parser gives up soon
     ],
     ids=["almost ends", "headers"],
 )
 def test_a_hostile_form_lets_others_in_between(known, end, n_pieces):
     app = service.create_app("folder")
-    form = b"".join(b'--b\r\nContent-Disposition: form-data; name="f%d"\r\n\r\n\r\n' % k for k in range(900))
+    form = b"".join(
+        b'--b\r\nContent-Disposition: form-data; name="f%d"\r\n\r\n\r\n' % k for k in range(900)
+    )
     turns = []
 
     async def others() -> None:
@@ -1016,7 +1276,9 @@ def test_a_hostile_form_lets_others_in_between(known, end, n_pieces):
             await asyncio.sleep(0)
 
     async def both() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://localhost"
+        ) as client:
             beside = asyncio.create_task(others())
             headers = {"content-type": "multipart/form-data; boundary=b"}
             found = await client.post(
@@ -1027,7 +1289,10 @@ def test_a_hostile_form_lets_others_in_between(known, end, n_pieces):
 
     with ThreadPoolExecutor(1) as thread:
         found = thread.submit(asyncio.run, both()).result()
-    assert (found.status_code, "expected a form with a subtitle file" in found.json()["detail"]) == (422, True)
+    assert (
+        found.status_code,
+        "expected a form with a subtitle file" in found.json()["detail"],
+    ) == (422, True)
     assert len(turns) > n_pieces, "one for each piece"
 
 
@@ -1035,7 +1300,7 @@ def test_a_hostile_form_lets_others_in_between(known, end, n_pieces):
 def test_requests_made_from_the_description_never_break_it(monkeypatch, serve, kind):
     """More of them: benchmarks/service.py."""
     model = kind()
-    monkeypatch.setattr(service.Predictor, "load", lambda folder, device, precision: model)
+    monkeypatch.setattr(Predictor, "load", lambda folder, device, precision: model)
     url, _ = serve()
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     seen: Counter[int] = Counter()
@@ -1043,7 +1308,11 @@ def test_requests_made_from_the_description_never_break_it(monkeypatch, serve, k
 
         @given(operation.as_strategy())
         @settings(
-            max_examples=50, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+            max_examples=50,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
         )
         def cases(case):
             response = case.call(timeout=HANG_S)
@@ -1082,7 +1351,10 @@ def test_the_page_shows_emotions_and_moments(page, tmp_path):
     assert bars.all_inner_texts()[0].split("\n") == ["viral", "80 %"]
     assert bars.all_inner_texts()[1].split("\n") == ["joy · радость", "80 %"]
     assert bars.count() == 29
-    boxes = [page.locator(f"#text-result .bars li >> nth=1 >> .{name}").bounding_box() for name in ("fill", "track")]
+    boxes = [
+        page.locator(f"#text-result .bars li >> nth=1 >> .{name}").bounding_box()
+        for name in ("fill", "track")
+    ]
     assert boxes[0]["width"] == pytest.approx(0.8 * boxes[1]["width"], rel=0.02)
     write_subtitles([Cue(c["start"], c["end"], c["text"]) for c in cues()], tmp_path / "a.srt")
     page.get_by_label("Subtitle file").set_input_files(tmp_path / "a.srt")
@@ -1096,7 +1368,7 @@ def test_the_page_shows_emotions_and_moments(page, tmp_path):
 
 def test_the_page_of_another_model_shows_its_classes_and_no_moments(monkeypatch, serve, browser):
     model = Reviewer()
-    monkeypatch.setattr(service.Predictor, "load", lambda folder, device, precision: model)
+    monkeypatch.setattr(Predictor, "load", lambda folder, device, precision: model)
     url, _ = serve()
     page = browser.new_page()
     _, messages = watch(page)
@@ -1120,12 +1392,20 @@ def test_the_timeline_of_a_video_begins_where_its_subtitles_do(page, tmp_path):
     write_subtitles(late, tmp_path / "late.srt")
     page.get_by_label("Subtitle file").set_input_files(tmp_path / "late.srt")
     page.locator(".moments li").first.wait_for()
-    assert page.locator(".ticks span").all_inner_texts() == ["1:00:00", "1:00:40", "1:01:20", "1:02:00", "1:02:40"]
+    assert page.locator(".ticks span").all_inner_texts() == [
+        "1:00:00",
+        "1:00:40",
+        "1:01:20",
+        "1:02:00",
+        "1:02:40",
+    ]
     assert "from 1:00:00 to 1:02:40" in page.locator(".timeline").get_attribute("aria-label")
     line = page.locator(".timeline").bounding_box()
     blocks = [block.bounding_box() for block in page.locator(".timeline div").all()]
-    assert all(line["x"] - 1 <= block["x"] and block["x"] + block["width"] <= line["x"] + line["width"] + 1
-               for block in blocks)  # fmt: skip
+    assert all(
+        line["x"] - 1 <= block["x"] and block["x"] + block["width"] <= line["x"] + line["width"] + 1
+        for block in blocks
+    )
     assert blocks[0]["width"] >= 15 / 160 * line["width"]
 
 
@@ -1140,7 +1420,9 @@ def test_the_page_shows_texts_as_they_are(page, tmp_path):
     page.locator("#text-result .bars li").first.wait_for()
     own = [cue | {"text": f"{HTML} {cue['text']}"} for cue in cues()]
     (tmp_path / "<img src=x onerror=alert(3)>.json").write_text(json.dumps(own), encoding="utf-8")
-    page.get_by_label("Subtitle file").set_input_files(tmp_path / "<img src=x onerror=alert(3)>.json")
+    page.get_by_label("Subtitle file").set_input_files(
+        tmp_path / "<img src=x onerror=alert(3)>.json"
+    )
     page.locator(".moments li").first.wait_for()
     assert "<img src=x onerror=alert(1)>" in page.locator(".moments li").first.inner_text()
     assert page.locator("body :is(img, script)").count() == 0
@@ -1148,7 +1430,10 @@ def test_the_page_shows_texts_as_they_are(page, tmp_path):
 
 
 def test_the_page_says_what_is_wrong(page, tmp_path):
-    page.evaluate("document.getElementById('text').value = '<img src=x onerror=alert(1)> ' + 'а'.repeat(30000)")
+    page.evaluate(
+        "document.getElementById('text').value = '<img src=x onerror=alert(1)> ' + "
+        "'а'.repeat(30000)"
+    )
     page.get_by_role("button", name="Show the answer").click()
     problem = page.get_by_role("alert")
     problem.wait_for()
@@ -1167,13 +1452,20 @@ def test_another_page_neither_frames_it_nor_asks_it(known, serve, browser):
     threading.Thread(target=another.serve_forever, daemon=True).start()
     page.goto(f"http://127.0.0.1:{another.server_port}/")  # its 501 is a page as good as any
     page.set_content(f"<iframe src='{url}'></iframe>")
-    until(lambda: page.frames[1].url.startswith("chrome-error") or (page.wait_for_timeout(50) and False))
-    page.evaluate("""async (url) => {
+    until(
+        lambda: (
+            page.frames[1].url.startswith("chrome-error") or (page.wait_for_timeout(50) and False)
+        )
+    )
+    page.evaluate(
+        """async (url) => {
       const form = new FormData();
       form.append('file', new Blob(['1\\n00:00:01,000 --> 00:00:20,000\\nКот.\\n']), 'a.srt');
       await fetch(`${url}/v1/moments`, { method: 'POST', mode: 'no-cors', body: form }).catch(() => {});
       await fetch(`${url}/v1/predict`, { method: 'POST', mode: 'no-cors', body: '{"text": "а"}' }).catch(() => {});
-    }""", url)  # fmt: skip
+    }""",
+        url,
+    )
     told = http_get(f"{url}/metrics").text
     for route in ("moments", "predict"):
         assert f'viralbert_requests_total{{route="/v1/{route}",status="403"}} 1.0' in told
@@ -1184,14 +1476,18 @@ def test_another_page_neither_frames_it_nor_asks_it(known, serve, browser):
 
 
 def test_the_page_can_be_used_by_keyboard_and_read_aloud(page):
-    names = page.evaluate("[...document.querySelectorAll('input, textarea')].map(i => i.labels.length)")
+    names = page.evaluate(
+        "[...document.querySelectorAll('input, textarea')].map(i => i.labels.length)"
+    )
     assert len(names) == 5
     assert all(names)
     page.get_by_label("Russian text").focus()
     order = []
     for _ in range(8):
         page.keyboard.press("Tab")
-        order.append(page.evaluate("document.activeElement.textContent || document.activeElement.id"))
+        order.append(
+            page.evaluate("document.activeElement.textContent || document.activeElement.id")
+        )
     assert order[0] == "Show the answer"
     assert order[-3:] == ["min-s", "max-s", "Find moments"]
     pairs = page.evaluate(CONTRASTS)
@@ -1222,12 +1518,19 @@ def exported(tmp_path_factory) -> Path:
     import torch
     from transformers import BertConfig, BertModel
 
-    from viralbert_utils.export import export
-    from viralbert_utils.models import Head, MultiTaskClassifier
+    from viralbert.serving.export import export
+    from viralbert_utils.models.classifiers import Head, MultiTaskClassifier
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    encoder = BertModel(BertConfig(vocab_size=300, max_position_embeddings=32, **sizes), add_pooling_layer=False)
+    sizes = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+    }
+    encoder = BertModel(
+        BertConfig(vocab_size=300, max_position_embeddings=32, **sizes), add_pooling_layer=False
+    )
     heads = {"virality": Head(("viral",)), "emotions": Head(EMOTIONS)}
     model = MultiTaskClassifier(encoder, heads, "mean", train_embeddings=False).eval()
     root = tmp_path_factory.mktemp("model")
@@ -1240,9 +1543,13 @@ def exported(tmp_path_factory) -> Path:
 def test_in_a_process_of_its_own(exported):
     expected = ViralBERT.load(exported).predict(TEXTS[0])
     with service.running(exported, ["texts=2"]) as running:
-        found = http_post(f"{running.url}/v1/predict", json={"text": TEXTS[0]}).json()["predictions"][0]
+        found = http_post(f"{running.url}/v1/predict", json={"text": TEXTS[0]}).json()[
+            "predictions"
+        ][0]
         assert found["viral_score"] == pytest.approx(expected.viral_score, abs=1e-6)
-        assert http_post(f"{running.url}/v1/predict", json={"text": TEXTS}).status_code == 422, "the limit counts"
+        assert http_post(f"{running.url}/v1/predict", json={"text": TEXTS}).status_code == 422, (
+            "the limit counts"
+        )
         maps = Path(f"/proc/{running.process.pid}/maps")
         if maps.exists():
             assert "onnxruntime" in maps.read_text()
@@ -1253,7 +1560,9 @@ def test_in_a_process_of_its_own(exported):
 def n_come(url: str) -> float:
     """Requests for predictions that a service has accepted, whether they are answered or not."""
     told = http_get(f"{url}/metrics").text
-    answered = re.findall(r'^viralbert_requests_total\{route="/v1/predict",status="200"\} (\S+)', told, re.M)
+    answered = re.findall(
+        r'^viralbert_requests_total\{route="/v1/predict",status="200"\} (\S+)', told, re.M
+    )
     return sum(map(float, re.findall(r"^viralbert_requests_in_hand (\S+)", told, re.M) + answered))
 
 
@@ -1262,8 +1571,10 @@ def test_signals_stop_it_without_losing_a_request(exported, name):
     with service.running(exported) as running:
         texts = [f"Кот номер {k} сам открыл дверь!" for k in range(200)]
         with ThreadPoolExecutor(8) as pool:
-            asked = [pool.submit(http_post, f"{running.url}/v1/predict", json={"text": texts})
-                     for _ in range(8)]  # fmt: skip
+            asked = [
+                pool.submit(http_post, f"{running.url}/v1/predict", json={"text": texts})
+                for _ in range(8)
+            ]
             until(lambda: n_come(running.url) == 8)
             running.process.send_signal(getattr(signal, name))
             assert [future.result().status_code for future in asked] == [200] * 8
@@ -1272,7 +1583,9 @@ def test_signals_stop_it_without_losing_a_request(exported, name):
 
 def test_few_descriptors_are_neither_spun_on_nor_logged_about(exported, tmp_path):
     """As a shell with `ulimit -n 80` starts it."""
-    patient = "from viralbert_utils import cli, connections; connections.HEADERS_S = 600; cli.main()"
+    patient = (
+        "from viralbert_utils import cli, connections; connections.HEADERS_S = 600; cli.main()"
+    )
     service_ = [sys.executable, "-c", patient, "serve", "--model", str(exported), "--port", "0"]
     command = ["sh", "-c", 'ulimit -n 80; exec "$@"', "sh", *service_]
     log = tmp_path / "log"
@@ -1290,7 +1603,9 @@ def test_few_descriptors_are_neither_spun_on_nor_logged_about(exported, tmp_path
                 used = [sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13]))]
                 time.sleep(1)
                 used.append(sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13])))
-                assert used[1] - used[0] < 50, "hundredths of a second of processor time in a second"
+                assert used[1] - used[0] < 50, (
+                    "hundredths of a second of processor time in a second"
+                )
             for opened in held:
                 opened.close()
         finally:
@@ -1302,12 +1617,17 @@ def test_few_descriptors_are_neither_spun_on_nor_logged_about(exported, tmp_path
 def test_too_few_descriptors_are_refused(monkeypatch):
     monkeypatch.setattr(connections.resource, "getrlimit", lambda _: (20, 20))
     monkeypatch.setattr(connections.resource, "setrlimit", lambda *_: None)
-    with pytest.raises(DataError, match=r"expected a limit of at least \d+ open files \(ulimit -n\), found 20"):
+    with pytest.raises(
+        DataError, match=r"expected a limit of at least \d+ open files \(ulimit -n\), found 20"
+    ):
         connections.room(100)
 
 
 def test_a_service_that_cannot_start_says_why(tmp_path):
-    with pytest.raises(DataError, match=r"did not start: .*no trained model"), service.running(tmp_path):
+    with (
+        pytest.raises(DataError, match=r"did not start: .*no trained model"),
+        service.running(tmp_path),
+    ):
         pass
 
 
@@ -1331,14 +1651,21 @@ def test_the_image_is_small_closed_and_pinned():
     assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", found[0][1])
     assert found[0][0] == "FROM"
     (user,) = (rest for name, rest in found if name == "USER")
-    assert re.fullmatch(r"[1-9]\d{3,}", user), "a number, so that an orchestrator can see that it isn't root"
+    assert re.fullmatch(r"[1-9]\d{3,}", user), (
+        "a number, so that an orchestrator can see that it isn't root"
+    )
     assert "RUN" not in names[names.index("USER") :]
     health = next(rest for name, rest in found if name == "HEALTHCHECK")
     assert "/readyz" in json.loads(health.partition("CMD ")[2])[2]
     command = json.loads(found[-1][1])
     assert found[-1][0] == "CMD"
     options = cli._parser().parse_args(command[1:])
-    assert (command[0], options.model, options.host, options.port) == ("viralbert", "/model", "0.0.0.0", 8000)
+    assert (command[0], options.model, options.host, options.port) == (
+        "viralbert",
+        "/model",
+        "0.0.0.0",
+        8000,
+    )
     assert ("EXPOSE", "8000") in found
     assert any("ORT_DISABLE_TELEMETRY=1" in rest.split() for name, rest in found if name == "ENV")
     assert not {"ADD", "VOLUME"} & set(names)
@@ -1348,25 +1675,36 @@ def test_the_image_is_small_closed_and_pinned():
 
 
 def test_the_image_copies_what_is_there_and_not_ignored():
-    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    sources = [source for name, rest in instructions() if name == "COPY" for source in rest.split()[:-1]]
+    kept = {
+        line[1:]
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
+    sources = [
+        source for name, rest in instructions() if name == "COPY" for source in rest.split()[:-1]
+    ]
     assert set(sources) == kept
     assert all((ROOT / source).exists() for source in sources)
 
 
 def test_compose_serves_this_machine_alone_and_waits_for_a_stop():
-    (found,) = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"].values()
+    (found,) = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))[
+        "services"
+    ].values()
     assert found["ports"] == ["127.0.0.1:8000:8000"]
     options = cli._parser().parse_args(found["command"][1:])
     assert (options.model, options.host, options.allow_no_key) == ("/model", "0.0.0.0", True)
     assert found["volumes"][0].endswith(":/model:ro")
     assert found["read_only"] is True
-    assert int(found["stop_grace_period"][:-1]) > ServiceLimits().timeout_s + admission.LINGER_S
+    assert int(found["stop_grace_period"][:-1]) > ServiceLimits().timeout_s + LINGER_S
 
 
-@pytest.mark.skipif("VIRALBERT_IMAGE" not in os.environ, reason="minutes and a network: VIRALBERT_IMAGE=1 runs it")
+@pytest.mark.skipif(
+    "VIRALBERT_IMAGE" not in os.environ, reason="minutes and a network: VIRALBERT_IMAGE=1 runs it"
+)
 def test_the_steps_of_the_image_in_a_clean_environment(exported, tmp_path):
-    """What the Dockerfile does, without Docker: its files alone, its packages alone, its command, its health check."""
+    """What the Dockerfile does, without Docker: its files alone, its packages alone, its command,
+    its health check."""
     app, bin_ = tmp_path / "app", tmp_path / "venv" / "bin"
     app.mkdir()
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
@@ -1381,15 +1719,29 @@ def test_the_steps_of_the_image_in_a_clean_environment(exported, tmp_path):
                 else:
                     shutil.copy(ROOT / source, app)
         elif name == "RUN":
-            subprocess.run(rest.partition(" && useradd")[0], shell=True, check=True, cwd=app, env=environment)
+            subprocess.run(
+                rest.partition(" && useradd")[0], shell=True, check=True, cwd=app, env=environment
+            )
     shutil.rmtree(app / "viralbert_utils")
-    command = [*json.loads(instructions()[-1][1]), "--port", "0", "--host", "127.0.0.1", "--model", str(exported)]
-    with subprocess.Popen(command, cwd=app, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    command = [
+        *json.loads(instructions()[-1][1]),
+        "--port",
+        "0",
+        "--host",
+        "127.0.0.1",
+        "--model",
+        str(exported),
+    ]
+    with subprocess.Popen(
+        command, cwd=app, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
         url = process.stdout.readline().split()[-1]
         found = http_post(f"{url}/v1/predict", json={"text": TEXTS[0]}).json()
         moments = http_post(f"{url}/v1/moments", json={"cues": cues()})
         status = Path(f"/proc/{process.pid}/status").read_text()
-        health = next(rest for name, rest in instructions() if name == "HEALTHCHECK").partition("CMD ")[2]
+        health = next(rest for name, rest in instructions() if name == "HEALTHCHECK").partition(
+            "CMD "
+        )[2]
         check = [part.replace("http://127.0.0.1:8000", url) for part in json.loads(health)]
         healthy = subprocess.run(check, env=environment, check=False).returncode
         process.send_signal(signal.SIGTERM)

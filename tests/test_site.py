@@ -9,12 +9,21 @@ import nbformat
 import pytest
 from sphinx.errors import ExtensionError
 
-from viralbert_utils import course, site
-from viralbert_utils.course import ROOT, CourseError, Run
-from viralbert_utils.mathml import to_mathml
+from viralbert.course import catalogue, report, runner
+from viralbert.course.catalogue import CourseError
+from viralbert.course.mathml import to_mathml
+from viralbert.course.report import HEADLINE, RECORD_MIME, Page
+from viralbert.course.runner import Run
+from viralbert_utils.base.files import ROOT
 
 REPORTS = ROOT / "reports"
-RECORDS = {"n": 41234, "f1": 0.41234, "share": 0.5, "m.f1": {"value": 0.4, "low": 0.31, "high": 0.52}, "run.seconds": 7}
+RECORDS = {
+    "n": 41234,
+    "f1": 0.41234,
+    "share": 0.5,
+    "m.f1": {"value": 0.4, "low": 0.31, "high": 0.52},
+    "run.seconds": 7,
+}
 
 
 @pytest.mark.parametrize(
@@ -29,49 +38,62 @@ RECORDS = {"n": 41234, "f1": 0.41234, "share": 0.5, "m.f1": {"value": 0.4, "low"
     ],
 )
 def test_recorded_values_go_into_the_prose(text, expected):
-    assert site.fill_in(text, RECORDS, "here") == expected
+    assert report.fill_in(text, RECORDS, "here") == expected
 
 
 def test_a_value_that_was_not_recorded_stops_the_report():
-    with pytest.raises(CourseError, match=r"01, cell 3: the prose names 'f2', which was not recorded; recorded: f1"):
-        site.fill_in("{glue:text}`f2`", RECORDS, "01, cell 3")
+    with pytest.raises(
+        CourseError, match=r"01, cell 3: the prose names 'f2', which was not recorded; recorded: f1"
+    ):
+        report.fill_in("{glue:text}`f2`", RECORDS, "01, cell 3")
     with pytest.raises(CourseError, match="is not of the form"):
-        site.fill_in("{glue:text}`n a`", RECORDS, "here")
+        report.fill_in("{glue:text}`n a`", RECORDS, "here")
     with pytest.raises(CourseError, match="'n' cannot be shown as 'zz'"):
-        site.fill_in("{glue:text}`n:zz`", RECORDS, "here")
+        report.fill_in("{glue:text}`n:zz`", RECORDS, "here")
     with pytest.raises(CourseError, match=r"'m\.f1\.median'"):
-        site.fill_in("{glue:text}`m.f1.median`", RECORDS, "here")
+        report.fill_in("{glue:text}`m.f1.median`", RECORDS, "here")
 
 
-def page(*cells: nbformat.NotebookNode) -> site.Page:
-    node = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# 01. Title\n\nText"), *cells])
-    return site.Page("01_title", node, {}, {}, 0.0)
+def page(*cells: nbformat.NotebookNode) -> Page:
+    node = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell("# 01. Title\n\nText"), *cells]
+    )
+    return Page("01_title", node, {}, {}, 0.0)
 
 
 def output(**data: str) -> nbformat.NotebookNode:
-    return nbformat.v4.new_output("display_data", {k.replace("__", "/"): v for k, v in data.items()})
+    return nbformat.v4.new_output(
+        "display_data", {k.replace("__", "/"): v for k, v in data.items()}
+    )
 
 
 def test_figures_need_alt_text_and_a_cell_of_their_own():
     figure = output(image__png="aGk=")
     with pytest.raises(CourseError, match="01_title, cell 2: a figure without alt text"):
-        site.prepare(page(nbformat.v4.new_code_cell("show", outputs=[figure])), "", "o")
+        report.prepare(page(nbformat.v4.new_code_cell("show", outputs=[figure])), "", "o")
     figure.metadata = {"image/png": {"alt": "Five bars of equal height."}}
     with pytest.raises(CourseError, match="2 figures in one cell"):
-        site.prepare(page(nbformat.v4.new_code_cell("show", outputs=[figure, figure])), "", "o")
-    good = site.prepare(page(nbformat.v4.new_code_cell("show", outputs=[figure])), "", "o")
+        report.prepare(page(nbformat.v4.new_code_cell("show", outputs=[figure, figure])), "", "o")
+    good = report.prepare(page(nbformat.v4.new_code_cell("show", outputs=[figure])), "", "o")
     assert good.cells[1].metadata["mystnb"]["image"]["alt"] == "Five bars of equal height."
 
 
 def test_recording_twice_under_one_name_is_an_error():
-    entry = output(**{site.RECORD_MIME: {"name": "n", "value": 1}})
+    entry = output(**{RECORD_MIME: {"name": "n", "value": 1}})
     with pytest.raises(CourseError, match="'n' is recorded twice"):
-        site.read_records(page(nbformat.v4.new_code_cell("x", outputs=[entry, entry])).node)
+        report.read_records(page(nbformat.v4.new_code_cell("x", outputs=[entry, entry])).node)
 
 
 def test_banner_and_origin_stand_under_the_title():
-    prepared = site.prepare(page(), "Smoke run.", "From a run.")
-    assert prepared.cells[0].source.splitlines()[:6] == ["# 01. Title", "", "> **Smoke run.**", "", "*From a run.*", ""]
+    prepared = report.prepare(page(), "Smoke run.", "From a run.")
+    assert prepared.cells[0].source.splitlines()[:6] == [
+        "# 01. Title",
+        "",
+        "> **Smoke run.**",
+        "",
+        "*From a run.*",
+        "",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +121,7 @@ def test_unknown_macro_fails_the_build():
 
 def test_nothing_executed_yet(tiny_course):
     with pytest.raises(CourseError, match="nothing was executed for the run 'sample' yet"):
-        site.report(tiny_course(["data: str = 'sample'"]))
+        report.report(tiny_course(["data: str = 'sample'"]))
 
 
 def test_whole_report_of_a_tiny_course(tiny_course):
@@ -107,12 +129,16 @@ def test_whole_report_of_a_tiny_course(tiny_course):
     task = tiny_course(["data: str = 'sample'  # source", record], banner="A test.")
     source = task.notebooks[0].path
     node = nbformat.read(source, as_version=4)
-    node.cells.append(nbformat.v4.new_markdown_cell("Half is {glue:text}`half:.2f`, $x^2$. [Again](01_lesson.ipynb)."))
+    node.cells.append(
+        nbformat.v4.new_markdown_cell(
+            "Half is {glue:text}`half:.2f`, $x^2$. [Again](01_lesson.ipynb)."
+        )
+    )
     nbformat.write(node, source)
-    (task.root / "README.md").write_text("\n".join(["# T", *site.HEADLINE]))
+    (task.root / "README.md").write_text("\n".join(["# T", *HEADLINE]))
     task = Run(root=task.root)
-    course.run(task)
-    first = site.report(task)
+    runner.run(task)
+    first = report.report(task)
     html = (first.parent / "01_lesson.html").read_text(encoding="utf-8")
     assert "Half is 0.50" in html
     assert "<msup>" in html
@@ -130,7 +156,7 @@ def test_whole_report_of_a_tiny_course(tiny_course):
     before = first.stat().st_mtime_ns
     (task.report / "metrics.json").unlink()
     (task.report / "README.md").write_text("overwritten")
-    assert site.report(Run(root=task.root)).stat().st_mtime_ns == before
+    assert report.report(Run(root=task.root)).stat().st_mtime_ns == before
     assert json.loads((task.report / "metrics.json").read_text())["01_lesson"] == {"half": 0.5}
     assert "overwritten" not in (task.report / "README.md").read_text()
 
@@ -139,12 +165,12 @@ def test_a_report_of_some_lessons_leaves_the_whole_one_alone(tiny_course):
     task = tiny_course(["data: str = 'sample'  # source"], ["data: str = 'sample'  # source"])
     (task.root / "reports").mkdir()
     (task.root / "reports" / "02_lesson.md").write_text("whole")
-    (task.root / "README.md").write_text("\n".join(["# T", *site.HEADLINE]))
-    course.run(replace(task, only=("01",)))
-    assert site.report(task) == task.folder / "report" / "site" / "index.html"
+    (task.root / "README.md").write_text("\n".join(["# T", *HEADLINE]))
+    runner.run(replace(task, only=("01",)))
+    assert report.report(task) == task.folder / "report" / "site" / "index.html"
     assert (task.root / "reports" / "02_lesson.md").read_text() == "whole"
-    course.run(task)
-    assert site.report(task) == task.root / "reports" / "site" / "index.html"
+    runner.run(task)
+    assert report.report(task) == task.root / "reports" / "site" / "index.html"
     assert (task.root / "reports" / "02_lesson.md").read_text() != "whole"
 
 
@@ -156,36 +182,50 @@ def write_on(task: Run, text: str) -> Run:
     return replace(task)
 
 
-@pytest.mark.parametrize("target", ["missing.ipynb", "03_missing.ipynb", "02_lesson_missing.ipynb#part"])
+@pytest.mark.parametrize(
+    "target", ["missing.ipynb", "03_missing.ipynb", "02_lesson_missing.ipynb#part"]
+)
 def test_a_warning_fails_the_build(tiny_course, target):
     cells = ["data: str = 'sample'  # source", "1"]
     task = replace(write_on(tiny_course(cells, cells), f"[nowhere]({target})"), only=["01"])
-    course.run(task)
+    runner.run(task)
     with pytest.raises(CourseError, match=r"(?s)could not be built cleanly.*missing"):
-        site.report(task)
+        report.report(task)
 
 
-def test_links_to_lessons_that_did_not_run_lead_to_how_to_run_them(tiny_course, tmp_path, monkeypatch):
+def test_links_to_lessons_that_did_not_run_lead_to_how_to_run_them(
+    tiny_course, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my data").mkdir()
     cells = ["data: str = 'sample'  # source\nepochs: int = 1  # passes", "1"]
-    text = "[Next](02_lesson.ipynb), [its part](02_lesson.ipynb#02-lesson), [this one](01_lesson.ipynb)."
+    text = (
+        "[Next](02_lesson.ipynb), [its part](02_lesson.ipynb#02-lesson), [this "
+        "one](01_lesson.ipynb)."
+    )
     task = write_on(tiny_course(cells, cells), text)
     some = replace(task, data="my data", settings=["01.epochs=2", "02.epochs=3"], only=["01"])
-    course.run(some)
-    first = site.report(some)
+    runner.run(some)
+    first = report.report(some)
     assert '<section id="not-part-of-this-run">' in first.read_text(encoding="utf-8")
     html = (first.parent / "01_lesson.html").read_text(encoding="utf-8")
     for words in ("Next", "its part"):
-        assert re.search(rf'href="index\.html#not-part-of-this-run"><span [^>]*>{words}</span>', html)
+        assert re.search(
+            rf'href="index\.html#not-part-of-this-run"><span [^>]*>{words}</span>', html
+        )
     page = (some.report / "01_lesson.md").read_text(encoding="utf-8")
     how = "README.md#not-part-of-this-run"
     assert f"[Next]({how}), [its part]({how}), [this one](01_lesson.md)." in page
     command = "make reports ONLY=02 DATA='my data' SET='01.epochs=2 02.epochs=3'"
-    assert f"- **02. Lesson**: `{command}`" in (some.report / "README.md").read_text(encoding="utf-8")
-    course.run(replace(some, only=[]))
-    site.report(some)
-    assert "[Next](02_lesson.md), [its part](02_lesson.md#02-lesson)" in (some.report / "01_lesson.md").read_text()
+    assert f"- **02. Lesson**: `{command}`" in (some.report / "README.md").read_text(
+        encoding="utf-8"
+    )
+    runner.run(replace(some, only=[]))
+    report.report(some)
+    assert (
+        "[Next](02_lesson.md), [its part](02_lesson.md#02-lesson)"
+        in (some.report / "01_lesson.md").read_text()
+    )
     assert "Not part of this run" not in (some.report / "README.md").read_text(encoding="utf-8")
 
 
@@ -206,34 +246,45 @@ site.report(course.Run(root=Path(sys.argv[1])))
 def test_a_killed_report_leaves_the_old_one(tiny_course, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cells = ["data: str = 'sample'  # source", "print('<script>\\n```')"]
-    (tmp_path / "README.md").write_text("\n".join(site.HEADLINE))
+    (tmp_path / "README.md").write_text("\n".join(HEADLINE))
     task = tiny_course(cells, cells)
-    course.run(task)
-    site.report(task)
+    runner.run(task)
+    report.report(task)
     (task.report / "mine.txt").write_text("kept")
     whole = {path: path.read_bytes() for path in task.report.rglob("*") if path.is_file()}
     assert len(whole) > 20
-    course.run(replace(tiny_course(cells, [*cells, "print(2)"]), only=["02"]))
+    runner.run(replace(tiny_course(cells, [*cells, "print(2)"]), only=["02"]))
     for moment in ("pages", "site"):
         command = [sys.executable, "-c", KILLED_REPORT, str(tmp_path), moment]
         assert subprocess.run(command, cwd=ROOT, check=False).returncode == -9
-        assert {path: path.read_bytes() for path in task.report.rglob("*") if path.is_file()} == whole
-    site.report(Run(root=tmp_path))
+        assert {
+            path: path.read_bytes() for path in task.report.rglob("*") if path.is_file()
+        } == whole
+    report.report(Run(root=tmp_path))
     assert "print(2)" in (task.report / "02_lesson.md").read_text()
     assert (task.report / "mine.txt").read_text() == "kept"
     assert sorted(os.listdir(tmp_path)) == ["README.md", "notebooks", "profiles", "reports", "runs"]
-    assert (task.report / "01_lesson.md").read_text().endswith("```text\n<script>\n'''\n```\n"), "it ends no block"
-
-
-def test_the_command_for_a_lesson_tells_what_differs_from_the_defaults():
-    assert site.make_command(Run()) == "make reports"
-    task = Run("full", encoder="x/y", settings=["01.virality_file=a.csv"], device="cuda:1", precision="float32")
-    assert site.make_command(task, "04") == (
-        "make reports ONLY=04 PROFILE=full ENCODER=x/y SET=01.virality_file=a.csv DEVICE=cuda:1 PRECISION=float32"
+    assert (task.report / "01_lesson.md").read_text().endswith("```text\n<script>\n'''\n```\n"), (
+        "it ends no block"
     )
 
 
-# The committed report -------------------------------------------------------------------------------------------------
+def test_the_command_for_a_lesson_tells_what_differs_from_the_defaults():
+    assert report.make_command(Run()) == "make reports"
+    task = Run(
+        "full",
+        encoder="x/y",
+        settings=["01.virality_file=a.csv"],
+        device="cuda:1",
+        precision="float32",
+    )
+    assert report.make_command(task, "04") == (
+        "make reports ONLY=04 PROFILE=full ENCODER=x/y SET=01.virality_file=a.csv DEVICE=cuda:1 "
+        "PRECISION=float32"
+    )
+
+
+# The committed report -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -248,14 +299,15 @@ def test_committed_report_belongs_to_these_notebooks(manifest):
         now = task.fingerprint(notebook)
         for part in ("source", "parameters", "modules"):
             assert manifest["notebooks"][notebook.name][part] == now[part], (
-                f"{notebook.name}: {part} changed since the committed report; run `make reports` and commit reports/"
+                f"{notebook.name}: {part} changed since the committed report; run `make reports` "
+                "and commit reports/"
             )
         data_now = {k: v for k, v in now["reads"].items() if k.startswith("data:")}
         assert data_now.items() <= manifest["notebooks"][notebook.name]["reads"].items()
 
 
 def test_every_lesson_has_its_page_and_its_figures():
-    for notebook in course.notebooks():
+    for notebook in catalogue.notebooks():
         text = (REPORTS / f"{notebook.name}.md").read_text(encoding="utf-8")
         for alt, target in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", text):
             assert len(alt.split()) >= 5
@@ -276,11 +328,15 @@ def test_committed_report_tells_nothing_of_the_machine():
 def test_readme_table_is_the_runs():
     metrics = json.loads((REPORTS / "metrics.json").read_text(encoding="utf-8"))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    between = readme.split(site.HEADLINE[0])[1].split(site.HEADLINE[1])[0].strip()
-    assert between == site.headline_table(metrics["headline"], "reports/{}.md")
+    between = readme.split(HEADLINE[0])[1].split(HEADLINE[1])[0].strip()
+    assert between == report.headline_table(metrics["headline"], "reports/{}.md")
     assert len(metrics["headline"]) >= 2
 
 
 def test_repository_stays_light():
-    size = sum(path.stat().st_size for path in REPORTS.rglob("*") if path.is_file() and "site" not in path.parts)
+    size = sum(
+        path.stat().st_size
+        for path in REPORTS.rglob("*")
+        if path.is_file() and "site" not in path.parts
+    )
     assert size < 8 * 2**20

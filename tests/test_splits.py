@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from viralbert_utils import data, splits
-from viralbert_utils.files import DataError
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.data import sources, splits
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,9 @@ def test_rare_labels_reach_every_split_better_than_by_chance(table):
     for seed in range(5):
         order = np.random.default_rng(seed).permutation(len(table))
         cuts = np.split(order, [2100, 2550])
-        chance.append(worst({name: table.iloc[rows] for name, rows in zip(splits.SHARES, cuts, strict=True)}))
+        chance.append(
+            worst({name: table.iloc[rows] for name, rows in zip(splits.SHARES, cuts, strict=True)})
+        )
     assert worst(splits.by_label(table)) < np.mean(chance) * 0.7
 
 
@@ -63,23 +65,29 @@ def test_equal_texts_stay_together():
 
 
 def test_single_labels_and_unlabelled_rows():
-    table = pd.DataFrame({"text": [f"т {i}" for i in range(400)], "label": [i % 2 for i in range(400)]})
+    table = pd.DataFrame(
+        {"text": [f"т {i}" for i in range(400)], "label": [i % 2 for i in range(400)]}
+    )
     parts = splits.by_label(table, label_column="label")
     assert {split: part["label"].mean() for split, part in parts.items()} == pytest.approx(
         {"train": 0.5, "validation": 0.5, "test": 0.5}, abs=0.02
     )
-    unlabelled = pd.DataFrame({"text": [f"т {i}" for i in range(100)], "labels": [[] for _ in range(100)]})
+    unlabelled = pd.DataFrame(
+        {"text": [f"т {i}" for i in range(100)], "labels": [[] for _ in range(100)]}
+    )
     assert sum(map(len, splits.by_label(unlabelled).values())) == 100
 
 
 def test_tiny_strata_are_spread_not_all_sent_to_training():
     labels = [[i] for i in range(300)]
-    parts = splits.by_label(pd.DataFrame({"text": [f"т {i}" for i in range(300)], "labels": labels}))
+    parts = splits.by_label(
+        pd.DataFrame({"text": [f"т {i}" for i in range(300)], "labels": labels})
+    )
     assert len(parts["test"]) == pytest.approx(45, abs=20)
 
 
 def test_films_stay_whole_and_labels_keep_their_shares():
-    reviews = data.load("reviews").splits["all"]
+    reviews = sources.load("reviews").splits["all"]
     parts = splits.by_group(reviews, "film", "label")
     films = [set(part["film"]) for part in parts.values()]
     assert not (films[0] & films[1] or films[0] & films[2] or films[1] & films[2])
@@ -106,9 +114,9 @@ def test_published_splits_are_not_cut_again(table):
 
 def test_time_is_cut_by_age_and_never_within_a_moment():
     days = pd.date_range("2022-01-01", periods=50).repeat(4)
-    table = pd.DataFrame({"text": [f"т {i}" for i in range(200)], "published_at": days.astype(str)}).sample(
-        frac=1, random_state=0
-    )
+    table = pd.DataFrame(
+        {"text": [f"т {i}" for i in range(200)], "published_at": days.astype(str)}
+    ).sample(frac=1, random_state=0)
     parts = splits.by_time(table, "published_at")
     assert parts["train"]["published_at"].max() < parts["validation"]["published_at"].min()
     assert parts["validation"]["published_at"].max() < parts["test"]["published_at"].min()
@@ -119,7 +127,14 @@ def test_time_is_cut_by_age_and_never_within_a_moment():
 
 @pytest.mark.parametrize(
     "present",
-    [["train", "validation"], ["train", "test"], ["all", "test"], ["train"], ["all"], ["train", "validation", "test"]],
+    [
+        ["train", "validation"],
+        ["train", "test"],
+        ["all", "test"],
+        ["train"],
+        ["all"],
+        ["train", "validation", "test"],
+    ],
 )
 def test_complete_gives_three_splits_and_keeps_published_ones(table, present):
     tables = {name: table.iloc[i * 900 : i * 900 + 900] for i, name in enumerate(present)}
@@ -134,12 +149,20 @@ def test_complete_gives_three_splits_and_keeps_published_ones(table, present):
 
 
 def test_each_set_is_cut_in_its_own_way():
-    dated = pd.DataFrame({"text": [f"т {i}" for i in range(60)], "label": [0, 1] * 30,
-                          "published_at": [f"2022-03-{1 + i // 3:02}" for i in range(60)]})  # fmt: skip
+    dated = pd.DataFrame(
+        {
+            "text": [f"т {i}" for i in range(60)],
+            "label": [0, 1] * 30,
+            "published_at": [f"2022-03-{1 + i // 3:02}" for i in range(60)],
+        }
+    )
     parts = splits.split_set("virality", {"train": dated})
     assert parts["train"]["published_at"].max() < parts["test"]["published_at"].min()
     tagged = pd.DataFrame(
-        {"text": [f"т {i}" for i in range(60)], "tags": ["Спорт: Хоккей, Дети: Сказки", "Наука, Физика: Опыты"] * 30}
+        {
+            "text": [f"т {i}" for i in range(60)],
+            "tags": ["Спорт: Хоккей, Дети: Сказки", "Наука, Физика: Опыты"] * 30,
+        }
     )
     parts = splits.split_set("videos", {"train": tagged})
     assert set(pd.concat(parts.values())["label"]) == {"Спорт", "Наука"}

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from torchjd.aggregation import PCGrad, PCGradWeighting
 
-from viralbert_utils import surgery
-from viralbert_utils.surgery import TaskGradients, pcgrad, weighting
+from viralbert_utils.training import surgery
+from viralbert_utils.training.surgery import TaskGradients, pcgrad, weighting
 
 
 def test_two_gradients_that_disagree_lose_what_they_oppose():
@@ -37,7 +37,9 @@ def test_a_task_without_gradient_takes_nothing_away():
     torch.testing.assert_close(pcgrad(torch.tensor([[4.0, 0.0], [0.0, 0.0]])), torch.ones(2))
 
 
-@pytest.mark.parametrize("name", ["none", "pcgrad", "upgrad", "mgda", "imtl-g", "aligned-mtl", "dualproj", "gradvac"])
+@pytest.mark.parametrize(
+    "name", ["none", "pcgrad", "upgrad", "mgda", "imtl-g", "aligned-mtl", "dualproj", "gradvac"]
+)
 def test_every_named_surgery_gives_two_weights(name):
     weights = weighting(name)(torch.tensor([[2.0, -1.0], [-1.0, 3.0]]))
     assert weights.shape == (2,)
@@ -45,7 +47,9 @@ def test_every_named_surgery_gives_two_weights(name):
 
 
 def test_unknown_surgeries_and_missing_solvers_are_named(monkeypatch):
-    with pytest.raises(ValueError, match=r"surgery 'pc-grad' is not known; use none, pcgrad, upgrad"):
+    with pytest.raises(
+        ValueError, match=r"surgery 'pc-grad' is not known; use none, pcgrad, upgrad"
+    ):
         weighting("pc-grad")
     monkeypatch.setitem(__import__("sys").modules, "cvxpy", None)
     with pytest.raises(ValueError, match="surgery 'cagrad' needs a solver that is not installed"):
@@ -53,7 +57,8 @@ def test_unknown_surgeries_and_missing_solvers_are_named(monkeypatch):
 
 
 class Two(nn.Module):
-    """A shared word table and layer, and a head for each task; `extra` is touched by the first task only."""
+    """A shared word table and layer, and a head for each task; `extra` is touched by the first task
+    only."""
 
     def __init__(self, sparse: bool = False) -> None:
         super().__init__()
@@ -72,7 +77,10 @@ class Two(nn.Module):
         return [p for name, p in self.named_parameters() if not name.startswith("heads.")]
 
 
-IDS = {"a": torch.tensor([[1, 2, 3], [4, 5, 6]]), "b": torch.tensor([[2, 3, 8], [7, 7, 1], [1, 2, 2]])}
+IDS = {
+    "a": torch.tensor([[1, 2, 3], [4, 5, 6]]),
+    "b": torch.tensor([[2, 3, 8], [7, 7, 1], [1, 2, 2]]),
+}
 
 
 def loss(model, task, rows=slice(None)):
@@ -91,8 +99,14 @@ def expected(model, name="pcgrad"):
     for task in IDS:
         model.zero_grad()
         loss(model, task).backward()
-        rows.append(torch.cat([torch.zeros(p.numel()) if p.grad is None else dense(p.grad).flatten()
-                               for p in parameters]))  # fmt: skip
+        rows.append(
+            torch.cat(
+                [
+                    torch.zeros(p.numel()) if p.grad is None else dense(p.grad).flatten()
+                    for p in parameters
+                ]
+            )
+        )
     jacobian = torch.stack(rows)
     model.zero_grad()
     return (PCGrad()(jacobian) if name == "pcgrad" else jacobian.sum(0)), jacobian
@@ -114,7 +128,9 @@ def test_combined_gradient_is_the_textbook_one(name, sparse):
     wanted, jacobian = expected(model, name)
     found, cosine = collected(model, name, measure=True)
     torch.testing.assert_close(found, wanted)
-    assert cosine == pytest.approx(float(torch.cosine_similarity(jacobian[0], jacobian[1], dim=0)), abs=1e-6)
+    assert cosine == pytest.approx(
+        float(torch.cosine_similarity(jacobian[0], jacobian[1], dim=0)), abs=1e-6
+    )
     assert cosine < 0, "the two tasks of this test must disagree, or it shows nothing"
 
 

@@ -7,15 +7,18 @@ import sys
 
 import pytest
 
-from viralbert_utils import terminal
-from viralbert_utils.cli import main
-from viralbert_utils.files import ROOT
+from viralbert import terminal
+from viralbert.cli import main
+from viralbert_utils.base.files import ROOT
 
 NASTY = "а\x1b[31m\nviralbert: done\r\x9b2J\u202e\u2028б"
 
 
 def test_control_characters_are_shown_and_not_obeyed():
-    assert terminal.printable("а\x1b[2J\nб\x9b\u202e\u061c\udcffё") == r"а\x1b[2J\nб\x9b\u202e\u061c\udcffё"
+    assert (
+        terminal.printable("а\x1b[2J\nб\x9b\u202e\u061c\udcffё")
+        == r"а\x1b[2J\nб\x9b\u202e\u061c\udcffё"
+    )
     assert terminal.printable("Ёж, 🙂 «x» – 1\u00a0%") == "Ёж, 🙂 «x» – 1\u00a0%"
 
 
@@ -35,7 +38,9 @@ def test_control_characters_are_shown_and_not_obeyed():
         ["predict", f"--{NASTY}".replace(" ", "")],
         ["moments", "a.srt", "-o", "out", "--engine", NASTY],
     ],
-    ids=lambda arguments: "-".join(part for part in arguments if part.isascii() and "/" not in part),
+    ids=lambda arguments: "-".join(
+        part for part in arguments if part.isascii() and "/" not in part
+    ),
 )
 def test_an_error_is_one_line_without_control_characters(arguments, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -50,9 +55,14 @@ def test_an_error_is_one_line_without_control_characters(arguments, capsys, tmp_
 
 
 def test_a_warning_is_one_line_too():
-    code = "import logging, sys; from viralbert_utils import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
+    code = (
+        "import logging, sys; from viralbert import cli\ntry: cli.main(['--help'])\nexcept "
+        "SystemExit: pass\n"
+    )
     code += "logging.getLogger('viralbert.files').warning('%s is odd', sys.argv[1])"
-    done = subprocess.run([sys.executable, "-c", code, NASTY], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, NASTY], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stderr == terminal.printable(f"{NASTY} is odd") + "\n"
 
 
@@ -62,16 +72,30 @@ def test_a_traceback_in_a_log_keeps_its_lines():
     except ZeroDivisionError:
         record = logging.LogRecord("x", logging.ERROR, "x", 1, "a\nb", None, sys.exc_info())
     assert terminal.Lines("%(levelname)s %(message)s").format(record).splitlines()[:2] == [
-        r"ERROR a\nb", "Traceback (most recent call last):"
-    ]  # fmt: skip
+        r"ERROR a\nb",
+        "Traceback (most recent call last):",
+    ]
 
 
 def test_one_thing_is_no_plural():
-    assert [terminal.counted(n, "file") for n in (0, 1, 2, 1200)] == ["0 files", "1 file", "2 files", "1,200 files"]
+    assert [terminal.counted(n, "file") for n in (0, 1, 2, 1200)] == [
+        "0 files",
+        "1 file",
+        "2 files",
+        "1,200 files",
+    ]
 
 
 def test_an_undecodable_argument_is_an_error_in_one_line(tmp_path):
-    command = [sys.executable, "-m", "viralbert_utils.cli", "export", os.fsdecode(b"\xff\x1b"), "-o", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "viralbert.cli",
+        "export",
+        os.fsdecode(b"\xff\x1b"),
+        "-o",
+        str(tmp_path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert r"\udcff\x1b" in done.stderr

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from viralbert_utils import thresholds
-from viralbert_utils.evaluation import f1_per_class, macro_f1
-from viralbert_utils.files import DataError
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.evaluation import thresholds
+from viralbert_utils.evaluation.metrics import f1_per_class, macro_f1
 
 OBJECTIVES = {
     "F1": thresholds.f_beta(),
@@ -28,7 +28,9 @@ ANY_32 = st.floats(allow_nan=False, allow_infinity=False, width=32)
 def labels_and_scores(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     shape = draw(st.tuples(st.integers(1, 30), st.integers(1, 4)))
     labels = draw(arrays.arrays(np.int8, shape, elements=st.integers(0, 1)))
-    dtype, elements = draw(st.sampled_from([(np.float64, TIED), (np.float64, ANY), (np.float32, ANY_32)]))
+    dtype, elements = draw(
+        st.sampled_from([(np.float64, TIED), (np.float64, ANY), (np.float32, ANY_32)])
+    )
     return labels, draw(arrays.arrays(dtype, shape, elements=elements))
 
 
@@ -51,8 +53,16 @@ def worth(labels: np.ndarray, decided: np.ndarray, objective: thresholds.Objecti
 def test_no_other_threshold_is_better(name, case):
     labels, scores = case
     objective = OBJECTIVES[name]
-    each = worth(labels, thresholds.decide(scores, thresholds.best_per_class(labels, scores, objective)), objective)
-    one = worth(labels, thresholds.decide(scores, thresholds.best_global(labels, scores, objective)), objective)
+    each = worth(
+        labels,
+        thresholds.decide(scores, thresholds.best_per_class(labels, scores, objective)),
+        objective,
+    )
+    one = worth(
+        labels,
+        thresholds.decide(scores, thresholds.best_global(labels, scores, objective)),
+        objective,
+    )
     for cut in [*np.unique(scores), *np.linspace(0, 1, 21), np.inf]:
         other = worth(labels, thresholds.decide(scores, cut), objective)
         assert (each >= other - 1e-9).all()
@@ -64,7 +74,9 @@ def test_many_rows_and_boolean_labels():
     rng = np.random.default_rng(0)
     labels = rng.random((5000, 3)) < [0.5, 0.1, 0.01]
     scores = np.round(rng.normal(labels * 0.5, 0.5), 2)
-    each = f1_per_class(labels, thresholds.decide(scores, thresholds.best_per_class(labels, scores)))
+    each = f1_per_class(
+        labels, thresholds.decide(scores, thresholds.best_per_class(labels, scores))
+    )
     cuts = [f1_per_class(labels, thresholds.decide(scores, cut)) for cut in np.unique(scores)]
     assert each == pytest.approx(np.max(cuts, axis=0))
     one = macro_f1(labels, thresholds.decide(scores, thresholds.best_global(labels, scores)))
@@ -86,7 +98,8 @@ def test_objectives_by_hand():
     assert cut(thresholds.recall_at_precision(0.8)) == pytest.approx(0.85)
     assert cut(thresholds.cost(10, 1)) == pytest.approx(0.85)
     assert cut(thresholds.cost(1, 10)) == pytest.approx(0.55)
-    # Now the highest score is a false alarm: no threshold is always right, and none costs less than silence ...
+    # Now the highest score is a false alarm: no threshold is always right, and none costs less than
+    # silence ...
     labels = 1 - labels
     assert cut(thresholds.recall_at_precision(1)) == cut(thresholds.cost(1, 1)) == np.inf
     # ... unless a miss is dear.
@@ -119,7 +132,10 @@ def test_constant_scores_and_all_positives():
 def test_neighbouring_floats_are_kept_apart(dtype):
     for high in np.linspace(0.1, 0.9, 9).astype(dtype):
         labels, scores = np.array([[1], [0]]), np.array([[high], [np.nextafter(high, dtype(0))]])
-        for found in (thresholds.best_per_class(labels, scores), thresholds.best_global(labels, scores)):
+        for found in (
+            thresholds.best_per_class(labels, scores),
+            thresholds.best_global(labels, scores),
+        ):
             assert thresholds.decide(scores, found).tolist() == [[1], [0]]
     # Half of the smallest numbers is rounded: twice the half may lie above them.
     smallest = np.array([[-3.77596907e-308]])
@@ -135,11 +151,17 @@ def test_global_threshold_beats_one_half_on_rare_labels():
     assert macro_f1(labels, thresholds.decide(scores, one)) > 0.6
 
 
-@pytest.mark.parametrize("search", [thresholds.best_per_class, thresholds.best_global, thresholds.shrunk])
+@pytest.mark.parametrize(
+    "search", [thresholds.best_per_class, thresholds.best_global, thresholds.shrunk]
+)
 @pytest.mark.parametrize(
     ("labels", "scores", "message"),
     [
-        (np.zeros((2, 1)), np.zeros((1, 1)), r"labels \(2, 1\) and scores \(1, 1\) must have the same shape"),
+        (
+            np.zeros((2, 1)),
+            np.zeros((1, 1)),
+            r"labels \(2, 1\) and scores \(1, 1\) must have the same shape",
+        ),
         (np.zeros(2), np.zeros(2), "texts x classes"),
         (np.zeros((0, 3)), np.zeros((0, 3)), "no rows"),
         (np.zeros((2, 1)), np.array([[0.1], [np.nan]]), "score of row 1, class 0 is nan"),
@@ -202,12 +224,15 @@ def test_cross_fitting_decides_by_rows_that_were_not_decided_about():
 
 
 def test_cross_fitting_takes_the_optimism_away():
-    """Scores that know nothing: whatever thresholds per class gain on their own rows is optimism."""
+    """Scores that know nothing: whatever thresholds per class gain on their own rows is
+    optimism."""
     rng = np.random.default_rng(0)
     labels = (rng.random((400, 20)) < 0.05).astype(int)
     table = thresholds.compare_rules(labels, rng.random(labels.shape), n_resamples=200)
     assert list(table.index) == list(thresholds.RULES)
-    assert table.loc["one", ["gain", "low", "high", "optimism"]].tolist() == pytest.approx([0, 0, 0, 0], abs=0.01)
+    assert table.loc["one", ["gain", "low", "high", "optimism"]].tolist() == pytest.approx(
+        [0, 0, 0, 0], abs=0.01
+    )
     per_class = table.loc["per class"]
     assert per_class["apparent"] - table.loc["one", "apparent"] > 0.02
     assert per_class["gain"] < 0.005
@@ -224,7 +249,9 @@ def test_rare_classes_have_unstable_thresholds(noisy):
     low, high = np.quantile(found, [0.1, 0.9], axis=0, method="inverted_cdf")
     assert high[0] - low[0] < 0.5 * (high[3] - low[3])
     assert (low <= thresholds.best_per_class(labels, scores)).all()
-    assert np.ptp(thresholds.resampled(labels, scores, thresholds.best_global, 5), axis=1) == pytest.approx(0)
+    assert np.ptp(
+        thresholds.resampled(labels, scores, thresholds.best_global, 5), axis=1
+    ) == pytest.approx(0)
 
 
 NAMES = ("радость", "грусть", "страх", "гордость")
@@ -244,7 +271,9 @@ def test_stored_thresholds_come_back_as_they_were(noisy, tmp_path):
     assert (loaded.apply(scores, list(NAMES)) == decided).all()
     assert (loaded.n_rows, loaded.positives) == (600, tuple(labels.sum(axis=0)))
     cross_fitted = macro_f1(labels, thresholds.cross_fit(labels, scores, thresholds.best_per_class))
-    assert loaded.gain == pytest.approx(cross_fitted - macro_f1(labels, thresholds.decide(scores, 0.5)))
+    assert loaded.gain == pytest.approx(
+        cross_fitted - macro_f1(labels, thresholds.decide(scores, 0.5))
+    )
     with pytest.raises(FrozenInstanceError):
         loaded.values = (0.5,) * 4
 
@@ -260,7 +289,10 @@ def test_the_fingerprint_is_that_of_labels_and_scores(noisy):
     changed_labels, changed_scores = labels.copy(), scores.copy()
     changed_labels[5, 0] ^= 1
     changed_scores[5, 0] += 1e-9
-    assert len({original, fingerprint(changed_labels, scores), fingerprint(labels, changed_scores)}) == 3
+    assert (
+        len({original, fingerprint(changed_labels, scores), fingerprint(labels, changed_scores)})
+        == 3
+    )
 
 
 def test_other_classes_are_refused(noisy):
@@ -280,18 +312,27 @@ def test_other_classes_are_refused(noisy):
 @pytest.mark.parametrize(
     "damage",
     [
-        {"values": [0.5, 0.5, 0.5]}, {"values": ["high"] * 4}, {"values": [float("nan")] * 4}, {"extra": 1},
-        {"names": 4}, {"values": [0.5, 0.5, 0.5, -5]}, {"values": [0.5, 0.5, 0.5, 1.5]}, {"values": [-1e-9] * 4},
-        {"values": [float("-inf")] * 4}, {"values": [0.5, 10**400, 0.5, 0.5]},
+        {"values": [0.5, 0.5, 0.5]},
+        {"values": ["high"] * 4},
+        {"values": [float("nan")] * 4},
+        {"extra": 1},
+        {"names": 4},
+        {"values": [0.5, 0.5, 0.5, -5]},
+        {"values": [0.5, 0.5, 0.5, 1.5]},
+        {"values": [-1e-9] * 4},
+        {"values": [float("-inf")] * 4},
+        {"values": [0.5, 10**400, 0.5, 0.5]},
     ],
-)  # fmt: skip
+)
 def test_damaged_thresholds_are_refused(noisy, damage, tmp_path):
     plain = thresholds.Thresholds.tune(NAMES, *noisy).to_json()
     assert thresholds.Thresholds.from_json(plain).to_json() == plain
     with pytest.raises(DataError, match="not thresholds as"):
         thresholds.Thresholds.from_json(plain | damage)
     with pytest.raises(DataError, match="not thresholds"):
-        thresholds.Thresholds.from_json({name: plain[name] for name in plain if name != "positives"})
+        thresholds.Thresholds.from_json(
+            {name: plain[name] for name in plain if name != "positives"}
+        )
     (tmp_path / "half.json").write_text(json.dumps(plain)[:50], encoding="utf-8")
     (tmp_path / "other.json").write_bytes(json.dumps(plain, ensure_ascii=False).encode("cp1251"))
     (tmp_path / "deep.json").write_text("[" * 100_000, encoding="utf-8")

@@ -9,14 +9,16 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from viralbert_utils import train, training
-from viralbert_utils.cli import main
-from viralbert_utils.emotions import CEDR_CLASSES, EMOTIONS
-from viralbert_utils.encoders import load_tokenizer
-from viralbert_utils.files import DataError
-from viralbert_utils.models import load_classifier
-from viralbert_utils.predictor import ViralBERT
-from viralbert_utils.thresholds import Thresholds
+from viralbert import train
+from viralbert.cli import main
+from viralbert.serving.predictor import ViralBERT
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.data.emotions import CEDR_CLASSES, EMOTIONS
+from viralbert_utils.encoders.loading import load_tokenizer
+from viralbert_utils.evaluation.thresholds import Thresholds
+from viralbert_utils.models.storage import load_classifier
+from viralbert_utils.training import loop, settings
+from viralbert_utils.training.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -25,23 +27,60 @@ def encoder(tmp_path_factory) -> str:
     tokenizer = load_tokenizer("embedded")
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12}
-    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, **sizes)).save_pretrained(folder)
+    sizes = {
+        "hidden_size": 12,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 12,
+    }
+    BertModel(
+        BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, **sizes)
+    ).save_pretrained(folder)
     return str(folder)
 
 
 @pytest.fixture
 def recipe(encoder) -> train.Recipe:
-    return train.Recipe(encoder, "cedr", epochs=1, learning_rate=1e-3, max_length=24, max_rows=300, batch_size=64)
+    return train.Recipe(
+        encoder, "cedr", epochs=1, learning_rate=1e-3, max_length=24, max_rows=300, batch_size=64
+    )
 
 
 def test_the_command_leaves_model_figures_and_what_was_used(encoder, tmp_path, capsys):
-    command = ["train", "--output", str(tmp_path / "out"), "--encoder", encoder, "--dataset", "multitask", "--epochs",
-               "2", "--lr", "0.001", "--scheduler", "linear", "--batch-size", "64", "--max-length", "24", "--max-rows",
-               "400", "--evaluate", "test", "--export-onnx", "--note", "проба"]  # fmt: skip
+    command = [
+        "train",
+        "--output",
+        str(tmp_path / "out"),
+        "--encoder",
+        encoder,
+        "--dataset",
+        "multitask",
+        "--epochs",
+        "2",
+        "--lr",
+        "0.001",
+        "--scheduler",
+        "linear",
+        "--batch-size",
+        "64",
+        "--max-length",
+        "24",
+        "--max-rows",
+        "400",
+        "--evaluate",
+        "test",
+        "--export-onnx",
+        "--note",
+        "проба",
+    ]
     assert main(command) == 0
     assert "virality, macro-F1 on test: model 0." in capsys.readouterr().out
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model", "onnx", "metrics.json", "history.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "model",
+        "onnx",
+        "metrics.json",
+        "history.csv",
+    }
     found = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert found["recipe"]["note"] == "проба"
     assert {file["set"] for file in found["files"]} == {"emotions", "virality"}
@@ -63,7 +102,7 @@ def test_a_finished_training_is_not_repeated_and_not_mixed_up(recipe, tmp_path, 
     assert list(first["figures"]["cedr"]) == ["dev", "test"]
     assert load_classifier(tmp_path / "model")[2]["names"] == list(CEDR_CLASSES)
     assert Thresholds.load(tmp_path / "model" / "thresholds" / "cedr.json").names == CEDR_CLASSES
-    monkeypatch.setattr(training, "fit", None)
+    monkeypatch.setattr(loop, "fit", None)
     assert train.run(recipe, tmp_path) == first
     with pytest.raises(DataError, match="holds another training"):
         train.run(replace(recipe, epochs=2), tmp_path)
@@ -71,19 +110,35 @@ def test_a_finished_training_is_not_repeated_and_not_mixed_up(recipe, tmp_path, 
 
 def test_a_finished_training_is_not_taken_for_one_of_other_data(recipe, write_csv, tmp_path):
     texts = [f"Текст номер {k} о погоде и котах" for k in range(120)]
-    given = replace(recipe, data=str(write_csv("cedr", text=texts, labels=[f"[{k % 6}]" for k in range(120)])))
+    given = replace(
+        recipe, data=str(write_csv("cedr", text=texts, labels=[f"[{k % 6}]" for k in range(120)]))
+    )
     train.run(given, tmp_path / "out")
     write_csv("cedr", text=texts, labels=[f"[{(k + 1) % 6}]" for k in range(120)])
-    with pytest.raises(DataError, match=r"the data have changed since .*metrics.json was written; give another folder"):
+    with pytest.raises(
+        DataError,
+        match=r"the data have changed since .*metrics.json was written; give another folder",
+    ):
         train.run(given, tmp_path / "out")
 
 
 def test_wrong_numbers_are_refused_before_anything_is_done(recipe, encoder, tmp_path, capsys):
-    for wrong in ("--epochs 0", "--batch-size 0", "--max-length 2", "--max-rows -5", "--lr nan", "--lr -1"):
-        name = {"--lr": "learning_rate"}.get(wrong.split()[0], wrong.split()[0][2:].replace("-", "_"))
+    for wrong in (
+        "--epochs 0",
+        "--batch-size 0",
+        "--max-length 2",
+        "--max-rows -5",
+        "--lr nan",
+        "--lr -1",
+    ):
+        name = {"--lr": "learning_rate"}.get(
+            wrong.split()[0], wrong.split()[0][2:].replace("-", "_")
+        )
         assert main(["train", "--output", str(tmp_path / "out"), *wrong.split()]) == 1
         assert f"{name} is " in capsys.readouterr().err
-    with pytest.raises(DataError, match=r"max_length is 4096, and the encoder .* reads \d+ at most"):
+    with pytest.raises(
+        DataError, match=r"max_length is 4096, and the encoder .* reads \d+ at most"
+    ):
         train.run(replace(recipe, max_length=4096), tmp_path / "out")
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="is a file; expected a folder"):
@@ -91,11 +146,11 @@ def test_wrong_numbers_are_refused_before_anything_is_done(recipe, encoder, tmp_
     assert not (tmp_path / "out").exists()
     for wrong in ({"batch_size": 0}, {"accumulate": 0}, {"patience": -1}):
         with pytest.raises(DataError, match="expected at least"):
-            training._check({}, training.Settings(**wrong), False)
+            settings.check_training({}, Settings(**wrong), False)
 
 
 def test_a_stopped_training_goes_on(recipe, tmp_path, monkeypatch):
-    epoch = training._train_epoch
+    epoch = loop._train_epoch
     calls = []
 
     def cut(*given):
@@ -104,7 +159,7 @@ def test_a_stopped_training_goes_on(recipe, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return epoch(*given)
 
-    monkeypatch.setattr(training, "_train_epoch", cut)
+    monkeypatch.setattr(loop, "_train_epoch", cut)
     with pytest.raises(KeyboardInterrupt):
         train.run(replace(recipe, epochs=2), tmp_path)
     train.run(replace(recipe, epochs=2), tmp_path)
@@ -138,24 +193,48 @@ def test_the_profile_names_three_trainings_with_exchangeable_encoders():
 
 
 def test_the_profile_trains_its_three_models(encoder, tmp_path):
-    command = ["train", "--profile", "replicate", "--output", str(tmp_path), "--encoder", encoder, "--data", "sample",
-               "--epochs", "1", "--max-length", "16", "--max-rows", "200"]  # fmt: skip
+    command = [
+        "train",
+        "--profile",
+        "replicate",
+        "--output",
+        str(tmp_path),
+        "--encoder",
+        encoder,
+        "--data",
+        "sample",
+        "--epochs",
+        "1",
+        "--max-length",
+        "16",
+        "--max-rows",
+        "200",
+    ]
     assert main(command) == 0
     for name, recipe in train.profile("replicate", {}).items():
         found = json.loads((tmp_path / name / "metrics.json").read_text(encoding="utf-8"))
         assert found["recipe"]["dataset"] == recipe.dataset
-        assert found["recipe"]["learning_rate"] == recipe.learning_rate, "what is not given stays the profile's"
+        assert found["recipe"]["learning_rate"] == recipe.learning_rate, (
+            "what is not given stays the profile's"
+        )
         assert 0 <= found["figures"]["cedr"]["test"]["model"]["macro-F1"]["value"] <= 1
         assert load_classifier(tmp_path / name / "model")[2]["names"] == list(CEDR_CLASSES)
 
 
 def test_schedules():
-    assert [training.cosine_with_warmup(step, 10, 2, "constant") for step in range(4)] == [0.5, 1, 1, 1]
-    assert training.cosine_with_warmup(6, 10, 2, "linear") == pytest.approx(0.5)
+    assert [settings.cosine_with_warmup(step, 10, 2, "constant") for step in range(4)] == [
+        0.5,
+        1,
+        1,
+        1,
+    ]
+    assert settings.cosine_with_warmup(6, 10, 2, "linear") == pytest.approx(0.5)
 
 
 def test_bad_recipes_are_named(recipe, capsys, tmp_path):
-    with pytest.raises(DataError, match="dataset 'imdb' is not known; use cedr, combo, emotions, multitask"):
+    with pytest.raises(
+        DataError, match="dataset 'imdb' is not known; use cedr, combo, emotions, multitask"
+    ):
         train.Recipe(dataset="imdb")
     assert main(["train", "--output", str(tmp_path), "--evaluate", "train"]) == 1
     assert "cannot evaluate train" in capsys.readouterr().err

@@ -6,9 +6,10 @@ import sentencepiece
 import torch
 from transformers import MarianConfig, MarianMTModel, MarianTokenizer
 
-from viralbert_utils import data, translation
-from viralbert_utils.cli import main
-from viralbert_utils.files import DataError
+from viralbert import translation
+from viralbert.cli import main
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.data import sources, tables
 
 
 @pytest.fixture(scope="module")
@@ -16,27 +17,50 @@ def tiny_marian(tmp_path_factory):
     """A folder with a random Marian model and a SentencePiece tokenizer, in the hub's format."""
     folder = tmp_path_factory.mktemp("marian")
     corpus = folder / "corpus.txt"
-    texts = data.load("emotions").splits["all"]["text"].tolist()[:400]
-    english = ["thank you very much my friend", "what a day", "i am so happy for you", "this is not what i wanted"] * 20
+    texts = sources.load("emotions").splits["all"]["text"].tolist()[:400]
+    english = [
+        "thank you very much my friend",
+        "what a day",
+        "i am so happy for you",
+        "this is not what i wanted",
+    ] * 20
     corpus.write_text("\n".join(texts + english), encoding="utf-8")
     for side in ("source", "target"):
         sentencepiece.SentencePieceTrainer.train(
-            input=str(corpus), model_prefix=str(folder / side), vocab_size=400, minloglevel=2, hard_vocab_limit=False
+            input=str(corpus),
+            model_prefix=str(folder / side),
+            vocab_size=400,
+            minloglevel=2,
+            hard_vocab_limit=False,
         )
         (folder / f"{side}.model").rename(folder / f"{side}.spm")
     pieces = sentencepiece.SentencePieceProcessor(str(folder / "source.spm"))
     vocabulary = {"</s>": 0, "<unk>": 1}
-    vocabulary |= {p: i for i, p in enumerate((pieces.id_to_piece(i) for i in range(3, pieces.get_piece_size())), 2)}
+    vocabulary |= {
+        p: i
+        for i, p in enumerate((pieces.id_to_piece(i) for i in range(3, pieces.get_piece_size())), 2)
+    }
     vocabulary["<pad>"] = len(vocabulary)
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-    tokenizer = MarianTokenizer(str(folder / "source.spm"), str(folder / "target.spm"), str(folder / "vocab.json"))
+    tokenizer = MarianTokenizer(
+        str(folder / "source.spm"), str(folder / "target.spm"), str(folder / "vocab.json")
+    )
     torch.manual_seed(0)
     config = MarianConfig(
-        vocab_size=len(vocabulary), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=128,
-        pad_token_id=vocabulary["<pad>"], eos_token_id=0, decoder_start_token_id=vocabulary["<pad>"],
+        vocab_size=len(vocabulary),
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=128,
+        pad_token_id=vocabulary["<pad>"],
+        eos_token_id=0,
+        decoder_start_token_id=vocabulary["<pad>"],
         forced_eos_token_id=0,
-    )  # fmt: skip
+    )
     model = MarianMTModel(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -52,7 +76,9 @@ TEXTS = ["thank you very much", "", "what a day", "thank you very much", "   "]
 
 
 def test_translates_each_text_once_and_never_an_empty_one(loaded, tmp_path):
-    result = translation.translate(TEXTS, *loaded, kept=tmp_path / "kept.jsonl", batch_size=2, n_beams=1, max_tokens=20)
+    result = translation.translate(
+        TEXTS, *loaded, kept=tmp_path / "kept.jsonl", batch_size=2, n_beams=1, max_tokens=20
+    )
     assert result[1] is None
     assert result[4] is None
     assert result[0] == result[3]
@@ -63,7 +89,9 @@ def test_translates_each_text_once_and_never_an_empty_one(loaded, tmp_path):
 def test_an_interrupted_run_goes_on(loaded, tmp_path, monkeypatch):
     kept = tmp_path / "kept.jsonl"
     tokenizer, model = loaded
-    whole = translation.translate(TEXTS, tokenizer, model, kept=tmp_path / "other.jsonl", n_beams=1, max_tokens=20)
+    whole = translation.translate(
+        TEXTS, tokenizer, model, kept=tmp_path / "other.jsonl", n_beams=1, max_tokens=20
+    )
     calls = []
     generate = model.generate
 
@@ -75,27 +103,37 @@ def test_an_interrupted_run_goes_on(loaded, tmp_path, monkeypatch):
 
     monkeypatch.setattr(model, "generate", fails_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        translation.translate(TEXTS, tokenizer, model, kept=kept, batch_size=1, n_beams=1, max_tokens=20)
+        translation.translate(
+            TEXTS, tokenizer, model, kept=kept, batch_size=1, n_beams=1, max_tokens=20
+        )
     with kept.open("a") as file:
         file.write('{"key": "cut off in the mi')  # as a killed process leaves it
-    again = translation.translate(TEXTS, tokenizer, model, kept=kept, batch_size=1, n_beams=1, max_tokens=20)
+    again = translation.translate(
+        TEXTS, tokenizer, model, kept=kept, batch_size=1, n_beams=1, max_tokens=20
+    )
     assert len(calls) == 3
     assert again == whole
-    assert translation.translate(TEXTS, tokenizer, model, kept=kept, n_beams=1, max_tokens=20) == whole
+    assert (
+        translation.translate(TEXTS, tokenizer, model, kept=kept, n_beams=1, max_tokens=20) == whole
+    )
     assert len(calls) == 3
 
 
 def test_too_long_texts_are_left_out_not_cut(loaded, tmp_path):
     texts = ["what a day", "what a day " * 10]
-    result = translation.translate(texts, *loaded, kept=tmp_path / "k.jsonl", n_beams=1, max_tokens=20)
+    result = translation.translate(
+        texts, *loaded, kept=tmp_path / "k.jsonl", n_beams=1, max_tokens=20
+    )
     assert result[1] is None
 
 
 def test_command_writes_the_same_rows_with_russian_text(tiny_marian, tmp_path, capsys):
     source, target = tmp_path / "en.csv", tmp_path / "ru.csv"
-    pd.DataFrame({"text": TEXTS, "labels": ["[1]", "[2]", "[3]", "[1]", "[4]"]}).to_csv(source, index=False)
+    pd.DataFrame({"text": TEXTS, "labels": ["[1]", "[2]", "[3]", "[1]", "[4]"]}).to_csv(
+        source, index=False
+    )
     assert main(["translate", str(source), str(target), "--model", str(tiny_marian)]) == 0
-    written = data.read_table(target)
+    written = tables.read_table(target)
     assert list(written.columns) == ["ru_text", "text", "labels"]
     assert set(written["labels"]) <= {"[1]", "[3]"}
     assert written["ru_text"].str.len().min() > 0

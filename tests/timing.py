@@ -1,4 +1,5 @@
-"""What tests do about time: wait for a state, never for a time, and compare costs, never with a clock on the wall."""
+"""What tests do about time: wait for a state, never for a time, and compare costs, never with a
+clock on the wall."""
 
 import math
 import time
@@ -28,7 +29,9 @@ def seconds(call: Callable[[Input], object], given: Input) -> float:
     return time.process_time() - began
 
 
-def grows(call: Callable[[Input], object], make: Callable[[int], Input], n: int, short_s: float = 0.01) -> str:
+def grows(
+    call: Callable[[Input], object], make: Callable[[int], Input], n: int, short_s: float = 0.01
+) -> str:
     """What twice the input costs more than twice, in words; empty if it does not.
 
     Args:

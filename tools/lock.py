@@ -1,7 +1,8 @@
-"""Resolve the dependencies of pyproject.toml into requirements.lock (for Python 3.11 to 3.13) and environment.yml.
+"""Resolve the dependencies of pyproject.toml into requirements.lock (for Python 3.11 to 3.13) and
+environment.yml.
 
-Needs `uv` on the path. CUDA packages are left out of the lock: the build of torch that gets installed
-brings exactly those that belong to it, and the CPU build none.
+Needs `uv` on the path. CUDA packages are left out of the lock: the build of torch that gets
+installed brings exactly those that belong to it, and the CPU build none.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-HEADER = "# Written by `make lock` from pyproject.toml: every package, for Python 3.11-3.13. Do not edit.\n"
+HEADER = (
+    "# Written by `make lock` from pyproject.toml: every package, for Python 3.11-3.13. Do not "
+    "edit.\n"
+)
 
 # Why each direct dependency is here; environment.yml shows it beside the pin.
 REASONS = {
@@ -88,25 +92,35 @@ def direct_dependencies() -> dict[str, str]:
 def read_lock() -> dict[str, str]:
     """Package name -> pinned version."""
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    return {canonical(m[1]): m[2] for line in lines if (m := re.match(r"([\w.-]+)==([^\s;]+)", line))}
+    return {
+        canonical(m[1]): m[2] for line in lines if (m := re.match(r"([\w.-]+)==([^\s;]+)", line))
+    }
 
 
 def environment_yml() -> str:
-    """The conda environment: Python from conda, the direct dependencies by pip with the pins of the lock."""
+    """The conda environment: Python from conda, the direct dependencies by pip with the pins of the
+    lock."""
     lock = read_lock()
-    reasons = {f"{name}{extras}=={lock[name]}": REASONS[name] for name, extras in direct_dependencies().items()}
+    reasons = {
+        f"{name}{extras}=={lock[name]}": REASONS[name]
+        for name, extras in direct_dependencies().items()
+    }
     width = max(map(len, reasons))
     pins = [f"      - {pin:{width}}  # {reason}" for pin, reason in reasons.items()]
     return "\n".join(
         [
-            "# conda env create -f environment.yml && conda activate viralbert && pip install --no-deps -e .",
-            "# Written by `make lock`: the direct dependencies, the pins of requirements.lock, and why each is here.",
+            "# conda env create -f environment.yml && conda activate viralbert && pip install "
+            "--no-deps -e .",
+            "# Written by `make lock`: the direct dependencies, the pins of requirements.lock, "
+            "and why each is here.",
             "name: viralbert",
             "channels:",
             "  - conda-forge",
             "dependencies:",
-            "  - python=3.11  # the oldest version that all packages support; 3.12 and 3.13 work too",
-            "  - pip          # the rest comes from the package index, so that conda and `make` install the same files",
+            "  - python=3.11  # the oldest version that all packages support; 3.12 and 3.13 work "
+            "too",
+            "  - pip          # the rest comes from the package index, so that conda and `make` "
+            "install the same files",
             "  - pip:",
             *pins,
             "",
@@ -117,12 +131,19 @@ def environment_yml() -> str:
 def main() -> None:
     """Write both files."""
     command = (
-        "uv pip compile --universal --python-version 3.11 --fork-strategy fewest --all-extras --no-header --no-annotate"
+        "uv pip compile --universal --python-version 3.11 --fork-strategy fewest --all-extras "
+        "--no-header --no-annotate"
     )
-    result = subprocess.run([*command.split(), "pyproject.toml"], cwd=ROOT, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [*command.split(), "pyproject.toml"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     if result.returncode:
         sys.exit(result.stderr)
-    kept = [line for line in result.stdout.splitlines() if line and not re.match(r"nvidia-|cuda-|triton|#|-", line)]
+    kept = [
+        line
+        for line in result.stdout.splitlines()
+        if line and not re.match(r"nvidia-|cuda-|triton|#|-", line)
+    ]
     (ROOT / "requirements.lock").write_text(HEADER + "\n".join(kept) + "\n", encoding="utf-8")
     (ROOT / "environment.yml").write_text(environment_yml(), encoding="utf-8")
 

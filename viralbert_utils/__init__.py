@@ -1,6 +1,8 @@
-"""Shared module of the ViralBERT course: one file per concept, see the README for the map."""
+"""What the lessons of the ViralBERT course share: a room for each step of the work, one concept a
+file."""
 
 import warnings
 
-# tqdm asks for notebook widgets. They would draw nothing in the rendered pages and need a script from outside there.
+# tqdm asks for notebook widgets. They would draw nothing in the rendered pages and need a script
+# from outside there.
 warnings.filterwarnings("ignore", message="IProgress not found")

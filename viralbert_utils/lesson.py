@@ -1,6 +1,8 @@
-"""What every notebook needs: a seeded start, figures with alt text, tables, recorded values, checks of exercises.
+"""What every notebook needs: a seeded start, figures with alt text, tables, recorded values, checks
+of exercises.
 
-A recorded value is what tests, the report's first page and `{glue:text}` in the prose read; it is never typed by hand.
+A recorded value is what tests, the report's first page and `{glue:text}` in the prose read; it is
+never typed by hand.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from viralbert_utils import plots
-from viralbert_utils.evaluation import Estimate
-from viralbert_utils.files import own_path
+from viralbert_utils.base.files import own_path
+from viralbert_utils.evaluation.intervals import Estimate
 
 RECORD_MIME = "application/vnd.viralbert.record+json"
 
@@ -31,8 +33,8 @@ def start(seed: int = 0, run_dir: str = "runs/sample") -> Path:
 
     Args:
         seed: Not enough for equal results on a GPU, where sums run in varying order.
-        run_dir: Where this run keeps what one notebook leaves for another; a relative path is seen from the root of
-            the repository, whether the kernel works there or in `notebooks/`.
+        run_dir: Where this run keeps what one notebook leaves for another; a relative path is seen
+            from the root of the repository, whether the kernel works there or in `notebooks/`.
 
     Returns:
         `run_dir` as seen from the working directory, made if missing.
@@ -48,7 +50,8 @@ def start(seed: int = 0, run_dir: str = "runs/sample") -> Path:
 
 
 def find(file: str) -> Path:
-    """A file as seen from the working directory or, if there is none, from the root of the repository.
+    """A file as seen from the working directory or, if there is none, from the root of the
+    repository.
 
     Args:
         file: A path; whoever reads it reports that it does not exist.
@@ -58,17 +61,22 @@ def find(file: str) -> Path:
 
 
 def _repository() -> Path:
-    """The working directory or its parent, whichever holds `notebooks`; the working directory if neither does."""
+    """The working directory or its parent, whichever holds `notebooks`; the working directory if
+    neither does."""
     # Relative, so that no path of this machine gets into an executed notebook.
-    return next((folder for folder in (Path(), Path("..")) if (folder / "notebooks").is_dir()), Path())
+    return next(
+        (folder for folder in (Path(), Path("..")) if (folder / "notebooks").is_dir()), Path()
+    )
 
 
 def record(name: str, value: float | int | str | bool | Estimate | dict) -> None:
-    """Keep a value of this run under a name: invisible in the notebook, read by tests and the report.
+    """Keep a value of this run under a name: invisible in the notebook, read by tests and the
+    report.
 
     Args:
         name: Letters, digits, `_` and `.`; `macro_f1` of notebook 01 is `01.macro_f1` outside it.
-        value: A number, a text, a flag, a dictionary of such; an `Estimate` is kept as value, low and high.
+        value: A number, a text, a flag, a dictionary of such; an `Estimate` is kept as value, low
+            and high.
 
     Raises:
         TypeError: The value is of another type.
@@ -91,7 +99,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (bool, int, str)):
         return value
     raise TypeError(
-        f"cannot record a {type(value).__name__}; give a number, a text, an Estimate or a dictionary of such"
+        f"cannot record a {type(value).__name__}; give a number, a text, an Estimate or a "
+        "dictionary of such"
     )
 
 
@@ -111,7 +120,11 @@ def show(figure: Figure, alt: str) -> None:
     # Without the version in it, the same figure gives the same file.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     plt.close(figure)
-    display({"image/png": buffer.getvalue(), "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+    display(
+        {"image/png": buffer.getvalue(), "text/plain": alt},
+        raw=True,
+        metadata={"image/png": {"alt": alt}},
+    )
 
 
 def table(frame: pd.DataFrame, caption: str = "", digits: int = 3, index: bool = True) -> None:
@@ -119,19 +132,26 @@ def table(frame: pd.DataFrame, caption: str = "", digits: int = 3, index: bool =
 
     Args:
         frame: Few rows; texts longer than 200 characters are cut with an ellipsis.
-        caption: A line above it; like the cells, it is shown as it is: nothing in it counts as HTML.
+        caption: A line above it; like the cells, it is shown as it is: nothing in it counts as
+            HTML.
         digits: Decimals of floating-point columns.
         index: Whether the row names are part of the table.
     """
     # Object columns first: a column of strings does not take a formatted number.
     shown = frame.reset_index() if index else frame.copy()
     shown = shown.astype(object).map(lambda cell: _cell(cell, digits))
-    shown.columns = [str(column) if column != "index" or not index else "" for column in shown.columns]
+    shown.columns = [
+        str(column) if column != "index" or not index else "" for column in shown.columns
+    ]
     cells = shown.to_html(index=False, border=0, justify="left")
-    lines = [f"| {' | '.join(map(_in_markdown, row))} |" for row in (shown.columns, *shown.to_numpy())]
+    lines = [
+        f"| {' | '.join(map(_in_markdown, row))} |" for row in (shown.columns, *shown.to_numpy())
+    ]
     lines.insert(1, f"|{'---|' * len(shown.columns)}")
     data = {
-        "text/html": f"<p><strong>{html.escape(caption, quote=False)}</strong></p>{cells}" if caption else cells,
+        "text/html": f"<p><strong>{html.escape(caption, quote=False)}</strong></p>{cells}"
+        if caption
+        else cells,
         "text/markdown": (f"**{_in_markdown(caption)}**\n\n" if caption else "") + "\n".join(lines),
         "text/plain": (f"**{caption}**\n\n" if caption else "") + shown.to_string(index=False),
     }
@@ -139,7 +159,8 @@ def table(frame: pd.DataFrame, caption: str = "", digits: int = 3, index: bool =
 
 
 def _in_markdown(text: Any) -> str:
-    """A text as a cell of a Markdown table: no HTML, no link and no image comes of it, whoever wrote it."""
+    """A text as a cell of a Markdown table: no HTML, no link and no image comes of it, whoever
+    wrote it."""
     plain = html.escape(str(text), quote=False).replace("&gt;", ">")
     return plain.replace("](", "]\\(").replace("|", "\\|")
 
@@ -166,7 +187,8 @@ def headline(name: str, what: str, result: Estimate, beside: str) -> None:
 
 
 def check(name: str, answer: Any, expected: Any, hint: str) -> None:
-    """Tell a reader whether the answer to an exercise is right; works offline, and waits as long as there is none.
+    """Tell a reader whether the answer to an exercise is right; works offline, and waits as long as
+    there is none.
 
     Args:
         name: Of the exercise.
@@ -178,7 +200,9 @@ def check(name: str, answer: Any, expected: Any, hint: str) -> None:
         AssertionError: The answer is not the expected one.
     """
     if answer is None or answer is ...:
-        print(f"{name}: write your answer where it says `answer = None`, run that cell, then this one")
+        print(
+            f"{name}: write your answer where it says `answer = None`, run that cell, then this one"
+        )
         return
     try:
         same = bool(np.allclose(answer, expected, rtol=1e-3))

@@ -1,8 +1,10 @@
-"""A second device without any hardware: tensors on `pretend:0` are computed by the CPU and refuse to meet its tensors.
+"""A second device without any hardware: tensors on `pretend:0` are computed by the CPU and refuse
+to meet its tensors.
 
-PyTorch lets a backend be written in Python. This one keeps, for each of its tensors, a plain one with the values, so
-everything runs to the end and gives real numbers; but a tensor of the CPU beside one of `pretend:0` is an error, as it
-is on a GPU. Nothing needs to be told of it but the name: `VIRALBERT_DEVICE=pretend:0`.
+PyTorch lets a backend be written in Python. This one keeps, for each of its tensors, a plain one
+with the values, so everything runs to the end and gives real numbers; but a tensor of the CPU
+beside one of `pretend:0` is an error, as it is on a GPU. Nothing needs to be told of it but the
+name: `VIRALBERT_DEVICE=pretend:0`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import (
+    _DummyBackendModule,
+    _setup_privateuseone_for_python_backend,
+)
 
 NAME = "pretend:0"
 # Operations after which a program has waited for the device: it has read values from it.
@@ -33,12 +38,16 @@ class Pretend(torch.Tensor):
             layout |= {"strides": raw.stride(), "storage_offset": raw.storage_offset()}
         # A view that is made inside inference mode belongs to a tensor that was made outside.
         with torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext():
-            found = torch.Tensor._make_wrapper_subclass(cls, raw.shape, dtype=raw.dtype, device=NAME, **layout)
+            found = torch.Tensor._make_wrapper_subclass(
+                cls, raw.shape, dtype=raw.dtype, device=NAME, **layout
+            )
         found.raw = raw
         return found
 
     @classmethod
-    def __torch_dispatch__(cls, function: Any, types: Any, given: tuple = (), named: dict | None = None) -> Any:
+    def __torch_dispatch__(
+        cls, function: Any, types: Any, given: tuple = (), named: dict | None = None
+    ) -> Any:
         return _compute(function, *given, **(named or {}))
 
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -59,7 +68,9 @@ class _Operation:
     def __init__(self, function: Any) -> None:
         self.name = function._schema.name.removeprefix("aten::")
         # Made of others; inference mode alone lets such an operation come here whole.
-        self.is_composite = torch._C._dispatch_has_kernel_for_dispatch_key(function.name(), "CompositeImplicitAutograd")
+        self.is_composite = torch._C._dispatch_has_kernel_for_dispatch_key(
+            function.name(), "CompositeImplicitAutograd"
+        )
         # As on a GPU, the positions at which a tensor of the device is read may come from the CPU.
         self.takes_positions = self.name.startswith("index")
         self.copies = self.name == "copy_"
@@ -80,10 +91,16 @@ def _compute(function: Any, *given: Any, **named: Any) -> Any:
     plain = [_plain(value, tensors) for value in given]
     ours = [tensor for tensor in tensors if type(tensor) is Pretend]
     device = named.get("device")
-    to_the_cpu = type(given[0]) is not Pretend if operation.copies else device is not None and device.type == "cpu"
+    to_the_cpu = (
+        type(given[0]) is not Pretend
+        if operation.copies
+        else device is not None and device.type == "cpu"
+    )
     if ours and len(ours) < len(tensors) and not operation.copies:
         _refuse_a_mixture(operation, given, tensors)
-    if ours and (to_the_cpu or operation.name in _READS or (operation.name == "index" and _has_mask(ours))):
+    if ours and (
+        to_the_cpu or operation.name in _READS or (operation.name == "index" and _has_mask(ours))
+    ):
         WAITS[operation.name] += 1
     found = function(*plain, **{name: _plain(value, tensors) for name, value in named.items()})
 
@@ -116,10 +133,15 @@ def _refuse_a_mixture(operation: _Operation, given: tuple, tensors: list[torch.T
     positions = given[1] if operation.takes_positions and type(given[0]) is Pretend else ()
     for tensor in tensors:
         # A number may come from the CPU.
-        if type(tensor) is Pretend or not tensor.ndim or any(tensor is position for position in positions):
+        if (
+            type(tensor) is Pretend
+            or not tensor.ndim
+            or any(tensor is position for position in positions)
+        ):
             continue
         raise RuntimeError(
-            f"expected all tensors to be on the same device, but found {NAME} and cpu {tuple(tensor.shape)} in "
+            f"expected all tensors to be on the same device, but found {NAME} and cpu "
+            f"{tuple(tensor.shape)} in "
             f"{operation.name}"
         )
 
@@ -135,7 +157,8 @@ _usual_apply = torch.nn.Module._apply
 
 
 def _apply(module: torch.nn.Module, *given: Any) -> torch.nn.Module:
-    """A module keeps its parameters when it is moved, as between real devices: whoever shares them moves along."""
+    """A module keeps its parameters when it is moved, as between real devices: whoever shares them
+    moves along."""
     before = torch.__future__.get_swap_module_params_on_conversion()
     torch.__future__.set_swap_module_params_on_conversion(True)
     try:

@@ -1,0 +1,685 @@
+"""The `viralbert` command: the functions of the module from a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import io
+import itertools
+import json
+import logging
+import os
+import re
+import shutil
+import sys
+import textwrap
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from viralbert.terminal import (
+    UNPRINTABLE,
+    Lines,
+    Parser,
+    complain,
+    counted,
+    printable,
+    quote_warnings,
+    say,
+)
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.base.files import ROOT, opened, own_path
+from viralbert_utils.base.packages import missing
+
+if TYPE_CHECKING:
+    from viralbert.course.runner import Run
+    from viralbert.moments.ranking import Limits, Moment
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status (1: it could not be done, and the message says why).
+
+    The serving image has only what serving needs, so a command may lack a package; that is a
+    message, too.
+    """
+    quote_warnings()
+    options = _parser().parse_args(arguments)
+    try:
+        status = int(options.function(options) or 0)
+        sys.stdout.flush()  # here, where it can still be said that the disk is full
+        return status
+    except BrokenPipeError:  # "| head" has seen enough
+        _drop_output()
+        return 0
+    except DataError as error:
+        complain(error)
+        return 1
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module in ("", __package__, *sys.stdlib_module_names):
+            raise
+        complain(missing(module), options.command)
+        return 1
+    except OSError as error:  # no space, a read-only disk, a path that leads nowhere
+        _drop_output()
+        complain(f"{error}; what was finished before is kept", options.command)
+        return 1
+    except KeyboardInterrupt:
+        complain("stopped; what was finished is kept, the next run goes on from there")
+        return 130
+
+
+def _drop_output() -> None:
+    """Let what could not be written to the standard output go, or Python tries again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="viralbert", description="Run the ViralBERT course and use its models.")
+    commands = parser.add_subparsers(required=True, dest="command", metavar="command")
+    where = Parser(add_help=False)
+    where.add_argument(
+        "--device", help="cpu, cuda, cuda:1 or mps; CUDA if there is one. An export: always cpu"
+    )
+    where.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="of matrix products; auto: float32 on a CPU, what is fast on a GPU",
+    )
+    task = Parser(add_help=False, parents=[where])
+    task.add_argument("--profile", default="sample", help="smoke, sample or full (profiles/*.yaml)")
+    task.add_argument(
+        "--data", default="", help="sample, hub or a folder laid out as <set>/<split>.csv"
+    )
+    task.add_argument("--encoder", default="", help="embedded, a hub name or a folder")
+    task.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        help="number of a notebook; it brings what it reads from along",
+    )
+    task.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="03.epochs=2",
+        help="a parameter",
+    )
+    command = commands.add_parser(
+        "run", parents=[task], help="execute the notebooks that are not up to date"
+    )
+    command.set_defaults(function=_run)
+    command = commands.add_parser("report", parents=[task], help="write the report of a run")
+    command.set_defaults(function=_report)
+    command = commands.add_parser(
+        "download", parents=[task], help="fetch what a run takes from the hub beforehand"
+    )
+    command.add_argument(
+        "--to", type=_path, help="a folder to carry or share; the usual cache without it"
+    )
+    command.set_defaults(function=_download)
+    command = commands.add_parser(
+        "pretrain", parents=[where], help="train the embedded encoder's layers, resumable"
+    )
+    command.add_argument(
+        "--source",
+        action="append",
+        required=True,
+        metavar="drama.txt.xz=0.2",
+        help="a file of texts and its weight; tables as train.csv#column=0.1",
+    )
+    command.add_argument(
+        "--output", required=True, type=_path, help="folder for layers, history and checkpoint"
+    )
+    command.add_argument("--steps", type=int, default=7000)
+    command.set_defaults(function=_pretrain)
+    model = Parser(add_help=False, parents=[where])
+    model.add_argument(
+        "--model",
+        default=str(ROOT / "runs/sample/viralbert"),
+        metavar="FOLDER",
+        help="of a lesson's classifier, of `viralbert train` (its folder model), or of `viralbert "
+        "export`; default: that of lesson 06 in the sample run",
+    )
+    command = commands.add_parser(
+        "predict", parents=[model], help="what a classifier says of texts, as JSON lines"
+    )
+    command.add_argument("texts", nargs="*", metavar="TEXT")
+    command.add_argument(
+        "--file",
+        default="",
+        help="a text a line; or a CSV, TSV, Parquet, JSON or JSONL table "
+        "with a column text; - reads lines from the standard input",
+    )
+    command.set_defaults(function=_predict)
+    command = commands.add_parser(
+        "moments",
+        parents=[model],
+        help="where in a video are the moments: from subtitles; "
+        "with a model for virality and emotions",
+    )
+    command.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        type=_path,
+        help="subtitle files, or folders of them (there: all but .json)",
+    )
+    command.add_argument(
+        "-o", "--output", required=True, type=_path, help="gets a folder for each file"
+    )
+    command.add_argument(
+        "--min", type=float, default=15, metavar="S", help="least length of a moment in seconds"
+    )
+    command.add_argument(
+        "--max", type=float, default=60, metavar="S", help="greatest length in seconds"
+    )
+    command.add_argument(
+        "--count", type=int, help="how many at most; without it the video's length decides"
+    )
+    command.add_argument(
+        "--fps", type=float, default=25, help="frames a second of the video, for the edit list"
+    )
+    command.add_argument("--otio", action="store_true", help="an OpenTimelineIO timeline, too")
+    command.add_argument(
+        "--video", type=_path, help="cut the moments out of it with ffmpeg (one subtitle file only)"
+    )
+    command.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        help="for archives: one folder with all folders in it, "
+        "on several processes or on Ray; goes on where it was stopped. Always on the CPU, a "
+        "process "
+        "for each processor, so that the files are the same everywhere",
+    )
+    command.add_argument(
+        "--workers", type=int, metavar="N", help="of the engine; as many as processors if not given"
+    )
+    command.set_defaults(function=_moments)
+    command = commands.add_parser(
+        "serve",
+        parents=[model],
+        help="a classifier and, if it has them, the moments over HTTP, and a page to try them",
+    )
+    command.add_argument(
+        "--host", default="127.0.0.1", help="0.0.0.0: for everybody who has VIRALBERT_API_KEY"
+    )
+    command.add_argument(
+        "--allow-no-key",
+        action="store_true",
+        help="for everybody without a key, too: only where something else keeps others out",
+    )
+    command.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        dest="hosts",
+        metavar="NAME",
+        help="a name under which it is asked, beside localhost and addresses; can be repeated; * any",
+    )
+    command.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    command.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        dest="limits",
+        metavar="requests=256",
+        help="one of admission.ServiceLimits; can be repeated",
+    )
+    command.set_defaults(function=_serve)
+    command = commands.add_parser(
+        "export", help="a trained model as ONNX, to serve it without torch"
+    )
+    command.add_argument(
+        "model", metavar="FOLDER", help="of a lesson's classifier, or of `viralbert train`"
+    )
+    command.add_argument(
+        "-o", "--output", required=True, type=_path, help="a new folder, or an export to replace"
+    )
+    command.add_argument(
+        "--int8", action="store_true", help="a quarter of the size, two to three times as fast"
+    )
+    command.set_defaults(function=_export)
+    command = commands.add_parser(
+        "train", parents=[where], help="train, evaluate and save a classifier, resumable"
+    )
+    command.add_argument(
+        "--profile", help="trainings of profiles/train/<name>.yaml, a folder each: replicate"
+    )
+    command.add_argument(
+        "--output", required=True, type=_path, help="gets model/, metrics.json and history.csv"
+    )
+    command.add_argument("--encoder", help="embedded, a hub name or a folder")
+    command.add_argument(
+        "--dataset", help="cedr, combo (CEDR and GoEmotions), emotions (default) or multitask"
+    )
+    command.add_argument(
+        "--data", help="sample (default), hub or a folder laid out as <set>/<split>.csv"
+    )
+    command.add_argument("--epochs", type=int)
+    command.add_argument(
+        "--lr", type=float, dest="learning_rate", help="highest rate of the encoder"
+    )
+    command.add_argument("--scheduler", dest="schedule", choices=("cosine", "linear", "constant"))
+    command.add_argument("--batch-size", type=int)
+    command.add_argument("--max-length", type=int, help="tokens kept of a text")
+    command.add_argument("--max-rows", type=int, help="only the first rows of each table")
+    command.add_argument("--seed", type=int)
+    command.add_argument("--evaluate", type=_parts_of_data, metavar="dev,test")
+    command.add_argument(
+        "--export-onnx", action="store_true", default=None, help="the model as ONNX, too"
+    )
+    command.add_argument("--note", help="goes into metrics.json")
+    command.set_defaults(function=_train)
+    command = commands.add_parser(
+        "check-env", help="what is installed, what is missing, which device"
+    )
+    command.set_defaults(function=_check_environment)
+    command = commands.add_parser(
+        "translate", help="English texts to Russian with a Marian model, resumable"
+    )
+    command.add_argument(
+        "source", help="CSV, TSV, Parquet, JSON or JSONL file with a column of English texts"
+    )
+    command.add_argument("target", help="CSV file to write: the same rows with a column ru_text")
+    command.add_argument("--column", default="text")
+    command.add_argument("--model", default="Helsinki-NLP/opus-mt-en-ru", help="hub name or folder")
+    command.add_argument("--batch-size", type=int, default=32)
+    command.set_defaults(function=_translate)
+    return parser
+
+
+def _path(text: str) -> Path:
+    try:
+        return own_path(text)
+    except DataError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _parts_of_data(text: str) -> tuple[str, ...]:
+    """`dev,test` as a tuple; `train.Recipe` knows which there are."""
+    parts = tuple(part.strip() for part in text.split(","))
+    if not all(parts):
+        raise argparse.ArgumentTypeError(f"expected dev, test or both (dev,test), found {text!r}")
+    return parts
+
+
+def _task(options: argparse.Namespace) -> Run:
+    from viralbert.course.runner import Run
+
+    only = [number for value in options.only for number in value.split(",")]
+    return Run(
+        options.profile,
+        options.data,
+        options.encoder,
+        only,
+        options.settings,
+        device=options.device or "",
+        precision=options.precision,
+    )
+
+
+def _run(options: argparse.Namespace) -> None:
+    from viralbert.course import runner
+
+    outcome = runner.run(_task(options))
+    for names, what in ((outcome.executed, "executed"), (outcome.skipped, "up to date")):
+        if names:
+            say(f"{what}: {', '.join(names)}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from viralbert.course.report import report
+
+    say(f"report: {os.path.relpath(report(_task(options)))}")
+
+
+def _download(options: argparse.Namespace) -> None:
+    from viralbert.course.download import download
+
+    folder = options.to
+    encoders, sets = download(_task(options), folder)
+    if not encoders and not sets:
+        say(f"profile {options.profile!r} takes nothing from the hub")
+        return
+    say(f"there: encoders {', '.join(encoders) or 'none'}; data sets {', '.join(sets) or 'none'}")
+    data = f" DATA={folder / 'data'}" if folder and sets else ""
+    cache = f"HF_HUB_CACHE={(folder / 'hub').resolve()} " if folder and encoders else ""
+    say(
+        f"run without a network: {cache}HF_HUB_OFFLINE=1 make reports "
+        f"PROFILE={options.profile}{data}"
+    )
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    from viralbert_utils.base import devices
+    from viralbert_utils.lessons import pretraining
+
+    devices.choose(options.device, options.precision)
+    plan = pretraining.Plan(n_steps=options.steps)
+    sources = [pretraining.Source.parse(text) for text in options.source]
+    found = pretraining.run(sources, options.output, plan)
+    say(", ".join(f"{name} {value:.4g}" for name, value in found.items()))
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from viralbert.serving.predictor import Predictor
+
+    if bool(options.texts) == bool(options.file):
+        raise DataError(
+            "expected texts or --file, found both or neither: viralbert predict 'Кот сам открыл "
+            "дверь.'"
+        )
+    # The answer lags behind by a window of texts; tee keeps them meanwhile.
+    texts, shown = itertools.tee(options.texts or _lines(options.file))
+    model = Predictor.load(options.model, options.device, options.precision)
+    try:
+        for text, found in zip(shown, model.predict_iter(texts), strict=True):
+            line = json.dumps({"text": text} | found.as_dict(), ensure_ascii=False)
+            line = line.encode("utf-8", "replace").decode(
+                "utf-8"
+            )  # half a surrogate pair cannot be printed
+            print(UNPRINTABLE.sub(lambda match: json.dumps(match[0])[1:-1], line))
+        sys.stdout.flush()
+    except BrokenPipeError:  # "| head" has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _lines(file: str) -> Iterator[str]:
+    """The texts of a table, of a `.txt` file or of a pipe, line by line where it can be."""
+    from viralbert_utils.data.tables import FORMATS, encoding_of, read_table, undecodable
+
+    path = own_path(file)
+    # A pipe of the shell, such as /dev/fd/63, has no ending.
+    if file != "-" and path.suffix.lower() in FORMATS:
+        table = read_table(path)
+        column = next((name for name in table if _is_named_text(str(name))), None)
+        if column is None:
+            raise DataError(f"{file}: no column 'text'; found {', '.join(map(str, table.columns))}")
+        yield from table[column]
+        return
+    if path.is_file() and path.suffix.lower() != ".txt":
+        raise DataError(
+            f"{file}: {path.suffix or 'a file without an ending'} is not read; expected a table "
+            "with a column 'text' "
+            f"({', '.join(FORMATS)}) or .txt with one text a line: convert it, or pipe its lines "
+            "to --file -"
+        )
+    number = 0
+    try:
+        with (
+            nullcontext(getattr(sys.stdin, "buffer", sys.stdin))
+            if file == "-"
+            else opened(path) as source
+        ):
+            lines = source
+            if isinstance(source, io.BufferedReader):
+                lines = io.TextIOWrapper(source, encoding_of(source.peek()))
+            for number, line in enumerate(lines, 1):
+                text = line.lstrip("\ufeff").rstrip("\r\n")
+                if number == 1 and _begins_a_table(text):
+                    raise DataError(
+                        f"{file}: expected a text a line, found what begins a table "
+                        f"({text[:60]!r}); give it as a file "
+                        f"with its ending ({', '.join(FORMATS)})"
+                    )
+                yield text
+    except UnicodeDecodeError as error:
+        raise undecodable(error, file, number + 1) from None
+    except OSError as error:
+        raise DataError(f"{file} could not be read after line {number}: {error}") from None
+
+
+def _is_named_text(name: str) -> bool:
+    return name.strip(' "').casefold() == "text"
+
+
+def _begins_a_table(line: str) -> bool:
+    """Whether a line is the header of a table with a column `text`, or the beginning of JSON."""
+    columns = re.split("[,;|\t]", line)
+    return re.match(r'\s*(?:\{\s*"|\[\s*[{"])', line) is not None or (
+        len(columns) > 1 and any(map(_is_named_text, columns))
+    )
+
+
+def _moments(options: argparse.Namespace) -> int:
+    from viralbert import archives
+    from viralbert.moments import outputs
+    from viralbert.moments.ranking import Limits
+    from viralbert.serving.predictor import ViralBERT
+
+    limits = Limits(options.min, options.max, n=options.count)
+    if options.engine:
+        return _archive(options, limits)
+    paths = list(dict.fromkeys(itertools.chain.from_iterable(map(_subtitle_files, options.files))))
+    if options.video and len(paths) != 1:
+        raise DataError(
+            f"--video belongs to one subtitle file, found {len(paths)}; call once for each video"
+        )
+    model = ViralBERT.load(options.model, options.device, options.precision)
+    n_failed = 0
+    for path, name in zip(paths, _own_names(paths), strict=True):
+        folder = options.output / name
+        try:
+            video = str(options.video or "")
+            found, read = archives.process(
+                path, folder, model.scores, limits, options.fps, options.otio, video
+            )
+            if options.video:
+                outputs.cut(options.video, found.moments, folder / "clips")
+        except (DataError, OSError) as error:
+            n_failed += 1
+            complain(error if str(path) in str(error) else f"{path}: {error}")
+            continue
+        say(f"{path} -> {folder}: {found.note}")
+        for repair in read.repairs:
+            say(f"  repaired: {repair}")
+        print(*map(printable, _moment_rows(found.moments)), sep="\n")
+    if n_failed:
+        complain(f"{n_failed} of {len(paths)} files failed, the others are written")
+    return 1 if n_failed else 0
+
+
+def _serve(options: argparse.Namespace) -> None:
+    # FastAPI's error is no ModuleNotFoundError where it is missing.
+    import python_multipart  # noqa: F401
+
+    from viralbert.serving.gate import ServiceLimits
+    from viralbert.serving.service import serve
+
+    log = logging.StreamHandler()
+    log.setFormatter(Lines("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[log])
+    serve(
+        options.model,
+        options.host,
+        options.port,
+        ServiceLimits.parse(options.limits),
+        os.environ.get("VIRALBERT_API_KEY", ""),
+        lambda url: print(printable(f"serving on {url}"), flush=True),
+        options.device,
+        options.precision,
+        options.hosts,
+        not options.allow_no_key,
+    )
+
+
+def _archive(options: argparse.Namespace, limits: Limits) -> int:
+    from viralbert import archives
+
+    if len(options.files) != 1 or not options.files[0].is_dir() or options.video:
+        raise DataError(
+            "--engine works through one folder and cuts no video; call without it for files"
+        )
+    if options.device not in (None, "cpu"):
+        raise DataError(
+            "--engine computes on the CPU, a process for each processor, so that the files are "
+            "the same everywhere; "
+            f"found --device {options.device}: leave it out, or call without --engine"
+        )
+    model = (options.model, options.precision)
+    job = archives.Job(
+        options.files[0],
+        options.output,
+        partial(archives.load_scorer, *model),
+        archives.model_digest(*model),
+        limits,
+        options.fps,
+        options.otio,
+    )
+    outcome = archives.run(job, options.engine, options.workers, show_progress=sys.stderr.isatty())
+    say(
+        f"{counted(outcome.n_done, 'file')} done, {outcome.n_before} were complete before -> "
+        f"{options.output}"
+    )
+    for file, error in outcome.failures.items():
+        complain(error if file in error else f"{file}: {error}")
+    if outcome.failures:
+        complain(f"{counted(len(outcome.failures), 'file')} failed; the next run tries them again")
+    return 1 if outcome.failures else 0
+
+
+def _subtitle_files(path: Path) -> list[Path]:
+    """The file, or those of a folder."""
+    from viralbert.archives import subtitle_files
+
+    if not path.is_dir():
+        return [path]
+    # A folder without any stays in the list, to be named like a file that cannot be read.
+    return subtitle_files(path) or [path]
+
+
+def _own_names(paths: Sequence[Path]) -> list[str]:
+    """A folder name for each file: after its stem, with a number where that is taken (upper and
+    lower case may be one).
+
+    No name leads out of the folder that holds them all.
+    """
+    from viralbert.moments.outputs import folder_name
+
+    names: list[str] = []
+    taken: set[str] = set()
+    for path in paths:
+        own = folder_name(path.stem)
+        options = itertools.chain([own], (f"{own}-{number}" for number in itertools.count(2)))
+        names.append(
+            next(
+                name for name in options if unicodedata.normalize("NFC", name).lower() not in taken
+            )
+        )
+        taken.add(unicodedata.normalize("NFC", names[-1]).lower())
+    return names
+
+
+def _moment_rows(moments: Sequence[Moment]) -> Iterator[str]:
+    """Rank, start, end, score and reasons, as wide as the terminal."""
+    width = max(shutil.get_terminal_size((120, 24)).columns - 36, 20)
+    if moments:
+        yield f"{'rank':>6}  {'start':>9}  {'end':>9}  score  why"
+    for m in moments:
+        tenths = (round(10 * time) for time in (m.start, m.end))
+        times = (f"{t // 36000}:{t // 600 % 60:02d}:{t // 10 % 60:02d}.{t % 10}" for t in tenths)
+        # The first reason repeats the score, the second and third quote lines: what is short goes
+        # first.
+        why = textwrap.shorten(
+            "; ".join([*m.reasons[3:], *m.reasons[1:2]]), width, placeholder=" …"
+        )
+        yield "  ".join([f"{m.rank:>6}", *(f"{time:>9}" for time in times), f"{m.score:5.2f}", why])
+
+
+def _export(options: argparse.Namespace) -> None:
+    from viralbert.serving.export import export
+
+    found = export(options.model, options.output, options.int8)
+    size = sum(path.stat().st_size for path in options.output.iterdir()) / 1e6
+    off = found.about["difference"]
+    say(f"{options.output}: {size:.0f} MB; probabilities differ from torch's by {off:.1g} at most")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from viralbert import train
+    from viralbert_utils.base import devices
+    from viralbert_utils.training import processes
+
+    devices.choose(options.device, options.precision)
+    names = train.Recipe.__dataclass_fields__
+    given = {
+        name: value for name, value in vars(options).items() if name in names and value is not None
+    }
+    recipes = (
+        train.profile(options.profile, given) if options.profile else {"": train.Recipe(**given)}
+    )
+    with processes.process_group():
+        for name, recipe in recipes.items():
+            found = train.run(recipe, options.output / name, show_progress=sys.stderr.isatty())
+            for task, splits in found.get("figures", {}).items():
+                for split, systems in splits.items():
+                    scores = ", ".join(
+                        f"{s} {e['macro-F1']['value']:.3f} [{e['macro-F1']['low']:.3f}, "
+                        f"{e['macro-F1']['high']:.3f}]"
+                        for s, e in systems.items()
+                    )
+                    say(f"{options.output / name}: {task}, macro-F1 on {split}: {scores}")
+
+
+def _check_environment(options: argparse.Namespace) -> int:
+    pins = re.findall(
+        r"^([\w.-]+)==([^\s;]+)(?: ; (.*))?$", (ROOT / "requirements.lock").read_text(), re.M
+    )
+    wrong = 0
+    for name, wanted, marker in pins:
+        try:
+            found = importlib.metadata.version(name).split("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            if marker:  # a package for another platform or Python
+                continue
+            found = "missing"
+        if found != wanted:
+            wrong += 1
+            print(f"[different] {name}: {found}, the lock says {wanted}")
+    print(
+        f"[{'ok' if not wrong else 'different'}] {len(pins) - wrong} of {len(pins)} packages as "
+        "in requirements.lock"
+    )
+    python = f"Python {sys.version.split()[0]}"
+    try:
+        from viralbert_utils.base.devices import describe
+
+        print(f"[ok] {python}, torch {importlib.metadata.version('torch')}, device: {describe()}")
+    except ModuleNotFoundError as error:
+        print(
+            f"[missing] {python} without {error.name}: here no model can be trained, and only "
+            "exported ones can be used"
+        )
+        wrong += 1
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    print(
+        f"[{'ok' if browser else 'optional'}] Chromium for the page tests: "
+        f"{browser or 'not found, those tests skip'}"
+    )
+    return 1 if wrong else 0
+
+
+def _translate(options: argparse.Namespace) -> None:
+    from viralbert.translation import translate_file
+
+    n_rows, n_failed = translate_file(
+        options.source, options.target, options.column, options.model, options.batch_size
+    )
+    say(
+        f"{counted(n_rows, 'row')} written to {options.target}, {n_failed} left without a "
+        "translation (not written)"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The course itself: notebooks run, report built, hub files fetched beforehand."""

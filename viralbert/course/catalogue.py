@@ -1,0 +1,177 @@
+"""The notebooks of the course: what each declares, reads, leaves and imports."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.base.files import ROOT
+from viralbert_utils.data.contracts import CONTRACTS
+
+NOTEBOOKS = ROOT / "notebooks"
+HOME = Path(__file__).resolve().parents[2]
+PACKAGES = ("viralbert_utils", "viralbert")  # lie in HOME
+
+
+class CourseError(DataError):
+    """A run that cannot go on; the message names the notebook, the cell and what to do."""
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A source notebook."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """`01_data_preparation`."""
+        return self.path.stem
+
+    @property
+    def number(self) -> str:
+        """`01`."""
+        return self.name[:2]
+
+    @cached_property
+    def node(self) -> nbformat.NotebookNode:
+        """The notebook's content."""
+        return nbformat.read(self.path, as_version=4)
+
+    @property
+    def reads(self) -> list[str]:
+        """Declared inputs."""
+        return self._declared("reads")
+
+    @property
+    def leaves(self) -> list[str]:
+        """Declared outputs."""
+        return self._declared("leaves")
+
+    def _declared(self, what: str) -> list[str]:
+        items = list(self.node.metadata.get("viralbert", {}).get(what, []))
+        for item in items:
+            kind, _, name = item.partition(":")
+            if not (kind == "run" and name) and not (
+                what == "reads" and kind == "data" and name in CONTRACTS
+            ):
+                sets = ", ".join(CONTRACTS)
+                raise CourseError(
+                    f"{self.path.name}: {what} {item!r}; expected run:<path> or, to read, "
+                    f"data:<one of {sets}>"
+                )
+        return items
+
+    @cached_property
+    def parameters(self) -> dict[str, tuple[str, Any]]:
+        """Parameter -> (type as written, default).
+
+        Raises:
+            CourseError: There is not exactly one cell tagged `parameters`, or a line is no `name:
+                type = literal`.
+        """
+        cells = [cell for cell in self.node.cells if "parameters" in cell.metadata.get("tags", [])]
+        if len(cells) != 1:
+            raise CourseError(
+                f"{self.path.name}: expected exactly one cell tagged 'parameters', found "
+                f"{len(cells)}"
+            )
+        found = {}
+        for statement in ast.parse(cells[0].source).body:
+            try:
+                if not isinstance(statement, ast.AnnAssign) or statement.value is None:
+                    raise ValueError
+                found[ast.unparse(statement.target)] = (
+                    ast.unparse(statement.annotation),
+                    ast.literal_eval(statement.value),
+                )
+            except ValueError:
+                raise CourseError(
+                    f"{self.path.name}, parameters cell: expected lines like 'epochs: int = 3  # "
+                    "passes', "
+                    f"found {ast.unparse(statement)!r} (derived values go into the next cell)"
+                ) from None
+        return found
+
+
+def notebooks(folder: Path = NOTEBOOKS) -> list[Notebook]:
+    """All numbered notebooks in order.
+
+    Raises:
+        CourseError: None is there, or two carry the same number.
+    """
+    found = [Notebook(path) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
+    if not found:
+        raise CourseError(f"no notebooks like 01_name.ipynb in {folder}")
+    numbers = [notebook.number for notebook in found]
+    for number in numbers:
+        if numbers.count(number) > 1:
+            raise CourseError(f"two notebooks carry the number {number} in {folder}")
+    return found
+
+
+def source_hash(node: nbformat.NotebookNode) -> str:
+    """sha256 of the cells, outputs apart."""
+    cells = [
+        [cell.cell_type, cell.source, sorted(cell.metadata.get("tags", []))] for cell in node.cells
+    ]
+    declared = node.metadata.get("viralbert", {})
+    return hashlib.sha256(json.dumps([cells, declared], ensure_ascii=False).encode()).hexdigest()[
+        :16
+    ]
+
+
+def imported_modules(notebook: Notebook) -> list[Path]:
+    """Files of the course's packages that a notebook uses, directly or through one another, sorted
+    by name."""
+    pending: set[str] = set()
+    cells = [cell for cell in notebook.node.cells if cell.cell_type == "code"]
+    for number, cell in enumerate(cells, 1):
+        # Magics are no Python; what they import does not matter here.
+        plain = re.sub(r"^(\s*)[%!].*$", r"\1pass", cell.source, flags=re.M)
+        try:
+            pending |= _imports(ast.parse(plain))
+        except SyntaxError as error:
+            where = f"code cell {number} of {len(cells)}, line {error.lineno}"
+            raise CourseError(f"{notebook.name}, {where}: {error.msg}") from None
+    found: set[Path] = set()
+    while pending:
+        for path in _files_of(pending.pop()):
+            if path not in found:
+                found.add(path)
+                pending |= _imports(ast.parse(path.read_text(encoding="utf-8")))
+    return sorted(found)
+
+
+def _imports(tree: ast.AST) -> set[str]:
+    """Dotted names of what is imported from the course's packages: modules, or names in modules."""
+    names = set()
+    for statement in ast.walk(tree):
+        if isinstance(statement, ast.ImportFrom) and statement.module:
+            names |= {f"{statement.module}.{alias.name}" for alias in statement.names}
+        elif isinstance(statement, ast.Import):
+            names |= {alias.name for alias in statement.names}
+    return {name for name in names if name.partition(".")[0] in PACKAGES}
+
+
+def _files_of(name: str) -> Iterator[Path]:
+    """The files that importing a dotted name executes: each package on the way, then the module."""
+    path = HOME
+    for part in name.split("."):
+        path /= part
+        package, module = path / "__init__.py", path.with_name(f"{part}.py")
+        if not package.is_file():
+            if module.is_file():
+                yield module
+            return
+        yield package

@@ -1,0 +1,538 @@
+"""The report: executed notebooks to a static site, to Markdown pages for the repository, and to
+metrics and a manifest.
+
+One preparation serves both forms: recorded values go into the prose, alt texts onto the figures,
+and every page says which run it came from.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import os
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from viralbert.course.catalogue import CourseError, Notebook
+from viralbert.course.runner import Run
+from viralbert_utils.base.files import locked, remove_unfinished, whole_folder, write_whole
+
+RECORD_MIME = "application/vnd.viralbert.record+json"
+STYLE = Path(__file__).parent / "static" / "course.css"
+_LINK = re.compile(r"\]\((\d\d_\w+)\.ipynb(#[^)\s]*|)")
+_HOW_TO_RUN = "index.md#not-part-of-this-run"
+_GLUE = re.compile(r"``.*?``|\{glue:text\}`([\w.-]+)(?::([^`]*))?`|\{glue")
+_FIRST_PAGE = Path("site", "index.html")
+HEADLINE = ("<!-- headline: written by `make reports` -->", "<!-- /headline -->")
+
+
+@dataclass
+class Page:
+    """An executed notebook with what a report needs of it."""
+
+    name: str
+    node: nbformat.NotebookNode
+    records: dict[str, Any]
+    stamp: dict[str, Any]
+    seconds: float
+
+    @property
+    def title(self) -> str:
+        """Text of the first heading."""
+        return _title(self.node)
+
+
+def _title(node: nbformat.NotebookNode) -> str:
+    return next(
+        line.lstrip("# ").strip()
+        for line in node.cells[0].source.splitlines()
+        if line.startswith("# ")
+    )
+
+
+def read_page(path: Path) -> Page:
+    """An executed notebook, its recorded values, and its stamp."""
+    node = nbformat.read(path, as_version=4)
+    seconds = float(node.metadata.get("papermill", {}).get("duration") or 0.0)
+    records = read_records(node) | {"run.seconds": round(seconds)}
+    return Page(path.stem, node, records, dict(node.metadata.get("viralbert_run", {})), seconds)
+
+
+def read_records(node: nbformat.NotebookNode) -> dict[str, Any]:
+    """Values that the notebook recorded, by name.
+
+    Raises:
+        CourseError: Two records carry one name.
+    """
+    found: dict[str, Any] = {}
+    for cell in node.cells:
+        for output in cell.get("outputs", []):
+            entry = output.get("data", {}).get(RECORD_MIME)
+            if entry is not None:
+                if entry["name"] in found:
+                    raise CourseError(f"the value {entry['name']!r} is recorded twice")
+                found[entry["name"]] = entry["value"]
+    return found
+
+
+def fill_in(text: str, records: Mapping[str, Any], where: str) -> str:
+    """Put recorded values where the prose names them: `{glue:text}` with a name and, after a colon,
+    a format.
+
+    An estimate is shown as `0.41 [0.39, 0.43]`, its parts as `name.value`, `name.low`, `name.high`.
+
+    Raises:
+        CourseError: Nothing was recorded under the name.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        if match[0].startswith("``"):
+            return match[0]  # a code span that shows the syntax itself
+        if match[1] is None:
+            raise CourseError(
+                f"{where}: {text[match.start() : match.start() + 40]!r} is not of the form "
+                f"{{glue:text}}`name:format`"
+            )
+        name, spec = match[1], match[2] or ""
+        if name in records:
+            found = records[name]
+        else:
+            parent, _, part = name.rpartition(".")
+            if not isinstance(records.get(parent), dict) or part not in records[parent]:
+                raise CourseError(
+                    f"{where}: the prose names {name!r}, which was not recorded; recorded: "
+                    f"{', '.join(sorted(records))}"
+                )
+            found = records[parent][part]
+        try:
+            if isinstance(found, dict) and {"value", "low", "high"} <= set(found):
+                spec = spec or ".3f"
+                return f"{found['value']:{spec}} [{found['low']:{spec}}, {found['high']:{spec}}]"
+            return format(found, spec)
+        except (ValueError, TypeError) as error:
+            raise CourseError(f"{where}: {name!r} cannot be shown as {spec!r}: {error}") from None
+
+    return _GLUE.sub(value, text)
+
+
+def prepare(
+    page: Page, banner: str, origin: str, missing: Collection[str] = ()
+) -> nbformat.NotebookNode:
+    """A copy of the executed notebook that is ready to be rendered.
+
+    Args:
+        page: An executed notebook.
+        banner: Stands in bold under the title; none if empty.
+        origin: The line on where the numbers come from.
+        missing: Names of lessons without a page; links to them lead to the first page, which says
+            how to run them.
+
+    Raises:
+        CourseError: A figure without alt text, or two in one cell, or a value that was not
+            recorded.
+    """
+    node = copy.deepcopy(page.node)
+    node.metadata.pop("papermill", None)
+    for index, cell in enumerate(node.cells):
+        where = f"{page.name}, cell {index + 1}"
+        if cell.cell_type == "markdown":
+            text = fill_in(cell.source, page.records, where)
+            cell.source = _LINK.sub(
+                lambda link: f"]({_HOW_TO_RUN}" if link[1] in missing else link[0], text
+            )
+            continue
+        cell.outputs = [
+            output
+            for output in cell.get("outputs", [])
+            if RECORD_MIME not in output.get("data", {})
+        ]
+        images = [output for output in cell.outputs if "image/png" in output.get("data", {})]
+        if len(images) > 1:
+            raise CourseError(
+                f"{where}: {len(images)} figures in one cell; give each a cell of its own"
+            )
+        for output in images:
+            alt = output.metadata.get("image/png", {}).get("alt")
+            if not alt:
+                raise CourseError(
+                    f"{where}: a figure without alt text; use lesson.show(figure, alt=...)"
+                )
+            cell.metadata["mystnb"] = {"image": {"alt": alt}}
+            output.data.pop("text/plain", None)
+    title, _, rest = node.cells[0].source.partition("\n")
+    lines = [title, "", *([f"> **{banner}**", ""] if banner else []), f"*{origin}*", "", rest]
+    node.cells[0].source = "\n".join(lines)
+    return node
+
+
+def origin(stamp: Mapping[str, Any]) -> str:
+    """One line on where a page's numbers come from."""
+    parameters = stamp["fingerprint"]["parameters"]
+    parts = [f"profile `{stamp['profile']}`"]
+    parts += [f"{name} `{parameters[name]}`" for name in ("data", "encoder") if name in parameters]
+    return f"From a run with {', '.join(parts)}, on {stamp['environment']['device']}."
+
+
+def report(task: Run) -> Path:
+    """Write the report of a run: `site/`, `README.md` and a Markdown page a notebook,
+    `metrics.json`, `manifest.json`.
+
+    The folder is the old report until the new one is complete, whatever happens meanwhile.
+
+    Returns:
+        The site's first page.
+
+    Raises:
+        CourseError: Nothing was executed yet, or a page cannot be prepared or built.
+    """
+    with locked(task.folder):
+        return _report(task)
+
+
+def _report(task: Run) -> Path:
+    paths = [
+        task.executed(notebook) for notebook in task.notebooks if task.executed(notebook).is_file()
+    ]
+    if not paths:
+        raise CourseError(
+            f"nothing was executed for the run {task.name!r} yet; run `viralbert run --profile "
+            f"{task.profile}` first"
+        )
+    pages = [read_page(path) for path in paths]
+    missing = [notebook.name for notebook in _missing(task, pages)]
+    prepared = {
+        page.name: prepare(page, task.config["banner"], origin(page.stamp), missing)
+        for page in pages
+    }
+    hidden = ("run.", "headline.")
+    metrics = {
+        page.name: {k: v for k, v in page.records.items() if not k.startswith(hidden)}
+        for page in pages
+    }
+    first = first_page_text(task, pages)
+    digest = hashlib.sha256(first.encode() + task.config["banner"].encode())
+    for path in [*paths, *sorted(Path(__file__).parent.glob("*.py")), STYLE]:
+        digest.update(path.read_bytes())
+    with whole_folder(task.report) as new:
+        if task.report.is_dir():
+            shutil.copytree(task.report, new, symlinks=True, dirs_exist_ok=True)
+        remove_unfinished(new)
+        write_whole(new / "metrics.json", _json(metrics | {"headline": headlines(pages)}))
+        write_whole(new / "manifest.json", _json(manifest(task, pages)))
+        _write_markdown(new, prepared, first)
+        # The site takes longest, so it alone is kept when nothing that it is made of has changed.
+        mark = new / "site" / ".made_from"
+        if (
+            not (new / _FIRST_PAGE).is_file()
+            or not mark.is_file()
+            or mark.read_text() != digest.hexdigest()
+        ):
+            shutil.rmtree(new / "site", ignore_errors=True)
+            _build_site(task, prepared, first, new / "site")
+            write_whole(mark, digest.hexdigest())
+    if task.report == task.root / "reports":
+        remove_unfinished(task.root, "README.md")
+        update_readme(task.root / "README.md", headline_table(headlines(pages), "reports/{}.md"))
+    return task.report / _FIRST_PAGE
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+
+
+def headlines(pages: list[Page]) -> list[dict[str, Any]]:
+    """What the notebooks recorded with `lesson.headline`, in order."""
+    return [
+        {"lesson": page.name} | value
+        for page in pages
+        for name, value in page.records.items()
+        if name.startswith("headline.")
+    ]
+
+
+def headline_table(rows: list[dict[str, Any]], link: str = "{}.ipynb") -> str:
+    """The headline figures as a Markdown table; `link` makes an address of a lesson's name."""
+    lines = [
+        "| what was measured | result [95 % interval] | beside it | lesson |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        figure = f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        lines.append(
+            f"| {row['what']} | {figure} | {row['beside']} | "
+            f"[{row['lesson'][:2]}]({link.format(row['lesson'])}) |"
+        )
+    return "\n".join(lines)
+
+
+def update_readme(path: Path, table: str) -> None:
+    """Put the headline table between its two marks.
+
+    Raises:
+        CourseError: The marks are not there.
+    """
+    text = path.read_text(encoding="utf-8")
+    start, end = text.find(HEADLINE[0]), text.find(HEADLINE[1])
+    if min(start, end) < 0:
+        raise CourseError(f"{path.name}: the marks {HEADLINE[0]!r} and {HEADLINE[1]!r} are missing")
+    write_whole(path, f"{text[: start + len(HEADLINE[0])]}\n{table}\n{text[end:]}")
+
+
+def manifest(task: Run, pages: list[Page]) -> dict[str, Any]:
+    """What made the report: settings, versions, and for each notebook its fingerprint, seconds and
+    peak memory."""
+    return {
+        "run": task.name,
+        "profile": task.profile,
+        "environment": pages[0].stamp["environment"],
+        "notebooks": {
+            page.name: {
+                "seconds": round(page.seconds),
+                "peak_memory_mib": page.records.get("run.peak_memory_mib"),
+                **page.stamp["fingerprint"],
+            }
+            for page in pages
+        },
+    }
+
+
+def first_page_text(task: Run, pages: list[Page]) -> str:
+    """The report's first page, in Markdown; links between lessons end in `.ipynb`, as in the
+    notebooks."""
+    banner = [f"> **{task.config['banner']}**", ""] if task.config["banner"] else []
+    missing = _missing(task, pages)
+    stale = [n.name for n in task.notebooks if n not in missing and not task.is_fresh(n)]
+    environment = pages[0].stamp["environment"]
+    status = ["| lesson | seconds | peak memory, MiB | data | encoder |", "|---|---|---|---|---|"]
+    files: dict[str, str] = {}
+    for page in pages:
+        fingerprint = page.stamp["fingerprint"]
+        parameters = fingerprint["parameters"]
+        status.append(
+            f"| [{page.name}]({page.name}.ipynb) | {page.seconds:.0f} | "
+            f"{page.records.get('run.peak_memory_mib')} | "
+            f"{parameters.get('data', '-')} | {parameters.get('encoder', '-')} |"
+        )
+        files |= {k: v for k, v in fingerprint["reads"].items() if k.startswith("data:")}
+    lessons = [f"- [{page.title}]({page.name}.ipynb)" for page in pages]
+    return "\n".join(
+        [
+            "# ViralBERT course: the report",
+            "",
+            *banner,
+            f"*{task.config['description']}*",
+            "",
+            "Russian text models, measured: does a short text go viral, which of 28 emotions "
+            "does it carry, where in a",
+            "video is the moment. Every figure on these pages was written by the run described "
+            "below, none by hand.",
+            "",
+            "## Headline figures",
+            "",
+            headline_table(headlines(pages)),
+            "",
+            "## Lessons",
+            "",
+            *lessons,
+            *([f"\nChanged since, not executed again: {', '.join(stale)}."] if stale else []),
+            "",
+            *(_how_to_run(task, missing) if missing else []),
+            "## What ran",
+            "",
+            f"Profile `{task.profile}`, device {environment['device']}.",
+            "",
+            *status,
+            "",
+            "| package | version |",
+            "|---|---|",
+            *[
+                f"| {name} | {version} |"
+                for name, version in environment.items()
+                if name != "device"
+            ],
+            "",
+            "| data file | sha256, first 16 digits |",
+            "|---|---|",
+            *[
+                f"| {name.removeprefix('data:')} | `{digest[:16]}` |"
+                for name, digest in sorted(files.items())
+            ],
+            "",
+        ]
+    )
+
+
+def _missing(task: Run, pages: list[Page]) -> list[Notebook]:
+    """The lessons of the course that this report has no page of."""
+    return [
+        notebook
+        for notebook in task.notebooks
+        if notebook.name not in {page.name for page in pages}
+    ]
+
+
+def _how_to_run(task: Run, missing: list[Notebook]) -> list[str]:
+    """The section of the first page that links to lessons without a page lead to."""
+    return [
+        "## Not part of this run",
+        "",
+        f"`{make_command(task)}` runs all lessons; for one of them and what it reads from, there "
+        "is a command each:",
+        "",
+        *[
+            f"- **{_title(notebook.node)}**: `{make_command(task, notebook.number)}`"
+            for notebook in missing
+        ],
+        "",
+    ]
+
+
+def make_command(task: Run, only: str = "") -> str:
+    """The call of make that brings a run up to date: all of it, or one lesson, with the run's own
+    settings."""
+    usual = {"PROFILE": Run.profile, "PRECISION": Run.precision}
+    values = {
+        "ONLY": only,
+        "PROFILE": task.profile,
+        "DATA": task.data,
+        "ENCODER": task.encoder,
+        "SET": " ".join(task.settings),
+        "DEVICE": task.device,
+        "PRECISION": task.precision,
+    }
+    told = [
+        f"{name}={shlex.quote(value)}"
+        for name, value in values.items()
+        if value and value != usual.get(name)
+    ]
+    return " ".join(["make reports", *told])
+
+
+# nbconvert's Markdown with three changes: real alt texts, Markdown tables, folded cells where the
+# tag asks for it.
+_MARKDOWN = """{% extends 'markdown/index.md.j2' %}
+{% block input_group %}{% if 'hide-input' in cell.metadata.tags or 'hide-cell' in cell.metadata.tags %}
+<details><summary>code</summary>
+
+{{ super() }}
+
+</details>
+{% else %}{{ super() }}{% endif %}{% endblock %}
+{% block data_png %}
+
+{% set alt = cell.metadata.mystnb.image.alt | replace(']', ')') | replace('[', '(') -%}
+![{{ alt }}]({{ output.metadata.filenames['image/png'] | path2url }})
+{% endblock %}
+{% block stream %}
+```text
+{{ output.text | trim | replace('```', "'''") }}
+```
+{% endblock %}
+"""
+
+
+def _write_markdown(
+    folder: Path, prepared: Mapping[str, nbformat.NotebookNode], first: str
+) -> None:
+    from nbconvert import MarkdownExporter
+    from traitlets.config import Config
+
+    priority = ["text/markdown", "image/png", "text/html", "text/plain"]
+    config = Config({"NbConvertBase": {"display_data_priority": priority}})
+    figures = folder / "figures"
+    for old in [*folder.glob("[0-9][0-9]_*.md"), *figures.glob("*.png")]:
+        old.unlink()
+    for name, node in prepared.items():
+        exporter = MarkdownExporter(config=config, raw_template=_MARKDOWN)
+        body, resources = exporter.from_notebook_node(
+            node, {"unique_key": name, "output_files_dir": "figures"}
+        )
+        for number, (path, content) in enumerate(resources.get("outputs", {}).items(), 1):
+            # Numbered by figure, not by cell, so that a new paragraph does not rename every file.
+            renamed = f"figures/{name[:2]}_figure_{number}.png"
+            body = body.replace(path, renamed)
+            write_whole(folder / renamed, content)
+        body = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", body)).strip() + "\n"
+        write_whole(folder / f"{name}.md", _to_markdown_links(body))
+    write_whole(folder / "README.md", _to_markdown_links(first))
+
+
+def _to_markdown_links(text: str) -> str:
+    """Links between the pages of the site as links between the Markdown pages."""
+    text = text.replace(f"]({_HOW_TO_RUN}", f"]({_HOW_TO_RUN.replace('index', 'README')}")
+    return _LINK.sub(lambda link: f"]({link[1]}.md{link[2]}", text)
+
+
+def _build_site(
+    task: Run, prepared: Mapping[str, nbformat.NotebookNode], first: str, built: Path
+) -> None:
+    # Sphinx takes these by name, and if one is not installed, its own error hides which.
+    import furo  # noqa: F401
+    import latex2mathml  # noqa: F401
+    import myst_nb  # noqa: F401
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace
+
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch, "source")
+        source.mkdir()
+        contents = "\n".join(["```{toctree}", ":hidden:", "", *prepared, "```", ""])
+        (source / "index.md").write_text(f"{first}\n{contents}", encoding="utf-8")
+        for name, node in prepared.items():
+            nbformat.write(node, source / f"{name}.ipynb")
+        options: dict[str, Any] = {
+            "project": "ViralBERT course",
+            "html_title": "ViralBERT course",
+            "extensions": ["myst_nb", "viralbert.course.mathml"],
+            "html_theme": "furo",
+            "html_theme_options": {"announcement": task.config["banner"]}
+            if task.config["banner"]
+            else {},
+            "html_math_renderer": "mathml",
+            "html_static_path": [str(STYLE)],
+            "html_css_files": [STYLE.name],
+            "html_copy_source": False,
+            "html_show_sphinx": False,
+            "html_show_copyright": False,
+            "myst_enable_extensions": ["dollarmath"],
+            "myst_heading_anchors": 3,
+            "nb_execution_mode": "off",
+            "nb_merge_streams": True,
+            "nitpicky": True,
+            "language": "en",
+        }
+        with open(os.devnull, "w") as quiet, docutils_namespace():
+            log = Path(scratch, "warnings.txt")
+            with log.open("w", encoding="utf-8") as warnings:
+                # Built here and not in its place: MyST-NB leaves what it has read beside the site.
+                app = Sphinx(
+                    str(source),
+                    None,
+                    str(Path(scratch, "site")),
+                    str(Path(scratch, "doctrees")),
+                    "html",
+                    options,
+                    status=quiet,
+                    warning=warnings,
+                    freshenv=True,
+                )
+                app.build()
+            problems = log.read_text(encoding="utf-8").strip()
+        logging.getLogger("sphinx").handlers.clear()
+        if app.statuscode or problems:
+            raise CourseError(
+                f"the site could not be built cleanly: {'; '.join(problems.splitlines())}"
+            )
+        for leftover in (".buildinfo", "objects.inv"):
+            Path(scratch, "site", leftover).unlink(missing_ok=True)
+        shutil.move(Path(scratch, "site"), built)

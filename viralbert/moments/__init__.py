@@ -1,0 +1,1 @@
+"""Viral moments: subtitles read, lines scored, windows ranked, results written and judged."""

@@ -1,0 +1,1 @@
+"""The predictor, its ONNX export, and the HTTP service around them."""

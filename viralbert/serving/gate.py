@@ -1,0 +1,448 @@
+"""Which requests a service lets in, and how it says no: limits, a readable reason, and a stop that
+loses nothing.
+
+Lesson 09 loads a service until it refuses. Refusing costs next to nothing: neither the model nor
+the validation has seen the request then. A request is accepted when its body is there, and from
+then on it gets an answer, also while the service is being stopped. Bodies that come slowly give way
+to others. Every request is counted and logged, never its text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import logging
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from viralbert_utils.base.errors import DataError
+
+# All else (health, metrics, page) is always answered.
+GUARDED = ("/v1/predict", "/v1/moments", "/v1/classes", "/v1/emotions")
+PROBES = ("/healthz", "/readyz")  # whoever asks them knows no name of ours
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# a service that stops goes on refusing for so long, so that a balancer sees it before the port
+# closes
+LINGER_S = 1.0
+HEADERS = {  # of every answer: nothing is guessed, framed, or read by a page of another origin
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+}
+STATUSES = {
+    400: "No proper HTTP request, or one for a host that is not served here.",
+    401: "The API key is missing or wrong.",
+    403: "A page of another origin asks.",
+    404: "There is nothing at this path.",
+    405: "This path takes another method; Allow names it.",
+    413: "The body is too large.",
+    415: "The body is of another kind; Content-Type says which.",
+    422: "What was sent cannot be used, and why.",
+    429: "Too many requests wait already; Retry-After says when to come again.",
+    500: "An error inside the service; its log says where.",
+    503: "Stopping, or not finished in time; Retry-After says when to come again.",
+}
+_log = logging.getLogger("viralbert.service")
+
+
+@dataclass(frozen=True)
+class ServiceLimits:
+    """What a service takes on.
+
+    Beyond it come 413 (bytes), 422 (texts, chars, cues), 429 (bodies, requests) and 503
+    (timeout_s).
+
+    Attributes:
+        bytes: Of a request's body.
+        bodies: Bytes of all bodies that come or are in hand, at once; never less than `bytes`.
+        texts: In one request.
+        chars: Of one text.
+        cues: In one request.
+        requests: Accepted and not yet answered, at once; and as many whose body comes.
+        timeout_s: From a request's first byte to its answer.
+        batch: Texts that are computed together.
+        wait_s: How long a text waits for others to be computed with.
+    """
+
+    bytes: int = 2_000_000
+    bodies: int = 64_000_000
+    texts: int = 256
+    chars: int = 20_000
+    cues: int = 20_000
+    requests: int = 256
+    timeout_s: float = 60.0
+    batch: int = 64
+    wait_s: float = 0.002
+
+    def __post_init__(self) -> None:
+        """Refuse limits under which nothing could be answered."""
+        for name, value in vars(self).items():
+            if not 0 <= value < float("inf") or (value == 0 and name != "wait_s"):
+                raise DataError(f"limit {name}: expected a number above 0, found {value}")
+
+    @classmethod
+    def parse(cls, settings: Sequence[str]) -> ServiceLimits:
+        """From `["requests=32", ...]`, as they come from a command line.
+
+        Raises:
+            DataError: An unknown name, or no number.
+        """
+        kinds = {name: type(value) for name, value in vars(cls()).items()}
+        found: dict[str, Any] = {}
+        for setting in settings:
+            name, _, value = setting.partition("=")
+            try:
+                found[name] = kinds[name](value)
+            except (KeyError, ValueError):
+                raise DataError(
+                    f"expected NAME=NUMBER with a name of {', '.join(kinds)}; found {setting!r}"
+                ) from None
+        return cls(**found)
+
+
+DEFAULTS = ServiceLimits()
+
+
+class Refusal(Exception):
+    """A request that is not answered, and why."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        retry_s: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make the response; `retry_s` says when to come again."""
+        super().__init__(detail)
+        headers = dict(headers or {})
+        if retry_s is not None:
+            headers["Retry-After"] = str(retry_s)
+        if status == 401:
+            headers["WWW-Authenticate"] = "ApiKey"
+        # Half a surrogate pair, quoted from a request, has no UTF-8.
+        plain = detail.encode("utf-8", "replace").decode("utf-8")
+        self.response = JSONResponse({"detail": plain}, status, headers)
+
+
+class Gate:
+    """ASGI middleware, and the state that it keeps.
+
+    Attributes:
+        coming: Requests whose body is not there yet, the oldest first; with the bytes that are.
+        in_hand: Requests accepted and not yet answered.
+        held: Bytes of their bodies.
+    """
+
+    def __init__(self, limits: ServiceLimits, api_key: str, hosts: Sequence[str] = ("*",)) -> None:
+        """Open.
+
+        Args:
+            limits: What is let in.
+            api_key: Is asked for if it isn't empty.
+            hosts: Names that the header Host may have; `*` any, `0.0.0.0` any address.
+
+        Raises:
+            DataError: A key that no header can carry.
+        """
+        if not api_key.isprintable() or api_key != api_key.strip():
+            raise DataError(
+                "expected an API key without control characters and without blanks or line ends "
+                "around it, "
+                "found one that no request can carry; give another"
+            )
+        self.limits, self.api_key = limits, api_key.encode()
+        self.hosts = frozenset(host.lower().rstrip(".") for host in hosts)
+        self.coming: dict[asyncio.Timeout, int] = {}
+        self.in_hand = self.held = 0
+        self.stopped_at: float | None = None
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._count = Counter(
+            "viralbert_requests", "Requests", ["route", "status"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "viralbert_request_seconds", "Until the answer", ["route"], registry=self.registry
+        )
+        waiting = Gauge(
+            "viralbert_requests_in_hand", "Accepted, not yet answered", registry=self.registry
+        )
+        waiting.set_function(lambda: self.in_hand)
+
+    def stop(self) -> None:
+        """From now on refuse."""
+        self.stopped_at = self.stopped_at or time.monotonic()
+
+    def is_done(self) -> bool:
+        """Whether it was stopped long enough ago, and nothing is left to answer."""
+        return (
+            self.stopped_at is not None
+            and not self.in_hand
+            and time.monotonic() - self.stopped_at > LINGER_S
+        )
+
+    def check_open(self) -> None:
+        """Raises `Refusal` once it was stopped."""
+        if self.stopped_at is not None:
+            raise Refusal(
+                503, "the service is being stopped; send the request again in a few seconds", 5
+            )
+
+    def around(self, app: ASGIApp) -> ASGIApp:
+        """The application behind the gate."""
+
+        async def gated(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            status, began = 0, time.perf_counter()
+
+            async def noting(message: Message) -> None:
+                nonlocal status
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                    headers = MutableHeaders(scope=message)
+                    headers.update(HEADERS)
+                    headers.setdefault("Cache-Control", "no-store")
+                    if self.stopped_at is not None:
+                        headers["Connection"] = "close"
+                await send(message)
+
+            try:
+                await self._let_in(app, scope, receive, noting)
+            except Exception as error:
+                if status:  # the answer had begun: all that is left is to break it off
+                    raise
+                await self._refusal(error).response(scope, receive, noting)
+            finally:
+                self._note(scope, status, time.perf_counter() - began)
+
+        return gated
+
+    async def _let_in(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        if scope["path"] not in PROBES:
+            self._check_host(headers)
+        if scope["path"] not in GUARDED:
+            await app(scope, receive, send)
+            return
+        self.check_open()
+        _check_origin(headers)
+        if self.api_key and not hmac.compare_digest(
+            headers.get("x-api-key", "").encode("latin-1"), self.api_key
+        ):
+            raise Refusal(
+                401, "expected the service's key in the header X-API-Key, found none or another one"
+            )
+        async with asyncio.timeout(self.limits.timeout_s):
+            self._check_place()
+            body = await self._arrived(headers, receive)
+            self.check_open()
+            self._check_place()
+            self.in_hand += 1
+            self.held += len(body)
+            try:
+                await _answered(app, scope, body, receive, send)
+            finally:
+                self.in_hand -= 1
+                self.held -= len(body)
+
+    def _check_place(self) -> None:
+        if self.in_hand >= self.limits.requests:
+            raise Refusal(
+                429,
+                f"{self.in_hand} requests wait already, and no more are taken on; come again in a "
+                "second, or send several texts in one request",
+                1,
+            )
+
+    async def _arrived(self, headers: Headers, receive: Receive) -> bytes:
+        """The body, unless it has to give way to others that come later and faster."""
+        place = asyncio.timeout(None)
+
+        async def counting() -> Message:
+            message = await receive()
+            if place in self.coming:
+                self.coming[place] += len(message.get("body", b""))
+                self._make_room()
+            return message
+
+        try:
+            async with place:
+                self.coming[place] = 0
+                self._make_room()
+                return await self._body(headers, counting)
+        except TimeoutError:
+            raise Refusal(
+                429,
+                "other requests have come while the body of this one was on its way, and needed "
+                "its "
+                "place; send it again in a second",
+                1,
+            ) from None
+        finally:
+            self.coming.pop(place, None)
+
+    def _make_room(self) -> None:
+        room = max(self.limits.bodies, self.limits.bytes)
+        while len(self.coming) > self.limits.requests or (
+            self.coming and self.held + sum(self.coming.values()) > room
+        ):
+            oldest = next(iter(self.coming))
+            del self.coming[oldest]
+            oldest.reschedule(0)
+
+    def _check_host(self, headers: Headers) -> None:
+        """A page whose name was made to lead here (DNS rebinding) says so in Host.
+
+        Raises:
+            Refusal: The name is none of ours, or the request can be read in two ways.
+        """
+        if "content-length" in headers and "transfer-encoding" in headers:
+            raise Refusal(
+                400,
+                "expected Content-Length or Transfer-Encoding, found both",
+                headers={"Connection": "close"},
+            )
+        name = _host_name(headers.get("host", ""))
+        if "*" in self.hosts or name in LOOPBACK or name in self.hosts:
+            return
+        if self.hosts & {"0.0.0.0", "::"} and _is_address(name):  # an address leads nowhere else
+            return
+        raise Refusal(
+            400,
+            "expected a host that is served here, found another one in the header Host; "
+            "viralbert serve --allow-host NAME serves it, too",
+        )
+
+    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+        announced, received, parts = int(headers.get("content-length", 0)), 0, []
+        while True:
+            size = max(announced, received)
+            if size > self.limits.bytes:
+                raise Refusal(
+                    413,
+                    f"expected a body of at most {self.limits.bytes:,} bytes, found {size:,} or "
+                    "more; "
+                    "send it in parts",
+                )
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Refusal(400, "the connection was closed before the whole request had come")
+            parts.append(message.get("body", b""))
+            received += len(parts[-1])
+            if not message.get("more_body") and received <= self.limits.bytes:
+                return b"".join(parts)
+
+    def _refusal(self, error: Exception) -> Refusal:
+        if isinstance(error, Refusal):
+            return error
+        if isinstance(error, TimeoutError):
+            return Refusal(
+                503,
+                f"not finished within {self.limits.timeout_s:g} s; send less, or come again later",
+                5,
+            )
+        # The message may quote a text; the lines of code on the way to it cannot.
+        where = "".join(traceback.format_tb(error.__traceback__))
+        _log.error("%s, answered with 500\n%s", type(error).__name__, where)
+        return Refusal(
+            500, f"an error inside the service ({type(error).__name__}); its log says where"
+        )
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        route = (
+            scope["path"] if scope["path"] in GUARDED else "other"
+        )  # else anybody could invent labels
+        self._count.labels(route, status).inc()
+        self._seconds.labels(route).observe(seconds)
+        if route != "other":
+            _log.info("%s %s %d %.0f ms", scope["method"], route, status, 1000 * seconds)
+
+
+def _check_origin(headers: Headers) -> None:
+    """Browsers say for which page they ask; programs say nothing.
+
+    Raises:
+        Refusal: It is a page of another origin, which may be anybody's.
+    """
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        is_own = site in ("same-origin", "none")
+    else:
+        is_own = (
+            origin is None or origin.lower().partition("://")[2] == headers.get("host", "").lower()
+        )
+    if not is_own:
+        raise Refusal(
+            403,
+            "expected a request of a program or of the service's own page, found one of a page of "
+            "another origin; let the server of that page ask",
+        )
+
+
+def _host_name(host: str) -> str:
+    """Of `name:port`; empty if it is no such thing."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+async def _answered(app: ASGIApp, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+    """Let the application answer, as long as the client waits for it.
+
+    Raises:
+        Refusal: The client has gone, and nobody will read this; nothing more is computed for it.
+    """
+    has_begun = False
+
+    async def sending(message: Message) -> None:
+        nonlocal has_begun
+        has_begun = True
+        await send(message)
+
+    answer = asyncio.ensure_future(app(scope, _replayed(body, receive), sending))
+    gone = asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done() and not has_begun:
+            raise Refusal(400, "the connection was closed before the answer")
+        await answer
+    finally:
+        answer.cancel()
+        gone.cancel()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """`receive` as if nothing had been read yet."""
+    messages: Iterator[Message] = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def replay() -> Message:
+        return next(messages, None) or await receive()
+
+    return replay

@@ -1,0 +1,753 @@
+"""A classifier and, if it has the tasks for them, the moments over HTTP, and a page to try them.
+
+Lesson 09 starts it and asks it; `viralbert serve` and the Dockerfile run it. The event loop only
+reads and writes: whatever computes runs in the batcher's thread, and what was sent is parsed in
+another one. `admission` says which requests come in, `connections` how many connections may wait
+with none.
+"""
+
+import asyncio
+import ipaddress
+import json
+import logging
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+import pydantic_core
+import uvicorn
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.security import APIKeyHeader
+from prometheus_client import CONTENT_TYPE_LATEST, Histogram
+from prometheus_client import generate_latest as exposition
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    model_validator,
+)
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from typing_extensions import TypedDict
+
+from viralbert.moments import outputs, ranking
+from viralbert.moments.ranking import EmotionPeak, Found, Limits, Moment
+from viralbert.moments.scores import Scores
+from viralbert.moments.subtitles import Subtitles, read_subtitles
+from viralbert.moments.units import Unit, split_units
+from viralbert.serving.connections import bounded, room
+from viralbert.serving.gate import DEFAULTS, STATUSES, Gate, Refusal, ServiceLimits
+from viralbert.serving.predictor import Label, Labels, Prediction, Predictor, Task, check_moments
+from viralbert.serving.request_batches import Batcher
+from viralbert_utils.base.errors import DataError
+
+QUEUED = 2048  # connections that wait until the process takes them
+MAX_WINDOWS = (
+    1_000_000  # candidates for moments in one request; a video of two hours has some 30,000
+)
+STATIC = Path(__file__).parent / "static"
+PIECE = 2**14  # bytes of a form that are parsed at once
+JSON, FORM = "application/json", "multipart/form-data"
+PAGE = {"/": "service.html", "/service.css": "service.css", "/service.js": "service.js"}
+POLICY = (
+    "default-src 'self'; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+_REFUSAL = {"type": "object", "required": ["detail"], "properties": {"detail": {"type": "string"}}}
+_QUESTION = {"text": ["Кот сам открыл дверь!", "Завтра обещают дождь."]}
+_CUES = {
+    "cues": [
+        {"text": "Кот сам открыл дверь.", "start": 0.5, "end": 3.2},
+        {"text": "И попросил зарплату!", "start": 3.4},
+    ]
+}
+_COLOUR = Field(
+    description="The colouring in a word: the most probable emotion; null for an empty text."
+)
+# What stands in an answer for the two tasks that have fields of their own; any other task is a
+# field itself.
+_FIELDS: dict[str, dict[str, Any]] = {
+    "virality": {"viral_score": float, "is_viral": bool},
+    "emotions": {
+        "emotions": list[Label],
+        "probabilities": dict[str, float],
+        "emotion": Annotated[Label | None, _COLOUR],
+    },
+}
+MAX_NAMES = 100  # in an object of JSON; nothing that is asked for has so many
+Sent = TypeVar("Sent", bound=BaseModel)
+_log = logging.getLogger("viralbert.service")
+
+
+class Body(BaseModel, extra="forbid"):
+    """JSON that is sent, or an object in it: no names but its own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_names(cls, value: Any) -> Any:
+        if (
+            isinstance(value, dict) and len(value) > MAX_NAMES
+        ):  # an error for each would hold the interpreter for long
+            raise ValueError(f"expected {', '.join(cls.model_fields)}, found {len(value):,} names")
+        return value
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """A class of the model, and the probability from which it counts.
+
+    The threshold is null if it never does, or if the task has no thresholds, but its most probable
+    class for an answer.
+    """
+
+    name: str
+    russian: str
+    threshold: float | None
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """A task of the model; the note says if its thresholds are none that were tuned."""
+
+    task: str
+    problem_type: str
+    classes: list[ClassInfo]
+    note: str
+
+
+@dataclass(frozen=True)
+class PeakInfo(EmotionPeak):
+    """An emotion of a moment, with its Russian name."""
+
+    russian: str
+
+
+@dataclass(frozen=True)
+class MomentInfo(Moment):
+    """A moment, times in seconds of the video's clock."""
+
+    emotions: list[PeakInfo]  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MomentsInfo(Found):
+    """The moments by rank, where the subtitles begin and how long they last in seconds, and what
+    was repaired in them.
+
+    Subtitles may begin anywhere (a timeline that starts at one hour, a part of a stream), and all
+    times are theirs.
+    """
+
+    moments: list[MomentInfo]  # type: ignore[assignment]
+    start_s: float
+    duration_s: float
+    repairs: list[str]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service in a process of its own; `url` without a slash at its end."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+
+def create_app(
+    model: Path | str,
+    limits: ServiceLimits = DEFAULTS,
+    api_key: str = "",
+    device: str | None = None,
+    precision: str = "auto",
+    hosts: Sequence[str] = ("*",),
+) -> FastAPI:
+    """The service as an ASGI application.
+
+    Args:
+        model: Folder of any text classifier, or of its ONNX export, which is served without torch.
+        limits: What it takes on.
+        api_key: If given, requests below `/v1/` must carry it in the header `X-API-Key`.
+        device: As `Predictor.load`.
+        precision: As `Predictor.load`.
+        hosts: Names, beside those of this machine, that a request's header Host may have; `*` any,
+            for a server that looks at it itself.
+
+    Raises:
+        DataError: As `Predictor.load`, or the key can be in no header: before any port is open.
+    """
+    gate = Gate(limits, api_key, hosts)
+    bert = Predictor.load(model, device, precision)
+    emotions = bert.tasks.get("emotions")
+    has_moments = emotions is not None and "virality" in bert.tasks
+    bert.predict("Разогрев.")  # the first call is slower than the rest
+    sizes = Histogram(
+        "viralbert_batch_texts",
+        "Texts computed together",
+        buckets=[2**k for k in range(10)],
+        registry=gate.registry,
+    )
+    batcher = Batcher(bert.predict, limits.batch, limits.wait_s, sizes.observe)
+
+    def scores(texts: Sequence[str]) -> Scores:
+        return _scores(bert, bert.predict(list(texts)))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with batcher.working():
+            yield
+
+    what = (
+        "What a model says of Russian texts: "
+        f"{', '.join(bert.tasks)}{'; moments of a video' * has_moments}."
+    )
+    app = FastAPI(
+        title="ViralBERT",
+        version="1",
+        summary=what,
+        description="A score is a judgement by the annotation guide, never a forecast of views.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.gate = gate
+    app.add_middleware(gate.around)
+
+    @app.exception_handler(RequestValidationError)
+    @app.exception_handler(ValidationError)
+    async def invalid(request: Request, error: Exception) -> Response:
+        return Refusal(422, _readable(error.errors())).response  # type: ignore[attr-defined]
+
+    @app.exception_handler(DataError)
+    async def unusable(request: Request, error: Exception) -> Response:
+        return Refusal(422, str(error)).response
+
+    @app.exception_handler(HTTPException)
+    async def misplaced(request: Request, error: HTTPException) -> Response:
+        reason = {404: "nothing is here", 405: f"{request.method} is not answered here"}.get(
+            error.status_code
+        )
+        told = f"{reason}; /openapi.json says what is where" if reason else error.detail
+        return Refusal(error.status_code, told, headers=error.headers).response
+
+    Text = Annotated[str, Field(max_length=limits.chars)]
+    Texts = Annotated[list[Text], Field(min_length=1, max_length=limits.texts)]
+
+    class Question(Body):
+        """One text, or a list of them."""
+
+        text: Annotated[Texts, BeforeValidator(_as_list, json_schema_input_type=Text | Texts)]
+
+    class CueIn(Body):
+        """What is said, and when, in seconds; without an end it is guessed from the next start and
+        the text."""
+
+        text: Text
+        start: Annotated[FiniteFloat, Field(ge=0, le=1e6)]
+        end: Annotated[FiniteFloat, Field(ge=0, le=1e6)] | None = None
+
+    class Cues(Body):
+        """Subtitles as a list."""
+
+        cues: Annotated[list[CueIn], Field(min_length=1, max_length=limits.cues, fail_fast=True)]
+
+    refusals: dict[int | str, dict[str, Any]] = {
+        status: {"description": why, "content": {"application/json": {"schema": _REFUSAL}}}
+        for status, why in STATUSES.items()
+        if api_key or status != 401
+    }
+    always: dict[int | str, dict[str, Any]] = {
+        status: refusals[status] for status in (400, 404, 405, 500)
+    }
+    asking = {
+        status: about for status, about in refusals.items() if status not in (413, 415, 422, 429)
+    }
+    options: dict[str, Any] = {"responses": refusals}
+    if api_key:  # for the description only: the gate has looked at the key before
+        options["dependencies"] = [Depends(APIKeyHeader(name="X-API-Key", auto_error=False))]
+
+    asked = {
+        "required": True,
+        "content": {
+            "application/json": {"schema": Question.model_json_schema(), "example": _QUESTION}
+        },
+    }
+
+    @app.post(
+        "/v1/predict",
+        response_model=_answers(bert),
+        openapi_extra={"requestBody": asked},
+        **options,
+    )
+    async def predict(request: Request) -> Any:
+        """What the model says of one text or many; in the order of the texts."""
+        question = await _sent(request, Question)
+        found = [_answer(emotions, one) for one in await batcher.answers(question.text)]
+        return {"predictions": found} | ({"note": bert.note} if bert.note else {})
+
+    files = {
+        "type": "object",
+        "required": ["file"],
+        "properties": {"file": {"type": "string", "format": "binary"}},
+    }
+    body = {
+        "required": True,
+        "content": {
+            "application/json": {"schema": _inlined(Cues.model_json_schema()), "example": _CUES},
+            "multipart/form-data": {"schema": files},
+        },
+    }
+
+    @app.post(
+        "/v1/moments",
+        response_model=MomentsInfo,
+        openapi_extra={"requestBody": body},
+        include_in_schema=has_moments,
+        **options,
+    )
+    async def find(
+        request: Request,
+        min_s: Annotated[FiniteFloat, Query(gt=0, le=600)] = 15,
+        max_s: Annotated[FiniteFloat, Query(gt=0, le=600)] = 60,
+        n: Annotated[int | None, Query(ge=1, le=100)] = None,
+    ) -> JSONResponse:
+        """Where in a video the moments are: from a subtitle file (SubRip, WebVTT, ASS, JSON), or
+        from cues.
+
+        The answer is what `viralbert moments` writes as `moments.json`, with `start_s`,
+        `duration_s` and `repairs`.
+        """
+        check_moments(bert.tasks)
+        wanted = Limits(min_s, max_s, n=n)
+        if _media_type(request) == FORM:
+            read = await batcher.run(read_subtitles, await _sent_file(request))
+        else:
+            cues = (await _sent(request, Cues, f"{JSON} or {FORM}")).cues
+            read = await batcher.run(
+                read_subtitles, [cue.model_dump(exclude_none=True) for cue in cues]
+            )
+        if len(read.cues) > limits.cues:
+            raise Refusal(
+                422,
+                f"expected at most {limits.cues} cues, found {len(read.cues)}; send the video in "
+                "parts",
+            )
+        units = await batcher.run(_units, read, wanted)
+        if units:
+            answers = await batcher.answers([unit.text for unit in units])
+            found = await batcher.run(ranking.choose, units, _scores(bert, answers), wanted)
+        else:  # says why
+            found = await batcher.run(ranking.find_moments, read.cues, scores)
+        if bert.note:
+            found = replace(found, note=f"{found.note}; {bert.note}")
+        start = read.cues[0].start
+        span = {"start_s": start, "duration_s": round(max(cue.end for cue in read.cues) - start, 3)}
+        return JSONResponse(outputs.as_dict(found) | span | {"repairs": read.repairs})
+
+    @app.get("/v1/classes", **options | {"responses": asking})
+    async def classes() -> list[TaskInfo]:
+        """The model's tasks with their classes, Russian names and thresholds."""
+        return [
+            TaskInfo(task, own.problem_type, _classes(own), own.note)
+            for task, own in bert.tasks.items()
+        ]
+
+    if emotions is not None:
+
+        @app.get("/v1/emotions", **options | {"responses": asking})
+        async def emotion_classes() -> list[ClassInfo]:
+            """The emotions, their Russian names and their thresholds."""
+            return _classes(emotions)
+
+    @app.get("/healthz", responses=always)
+    async def health() -> dict[str, str]:
+        """Whether the process lives."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", responses=always | {503: refusals[503]})
+    async def ready() -> dict[str, str]:
+        """Whether it takes requests, and can answer them."""
+        gate.check_open()
+        if not batcher.is_working:
+            raise Refusal(503, "the model's thread has ended; start the service again", 5)
+        if batcher.busy_s > limits.timeout_s:
+            raise Refusal(
+                503,
+                f"the model has been at one batch for {batcher.busy_s:.0f} s; nobody gets an "
+                "answer",
+                5,
+            )
+        return {"status": "ok"}
+
+    @app.get("/metrics", response_class=Response, responses=always)
+    async def metrics() -> Response:
+        """Counters and times for Prometheus."""
+        return Response(exposition(gate.registry), media_type=CONTENT_TYPE_LATEST)
+
+    for path, name in PAGE.items():
+        app.add_api_route(path, _page(name), include_in_schema=False)
+    return app
+
+
+def serve(
+    model: Path | str,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    limits: ServiceLimits = DEFAULTS,
+    api_key: str = "",
+    started: Callable[[str], object] = lambda url: None,
+    device: str | None = None,
+    precision: str = "auto",
+    hosts: Sequence[str] = (),
+    needs_key: bool = True,
+) -> None:
+    """Serve until SIGTERM, SIGINT or SIGHUP; then refuse what is new, answer what was accepted, and
+    return.
+
+    Args:
+        model: As `create_app`.
+        host: `127.0.0.1` is this machine alone; `0.0.0.0` everybody who reaches it.
+        port: 0 takes a free one.
+        limits: As `create_app`.
+        api_key: As `create_app`.
+        started: Is called with the URL as soon as the port is open.
+        device: As `create_app`.
+        precision: As `create_app`.
+        hosts: Names under which it may be asked, beside `host` and those of this machine: as
+            `create_app`.
+        needs_key: False lets others than this machine in without a key.
+
+    Raises:
+        DataError: As `create_app`, or it would be open to everybody, or the port is taken, or the
+            process may open too few files.
+    """
+    if needs_key and not api_key and not _is_this_machine(host):
+        raise DataError(
+            f"expected an API key, because everybody who reaches {host or 'any address here'} "
+            "could ask, "
+            "found none; set VIRALBERT_API_KEY, or give --allow-no-key if something else keeps "
+            "others "
+            "out"
+        )
+    n_connections, burst = room(limits.requests + 1000)
+    app = create_app(model, limits, api_key, device, precision, [host or "0.0.0.0", *hosts])
+    config = uvicorn.Config(
+        app,
+        host,
+        port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        http=bounded(n_connections, limits.timeout_s),
+        backlog=burst,
+        timeout_graceful_shutdown=int(limits.timeout_s) + 1,
+    )
+    listening = _listening(host, port)
+    # asyncio sends small answers at once only on sockets that name their protocol, and uvicorn's
+    # does not: 40 ms each.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    started(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}")
+    _Server(config).run([listening])
+
+
+@contextmanager
+def running(model: Path | str, limits: Sequence[str] = ()) -> Iterator[Running]:
+    """A service of its own process on a free port of this machine, e.g. for a notebook; stopped at
+    the end.
+
+    Args:
+        model: As `create_app`.
+        limits: E.g. `["requests=8"]`.
+
+    Raises:
+        DataError: It does not start; with its message.
+    """
+    flags = [part for limit in limits for part in ("--limit", limit)]
+    command = [
+        sys.executable,
+        "-m",
+        "viralbert.cli",
+        "serve",
+        "--model",
+        str(model),
+        "--port",
+        "0",
+        *flags,
+    ]
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        try:
+            assert process.stdout is not None
+            found = re.search(r"http://\S+", process.stdout.readline())
+            if found is None:
+                process.wait()
+                log.seek(0)
+                raise DataError(f"the service did not start: {log.read()[-2000:].strip()}")
+            yield Running(found[0], process)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+            process.stdout.close()  # type: ignore[union-attr]
+
+
+class _Server(uvicorn.Server):
+    """The first signal closes the gate; the port closes when what was accepted is answered."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.config.app.state.gate.stopped_at is not None:  # type: ignore[union-attr]
+            super().handle_exit(sig, frame)  # who asks twice does not want to wait
+        self.config.app.state.gate.stop()  # type: ignore[union-attr]
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in (
+            sockets or []
+        ):  # asyncio has made the queue as short as the burst that it takes from it at once
+            listening.listen(QUEUED)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Closing the terminal (SIGHUP) is a stop like others, unless nohup has switched it off."""
+        is_main = threading.current_thread() is threading.main_thread()
+        before = signal.getsignal(signal.SIGHUP)
+        if not is_main or before is signal.SIG_IGN:
+            with super().capture_signals():
+                yield
+            return
+        signal.signal(signal.SIGHUP, self.handle_exit)
+        try:
+            with super().capture_signals():
+                yield
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self.config.app.state.gate.is_done()  # type: ignore[union-attr]
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that takes connections: whoever hears the URL may come at once.
+
+    Raises:
+        DataError: The port is taken, also by a process that was quicker by a moment, or there is no
+            such port or host.
+    """
+    is_v6 = ":" in host
+    try:
+        return socket.create_server(
+            (host, port),
+            family=socket.AF_INET6 if is_v6 else socket.AF_INET,
+            backlog=QUEUED,
+            dualstack_ipv6=is_v6 and socket.has_dualstack_ipv6(),
+        )
+    except (OSError, OverflowError) as error:
+        raise DataError(
+            f"port {port} of {host or 'any address here'} cannot be opened: {error}; give "
+            "another, or 0 "
+            "for a free one"
+        ) from None
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _readable(errors: Sequence[Any]) -> str:
+    """What was expected, where, and of what kind the thing was that came; never the thing
+    itself."""
+    lines = []
+    for error in errors[:3]:
+        value = error.get("input")
+        size = f" of length {len(value)}" if isinstance(value, str | list) else ""
+        where = ".".join(str(part) for part in error["loc"] if part != "body") or "the body"
+        expected = error["msg"].partition(" or instance of ")[
+            0
+        ]  # the rest names a class of this module
+        lines.append(f"{where}: {expected}, found {type(value).__name__}{size}")
+    more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
+    return (
+        f"{'; '.join(lines)}{more}. The page / shows how to ask, /openapi.json says what is "
+        "expected"
+    )
+
+
+def _as_list(value: object) -> object:
+    if isinstance(value, str | list):
+        return [value] if isinstance(value, str) else value
+    raise pydantic_core.PydanticCustomError(
+        "text_type", "Input should be a string, or a list of strings"
+    )
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema without definitions of its own, which OpenAPI would look for elsewhere (one level is
+    all there is)."""
+    definitions = schema.pop("$defs", {})
+    schema["properties"]["cues"]["items"] = definitions["CueIn"]
+    return schema
+
+
+def _page(name: str) -> Callable[[], Awaitable[Response]]:
+    async def page() -> Response:
+        return FileResponse(
+            STATIC / name, headers={"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"}
+        )
+
+    return page
+
+
+def _answers(bert: Predictor) -> Any:
+    """The type of this model's answers: one with the fields of its tasks for each text."""
+    fields: dict[str, Any] = {}
+    for task in bert.tasks:
+        fields |= _FIELDS.get(task, {task: Labels})
+    # Dictionaries, because a task may have a name that no attribute could have.
+    answer = TypedDict("Answer", fields)  # type: ignore[misc]
+    return TypedDict(
+        "Answers", {"predictions": list[answer]} | ({"note": str} if bert.note else {})
+    )  # type: ignore
+
+
+def _answer(emotions: Task | None, found: Prediction) -> dict[str, Any]:
+    """As JSON."""
+    if emotions is None or found.probabilities is None:
+        return found.as_dict()
+    values = list(found.probabilities.values())
+    best = int(np.argmax(values))
+    named = {
+        "name": emotions.names[best],
+        "russian": emotions.russian[best],
+        "probability": values[best],
+    }
+    return found.as_dict() | {"emotion": named if values[best] > 0 else None}
+
+
+def _classes(task: Task) -> list[ClassInfo]:
+    values = task.thresholds.values if task.thresholds else (None,) * len(task.names)
+    return [
+        ClassInfo(name, russian, None if value is None or value > 1 else value)
+        for name, russian, value in zip(task.names, task.russian, values, strict=True)
+    ]
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _sent(request: Request, kind: type[Sent], expected: str = JSON) -> Sent:
+    """The body as JSON, parsed and checked in a thread beside the event loop and the model.
+
+    Raises:
+        Refusal: It is said to be something else, or it is no JSON.
+        ValidationError: It is other JSON than asked for.
+    """
+    packed = request.headers.get("content-encoding", "identity").lower()
+    if packed != "identity":
+        raise Refusal(
+            415,
+            "expected a body as it is, found one that Content-Encoding says is packed; send it "
+            "unpacked",
+        )
+    media = _media_type(request)
+    if media != JSON and not (media.startswith("application/") and media.endswith("+json")):
+        raise Refusal(
+            415, f"expected the header Content-Type: {expected}, found {media[:80] or 'none'}"
+        )
+    body = await request.body()
+    return await run_in_threadpool(lambda: kind.model_validate(_parsed(body)))
+
+
+def _parsed(body: bytes) -> Any:
+    """JSON in UTF-8, or in UTF-16 or UTF-32, with a byte order mark or without.
+
+    Raises:
+        Refusal: In another encoding, or no JSON.
+    """
+    encoding = json.detect_encoding(body)
+    try:
+        return pydantic_core.from_json(body.decode(encoding))
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{body[error.start]:02X} at position {error.start}, which is none"
+        raise Refusal(
+            422,
+            f"the body: expected JSON in {encoding.upper()}, found {found}; send it in UTF-8 (a "
+            "Russian "
+            "Windows console and old editors write CP866 or CP1251)",
+        ) from None
+    except ValueError as error:
+        raise Refusal(
+            422, f"the body is no JSON: {error}; /openapi.json says what is expected"
+        ) from None
+
+
+async def _sent_file(request: Request) -> bytes:
+    """The field `file` of a form, which stays in memory: its size is limited, and a disk may be
+    full or read-only.
+
+    Raises:
+        Refusal: There is no such field, or no such form.
+    """
+    body = await request.body()
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        for start in range(0, len(body), PIECE):
+            yield body[start : start + PIECE]
+            await asyncio.sleep(0)  # others get in between
+
+    try:
+        parser = MultiPartParser(request.headers, pieces(), max_files=1)
+        parser.spool_max_size = len(body) + 1
+        file = (await parser.parse()).get("file")
+        if isinstance(file, UploadFile):
+            return await file.read()
+        problem = "no such file"
+    except MultiPartException as error:
+        problem = f"a damaged form ({error.message})"
+    except (LookupError, UnicodeError):
+        problem = "a form whose charset is none"
+    raise Refusal(422, f"expected a form with a subtitle file in the field 'file', found {problem}")
+
+
+def _units(read: Subtitles, wanted: Limits) -> list[Unit]:
+    """The units of speech.
+
+    Raises:
+        DataError: Choosing among their windows would need too much memory.
+    """
+    units = split_units(read.cues)
+    starts = np.array([unit.start for unit in units])
+    n_windows = int((np.searchsorted(starts, starts + wanted.max_s) - np.arange(len(units))).sum())
+    if n_windows > MAX_WINDOWS:
+        raise DataError(
+            f"{len(units):,} sentences give {n_windows:,} windows of up to {wanted.max_s:g} s, "
+            "at most "
+            f"{MAX_WINDOWS:,} are weighed; lower max_s, or send the video in parts"
+        )
+    return units
+
+
+def _scores(bert: Predictor, found: Sequence[Prediction]) -> Scores:
+    viral = np.array([one.viral_score for one in found])
+    emotions = np.array([list((one.probabilities or {}).values()) for one in found])
+    own = bert.tasks["emotions"].thresholds
+    assert own is not None  # beside virality every task is multi-label
+    return Scores(viral, emotions, own.names, np.array(own.values))

@@ -1,0 +1,60 @@
+"""Lines for people at a terminal, which shows them and does not obey them: names of files may hold
+anything."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+from typing import NoReturn
+
+# What controls a terminal, breaks a line, turns the direction of writing, or is no character at
+# all.
+UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """A text that a terminal shows and does not obey: control characters and broken letters as
+    escapes."""
+    return UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def counted(n: int, what: str) -> str:
+    """A number of things: `1 file`, `2 files`, `1,200 files`."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def say(text: object) -> None:
+    """Print one line."""
+    print(printable(str(text)))
+
+
+def complain(text: object, command: str = "") -> None:
+    """Print one line as an error, behind the name of the program and of the command that was given,
+    if it matters."""
+    print(printable(f"{f'viralbert {command}'.strip()}: {text}"), file=sys.stderr)
+
+
+class Lines(logging.Formatter):
+    """Each record of a log as one line; a traceback below it keeps its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter`."""
+        return printable(super().formatMessage(record))
+
+
+def quote_warnings() -> None:
+    """Print warnings in lines of this kind, too, where nobody has said how logs are written."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(Lines())
+
+
+class Parser(argparse.ArgumentParser):
+    """Reads arguments; what it says about wrong ones is printable."""
+
+    def error(self, message: str) -> NoReturn:
+        """See `argparse.ArgumentParser`."""
+        super().error(printable(message))

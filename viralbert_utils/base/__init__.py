@@ -1,0 +1,1 @@
+"""What every room stands on: files, errors, devices, the hub, texts and tokens."""

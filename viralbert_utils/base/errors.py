@@ -1,0 +1,8 @@
+"""The error for whatever a user can put right: a file, a table, a setting."""
+
+from __future__ import annotations
+
+
+class DataError(ValueError):
+    """Input that cannot be used; the message says where, what was expected, what came, and what to
+    do."""

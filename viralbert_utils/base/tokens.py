@@ -1,0 +1,128 @@
+"""Texts as rows of token ids: encoded, put into batches of like length, padded.
+
+Without torch: a trained and an exported model read a text by the same code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+BATCH_TOKENS = (
+    1024  # padding included; what a batch computes then stays in the cache of a processor
+)
+# WordPiece takes the cube of a word's length, and no word that occurs has more than 100 letters.
+# White space and punctuation end a word.
+_IN_WORD = "[^ \\t\\n\\r!-/:-@\\[-`{-~¡§«¶·»¿\u2010-\u2027\u2030-\u205e\u3000-\u303f]"
+_LONG_WORD = re.compile(f"({_IN_WORD}{{100}})(?={_IN_WORD})")
+
+
+def encode(
+    tokenizer: Any, texts: Sequence[str], max_length: int = 128, head_share: float = 1.0
+) -> list[list[int]]:
+    """Token ids of each text, special tokens included, no padding.
+
+    Args:
+        tokenizer: From `encoders.load_encoder`, or a `tokenizers.Tokenizer`.
+        texts: Any strings; an empty one gives the special tokens alone. A word of more than 100
+            letters is read as several.
+        max_length: Longer texts are cut.
+        head_share: Which part of the room goes to the beginning of a text that is too long; the
+            rest goes to its end, where reviews often have their verdict. 1 keeps the beginning
+            only.
+
+    Returns:
+        `n_texts` lists of at most `max_length` ids.
+
+    Raises:
+        ValueError: `max_length` leaves no room beside the special tokens, or `head_share` is not in
+            0 .. 1.
+    """
+    prefix, suffix = special_ids(tokenizer)
+    n_special = len(prefix) + len(suffix)
+    room = max_length - n_special
+    if not 0 <= head_share <= 1:
+        raise ValueError(f"head_share {head_share} is no share; expected 0 to 1")
+    if room < 1:
+        raise ValueError(
+            f"max_length {max_length} leaves no room: {n_special} special tokens belong to every "
+            "text"
+        )
+    head = round(room * head_share)
+    found = own_ids(tokenizer, texts)
+    cut = (
+        [*ids[:head], *ids[len(ids) - (room - head) :]] if len(ids) > room else ids for ids in found
+    )
+    return [[*prefix, *ids, *suffix] for ids in cut]
+
+
+def special_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """What stands before and after the ids of every text."""
+    (probe,), (whole,) = (_ids(tokenizer, ["а"], special) for special in (False, True))
+    start = next(i for i in range(len(whole)) if whole[i : i + len(probe)] == probe)
+    return whole[:start], whole[start + len(probe) :]
+
+
+def own_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, whole and without special tokens; a word of more than 100 letters is
+    read as several."""
+    return (
+        _ids(tokenizer, [_LONG_WORD.sub(r"\1 ", text) for text in texts], False)
+        if len(texts)
+        else []
+    )
+
+
+def _ids(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:
+    if hasattr(tokenizer, "encode_batch"):  # the tokenizers library's own
+        return [found.ids for found in tokenizer.encode_batch(texts, add_special_tokens=special)]
+    return tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
+
+
+def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and attention mask of a batch, padded to its longest text: two int64 `(n_texts,
+    n_tokens)`."""
+    lengths = np.array([len(row) for row in rows])
+    mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+    ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    ids[mask.astype(bool)] = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
+    return ids, mask
+
+
+def batches(lengths: Sequence[int], n_tokens: int = BATCH_TOKENS) -> list[list[int]]:
+    """Positions of texts of like length, the longest first, at most `n_tokens` a batch (or a single
+    text)."""
+    found: list[list[int]] = []
+    for position in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not found or (len(found[-1]) + 1) * lengths[found[-1][0]] > n_tokens:
+            found.append([])
+        found[-1].append(position)
+    return found
+
+
+def in_batches(
+    step: Callable[..., np.ndarray],
+    rows: Sequence[Sequence[int]],
+    pad_id: int,
+    *beside: np.ndarray,
+    n_tokens: int = BATCH_TOKENS,
+) -> np.ndarray:
+    """What `step` gives for ids, mask and what stands `beside` each row, batch by batch, in the
+    order of the rows.
+
+    Args:
+        step: Takes arrays of one batch, gives an array with as many rows.
+        rows: Token ids, at least one row.
+        pad_id: Of the tokenizer.
+        beside: Arrays with a row for each of the rows, e.g. the table's columns of a hybrid.
+        n_tokens: See `batches`.
+    """
+    plan = batches([len(row) for row in rows], n_tokens)
+    parts = [
+        step(*pad([rows[i] for i in positions], pad_id), *(part[positions] for part in beside))
+        for positions in plan
+    ]
+    return np.concatenate(parts)[np.argsort(np.concatenate(plan))]

@@ -1,0 +1,1 @@
+"""Tables and data sets: reading, cleaning, splitting, combining, label names."""

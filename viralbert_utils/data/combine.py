@@ -1,0 +1,123 @@
+"""Sets made of two: emotions and virality for the multi-task model, CEDR and GoEmotions for the
+six-class one.
+
+Lesson 01 builds both. Neither changes a label; rows that have no place in the combined set are left
+out and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from viralbert_utils.base.texts import comparison_key
+from viralbert_utils.data.emotions import cedr_with_no_emotion, to_cedr
+from viralbert_utils.data.tables import require_columns
+
+TASKS = ("emotions", "virality")
+
+
+def two_tasks(emotions: pd.DataFrame, virality: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """The table of ViralBERT v2: every row belongs to one task and carries only that task's label.
+
+    Args:
+        emotions: `text`, `labels` (lists of ids).
+        virality: `text`, `label` (0 or 1).
+        seed: Of the order of rows.
+
+    Returns:
+        Shuffled rows with `text`, `task` (one of `TASKS`), `labels` (list; empty for virality),
+        `label` (0 or 1; missing for emotions).
+
+    Raises:
+        DataError: A column is missing.
+    """
+    require_columns(emotions, ["text", "labels"], "emotions")
+    require_columns(virality, ["text", "label"], "virality")
+    parts = [
+        pd.DataFrame(
+            {
+                "text": emotions["text"],
+                "task": "emotions",
+                "labels": emotions["labels"],
+                "label": pd.NA,
+            }
+        ),
+        pd.DataFrame(
+            {"text": virality["text"], "task": "virality", "label": virality["label"]}
+        ).assign(
+            labels=pd.Series([[] for _ in range(len(virality))], index=virality.index, dtype=object)
+        ),
+    ]
+    table = pd.concat(parts, ignore_index=True).sample(frac=1, random_state=seed, ignore_index=True)
+    return table.assign(label=table["label"].astype("Int8"))[["text", "task", "labels", "label"]]
+
+
+def six_classes(
+    emotions: pd.DataFrame, cedr: pd.DataFrame | None = None
+) -> tuple[pd.DataFrame, int]:
+    """CEDR's six classes from GoEmotions-style rows, and from CEDR's own where there are any.
+
+    Args:
+        emotions: `text`, `labels` (GoEmotions ids); mapped by `emotions.GOEMOTIONS_TO_CEDR`.
+        cedr: `text`, `labels` (CEDR ids, `[]` = no emotion).
+
+    Returns:
+        Rows with `text`, `labels` (positions in `CEDR_CLASSES`), `origin` (`goemotions` or `cedr`),
+        and the number of GoEmotions rows left out because none of their labels has a counterpart.
+
+    Raises:
+        DataError: A column is missing.
+    """
+    require_columns(emotions, ["text", "labels"], "emotions")
+    mapped = pd.DataFrame(
+        {
+            "text": emotions["text"],
+            "labels": [to_cedr(ids) for ids in emotions["labels"]],
+            "origin": "goemotions",
+        }
+    )
+    known = mapped[mapped["labels"].notna()]
+    parts = [known]
+    if cedr is not None:
+        require_columns(cedr, ["text", "labels"], "cedr")
+        labels = [cedr_with_no_emotion(ids) for ids in cedr["labels"]]
+        parts.append(pd.DataFrame({"text": cedr["text"], "labels": labels, "origin": "cedr"}))
+    return pd.concat(parts, ignore_index=True), len(mapped) - len(known)
+
+
+def native_and_added(
+    six: Mapping[str, pd.DataFrame],
+) -> tuple[dict[str, pd.DataFrame], pd.DataFrame, int]:
+    """CEDR's own rows, and GoEmotions' that may be trained on beside them.
+
+    Without any of CEDR (the sample) mapped rows play its part: all of validation and test, every
+    second one of training; the other half then is what is added.
+
+    Args:
+        six: Split (`train`, `validation`, `test`) -> rows as of `six_classes`.
+
+    Returns:
+        Split -> CEDR's rows; GoEmotions' training rows whose text is none of CEDR's validation and
+        test texts; how many were left out because theirs is.
+
+    Raises:
+        DataError: A column is missing.
+    """
+    for split, table in six.items():
+        require_columns(table, ["text", "origin"], split)
+    own = {split: (table["origin"] == "cedr").to_numpy() for split, table in six.items()}
+    if not any(rows.any() for rows in own.values()):
+        own = {
+            split: np.arange(len(rows)) % (2 if split == "train" else 1) == 0
+            for split, rows in own.items()
+        }
+    native = {split: table[own[split]] for split, table in six.items()}
+    judged = {
+        comparison_key(text) for split in ("validation", "test") for text in native[split]["text"]
+    }
+    added = six["train"][~own["train"]]
+    kept = [comparison_key(text) not in judged for text in added["text"]]
+    return native, added[kept], len(added) - sum(kept)

@@ -1,0 +1,1 @@
+"""Encoders: loading, pooling, and the one that comes with the course."""

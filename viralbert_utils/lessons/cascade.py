@@ -1,0 +1,336 @@
+"""Decide the easy rows by rules that one can read, the next by one-against-rest classifiers, the
+rest by a model.
+
+Lesson 07 uses it. Both thresholds come from decisions about training rows by rules and classifiers
+that had not seen them, so what they promise is not the precision of a lucky choice. Sources: Rivest
+1987 (decision lists); Viola & Jones 2001 (cascades); Rifkin & Klautau 2004 (one against the rest by
+least squares); Allen 1974 (leaving one out in closed form).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.model_selection import RepeatedKFold
+from sklearn.pipeline import FeatureUnion
+
+from viralbert_utils.data.tables import require_columns, require_rows
+from viralbert_utils.evaluation.baselines import tfidf
+from viralbert_utils.evaluation.calibration import proportion_interval
+from viralbert_utils.evaluation.metrics import one_hot
+from viralbert_utils.evaluation.thresholds import best_global, recall_at_precision
+from viralbert_utils.lessons.columns import Preparation, empty
+
+STAGES = ("rules", "one against the rest", "model")
+PREFIXES = (4, 5, 6)  # letters: what inflection leaves of a name
+MIN_ROWS = 3  # training rows in which a pattern must stand
+PRECISION = (
+    0.97,
+    0.9,
+)  # asked of rules, and of one-against-rest classifiers, unless the caller asks otherwise
+VETO = 0.4  # bound from which a rule counts at all: too weak to decide, strong enough to object
+COLUMN_WEIGHT = 0.3  # of table columns beside TF-IDF vectors
+PENALTY = 0.3  # of the least squares
+N_ROUNDS = 3  # of cutting the training rows into parts
+
+Predict = Callable[[pd.DataFrame], tuple[pd.DataFrame, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Rows with the pattern belong to the class.
+
+    Attributes:
+        pattern: A word, the beginning of a word (`глоб…`), two words in a row, or `column=value`.
+        answer: The class.
+        n_rows: Training rows with the pattern.
+        n_right: Of them, those of the class.
+        bound: Lower end of the interval of its precision (95 %, one-sided). Among thousands of
+            patterns some are right by luck, so it ranks the rules; what they are worth, rows that
+            had no part in mining tell.
+    """
+
+    pattern: str
+    answer: str
+    n_rows: int
+    n_right: int
+    bound: float
+
+    def __str__(self) -> str:
+        """The rule in a line."""
+        return f"{self.pattern} → {self.answer} ({self.n_right} of {self.n_rows})"
+
+
+def patterns(
+    rows: pd.DataFrame, texts: Sequence[str], categories: Sequence[str] = ()
+) -> list[set[str]]:
+    """Everything in each row that a rule may ask for, see `Rule.pattern`; case, ё and forms of
+    letters do not count.
+
+    Raises:
+        DataError: A column is missing.
+    """
+    fields = [*texts, *categories]
+    require_columns(rows, fields)
+    cells = rows[fields].astype(str).mask(empty(rows[fields]), "")
+    found = [
+        {f"{name}={cell}" for name, cell in zip(categories, own, strict=True) if cell}
+        for own in cells[list(categories)].to_numpy()
+    ]
+    for own, values in zip(found, cells[list(texts)].to_numpy(), strict=True):
+        for text in values:
+            words = re.findall(
+                r"\w+", unicodedata.normalize("NFKC", text).casefold().replace("ё", "е")
+            )
+            own |= {word for word in words if len(word) >= min(PREFIXES)}
+            own |= {f"{word[:n]}…" for word in words for n in PREFIXES if len(word) > n}
+            own |= {f"{first} {second}" for first, second in pairwise(words)}
+    return found
+
+
+def mine(found: Sequence[set[str]], labels: np.ndarray) -> list[Rule]:
+    """Rules of training rows, strongest first; of patterns that stand in the same rows the
+    shortest.
+
+    Args:
+        found: `patterns` of the rows.
+        labels: Class of each row `(n_rows,)`.
+    """
+    classes, ids = np.unique(labels, return_inverse=True)
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, own in enumerate(found):
+        for pattern in own:
+            rows_of[pattern].append(row)
+    often = {pattern: tuple(rows) for pattern, rows in rows_of.items() if len(rows) >= MIN_ROWS}
+    shortest: dict[tuple[int, ...], str] = {}
+    for pattern in sorted(often, key=lambda pattern: (len(pattern), pattern)):
+        shortest.setdefault(often[pattern], pattern)
+    counts = np.zeros((len(shortest), len(classes)), dtype=int)
+    for counted, rows in zip(counts, shortest, strict=True):
+        np.add.at(counted, ids[list(rows)], 1)
+    n_rows, n_right = counts.sum(axis=1), counts.max(axis=1)
+    bounds = proportion_interval(n_right, n_rows, level=0.9)[0]
+    rules = [
+        Rule(pattern, str(classes[own.argmax()]), int(n), int(right), float(bound))
+        for pattern, own, n, right, bound in zip(
+            shortest.values(), counts, n_rows, n_right, bounds, strict=True
+        )
+        if bound >= VETO
+    ]
+    return sorted(rules, key=lambda rule: (-rule.bound, rule.pattern))
+
+
+def vote(rules: Sequence[Rule], found: Sequence[set[str]]) -> list[Rule | None]:
+    """The strongest rule that speaks for each row; none where no rule does, or where two rules name
+    unlike classes."""
+    by_pattern = {rule.pattern: rule for rule in rules}
+    chosen: list[Rule | None] = []
+    for own in found:
+        heard = [by_pattern[pattern] for pattern in own & by_pattern.keys()]
+        agreed = len({rule.answer for rule in heard}) == 1
+        chosen.append(max(heard, key=lambda rule: (rule.bound, rule.pattern)) if agreed else None)
+    return chosen
+
+
+def least_squares(features: sparse.csr_matrix, hot: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One classifier a class against the rest by penalised least squares, rare classes weighted up.
+
+    With `G = K + penalty / weights`, `K` the products of the rows, the dual weights are `a = G⁻¹
+    y`, and a row's score from all rows but itself is `y - a / diag(G⁻¹)`: one inverse stands for as
+    many trainings as there are rows.
+
+    Args:
+        features: `(n_rows, n_features)`.
+        hot: 0/1, `(n_rows, n_classes)`; every class has a row.
+
+    Returns:
+        Coefficients `(n_features, n_classes)`, and each row's scores by classifiers that have not
+        seen its label `(n_rows, n_classes)`.
+    """
+    weights = (len(hot) / (hot.shape[1] * hot.sum(axis=0)))[hot.argmax(axis=1)]
+    inverse = np.linalg.inv((features @ features.T).toarray() + np.diag(PENALTY / weights))
+    dual = inverse @ hot
+    return features.T @ dual, hot - dual / np.diag(inverse)[:, None]
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """Rules, one-against-rest classifiers, a model.
+
+    Attributes:
+        preparation: What the classifiers read of a row; its texts and categories are what rules
+            read.
+        classes: In the order of the scores.
+        rules: All of them; weaker ones than `min_bound` only object.
+        min_bound: Of a rule that decides.
+        features: Fitted TF-IDF.
+        coefficients: `(n_features, n_classes)`.
+        min_lead: Of the best class over the next, for the classifiers to decide.
+        rest: The model for what is left: `Hybrid.predict`, or what gives such a table with `answer`
+            and `certainty`.
+    """
+
+    preparation: Preparation
+    classes: list[str]
+    rules: list[Rule]
+    min_bound: float
+    features: FeatureUnion
+    coefficients: np.ndarray
+    min_lead: float
+    rest: Predict
+
+    def read(self, rows: pd.DataFrame) -> sparse.csr_matrix:
+        """What the classifiers see `(n_rows, n_features)`: TF-IDF of the text, then the columns.
+
+        Raises:
+            DataError: A column that the preparation reads is missing.
+        """
+        require_columns(rows, self.preparation.names)
+        return _features(self.features, self.preparation, rows)
+
+    def scores(self, rows: pd.DataFrame) -> np.ndarray:
+        """Of the one-against-rest classifiers `(n_rows, n_classes)`; about 1 for the class, 0 for
+        the others."""
+        return self.read(rows) @ self.coefficients
+
+    def decide(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """For each row `answer`, the `stage` that gave it, and its `reason` in words.
+
+        Raises:
+            DataError: A column that the preparation reads is missing.
+        """
+        require_columns(rows, self.preparation.names)
+        require_rows(rows)
+        votes = vote(
+            self.rules, patterns(rows, self.preparation.texts, list(self.preparation.categories))
+        )
+        first, second, lead = _lead(self.scores(rows))
+        decided = [
+            (rule.answer, STAGES[0], str(rule))
+            if rule is not None and rule.bound >= self.min_bound
+            else (self.classes[best], STAGES[1], f"leads {self.classes[next_one]} by {by:.2f}")
+            for rule, best, next_one, by in zip(votes, first, second, lead, strict=True)
+        ]
+        table = pd.DataFrame(decided, rows.index, ["answer", "stage", "reason"], dtype=object)
+        left = (table["stage"] == STAGES[1]) & (lead < self.min_lead)
+        if left.any():
+            rest, _ = self.rest(rows[left])
+            reasons = [f"certainty {certainty:.2f}" for certainty in rest["certainty"]]
+            table.loc[left] = [*zip(rest["answer"], [STAGES[2]] * len(rest), reasons, strict=True)]
+        return table
+
+
+def fit(
+    rows: pd.DataFrame,
+    label: str,
+    preparation: Preparation,
+    rest: Predict,
+    precision: tuple[float, float] = PRECISION,
+    n_folds: int = 5,
+    seed: int = 0,
+) -> Cascade:
+    """Learn the first two stages and both thresholds from training rows.
+
+    Args:
+        rows: Training rows.
+        label: Column of the class.
+        preparation: From `hybrid.prepare`, on the same rows.
+        rest: See `Cascade`; trained on the same rows.
+        precision: That rules and classifiers must reach on training rows they have not seen; each
+            then decides as many rows as it can. A little more than is wished of new rows: the
+            threshold is the best of many.
+        n_folds: Of the rows, for mining rules without a part of them.
+        seed: Of the folds.
+
+    Raises:
+        DataError: The label or a column that the preparation reads is missing.
+    """
+    require_columns(rows, [label, *preparation.names])
+    labels, classes = rows[label].to_numpy(), sorted(rows[label].unique())
+    found = patterns(rows, preparation.texts, list(preparation.categories))
+    judged: list[int] = []
+    votes: list[Rule | None] = []
+    # One cut into parts gives few decisions to set a threshold by, and another cut another
+    # threshold.
+    for learn, judge in RepeatedKFold(
+        n_splits=n_folds, n_repeats=N_ROUNDS, random_state=seed
+    ).split(labels):
+        judged += judge.tolist()
+        votes += vote(mine([found[i] for i in learn], labels[learn]), [found[i] for i in judge])
+    bounds = np.array([0.0 if rule is None else rule.bound for rule in votes])
+    right = np.array(
+        [
+            rule is not None and rule.answer == labels[i]
+            for rule, i in zip(votes, judged, strict=True)
+        ]
+    )
+    min_bound = _threshold(right, bounds, precision[0])
+    features = tfidf().fit(preparation.text(rows))
+    coefficients, unseen = least_squares(
+        _features(features, preparation, rows), one_hot(labels, classes)
+    )
+    first, _, lead = _lead(unseen)
+    left = np.array(judged)[bounds < min_bound]
+    min_lead = _threshold((np.array(classes)[first] == labels)[left], lead[left], precision[1])
+    return Cascade(
+        preparation, classes, mine(found, labels), min_bound, features, coefficients, min_lead, rest
+    )
+
+
+def by_stage(decisions: pd.DataFrame, truth: np.ndarray) -> pd.DataFrame:
+    """What each stage is worth.
+
+    Args:
+        decisions: From `Cascade.decide`.
+        truth: Class of each row.
+
+    Returns:
+        A row a stage that decided any: `rows`, `coverage` (its share of all rows), `precision`, and
+        the interval `low`, `high` of it (Jeffreys, 95 %).
+    """
+    require_columns(decisions, ["answer", "stage"])
+    right = (
+        pd.Series(decisions["answer"].to_numpy() == truth)
+        .groupby(decisions["stage"].to_numpy())
+        .agg(["size", "sum"])
+    )
+    right = right.reindex([stage for stage in STAGES if stage in right.index])
+    low, high = proportion_interval(right["sum"].to_numpy(), right["size"].to_numpy())
+    found = {
+        "rows": right["size"],
+        "coverage": right["size"] / len(decisions),
+        "precision": right["sum"] / right["size"],
+    }
+    return pd.DataFrame(found | {"low": low, "high": high})
+
+
+def _threshold(right: np.ndarray, certainty: np.ndarray, precision: float) -> float:
+    """From which certainty on as many rows as possible are decided at this precision; infinity
+    where none are."""
+    if not right.any():
+        return float("inf")
+    return best_global(
+        right[:, None].astype(int), certainty[:, None], recall_at_precision(precision)
+    )
+
+
+def _lead(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The best class of each row, the next one, and the lead of the former."""
+    second, first = np.argsort(scores, axis=1)[:, -2:].T
+    rows = np.arange(len(scores))
+    return first, second, scores[rows, first] - scores[rows, second]
+
+
+def _features(
+    features: FeatureUnion, preparation: Preparation, rows: pd.DataFrame
+) -> sparse.csr_matrix:
+    words = features.transform(preparation.text(rows))
+    return sparse.hstack([words, COLUMN_WEIGHT * preparation.columns(rows)]).tocsr()

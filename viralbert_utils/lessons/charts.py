@@ -1,0 +1,153 @@
+"""Charts that one lesson draws: gradient arrows, a confusion matrix, near-duplicates, chords, a
+tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as MplPath
+from scipy.cluster.hierarchy import dendrogram, linkage
+from scipy.spatial.distance import squareform
+
+from viralbert_utils.data.emotions import display_name
+from viralbert_utils.plots import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALETTE,
+    RED,
+    SEQUENTIAL,
+    legend_below,
+    new,
+)
+
+
+def arrows(axes: Axes, named: Mapping[str, Sequence[float]], title: str) -> None:
+    """Vectors of the plane from the origin, each named at its tip, on axes of equal scale."""
+    for (name, (x, y)), colour in zip(named.items(), PALETTE, strict=False):
+        axes.annotate(
+            "", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 1.8}
+        )
+        axes.annotate(
+            name, (x, y), xytext=(0, 4), textcoords="offset points", ha="center", color=colour
+        )
+    ends = np.array([(0.0, 0.0), *named.values()])
+    low, high = ends.min(axis=0) - 0.5, ends.max(axis=0) + 0.5
+    axes.set(title=title, xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+
+
+def confusion(axes: Axes, matrix: pd.DataFrame, title: str) -> None:
+    """Confusion matrix with its shares written in the cells.
+
+    Args:
+        axes: Where to draw.
+        matrix: Rows = labels, columns = answers, each row adding up to 1.
+        title: Of the axes.
+    """
+    sns.heatmap(
+        matrix,
+        ax=axes,
+        vmin=0,
+        vmax=1,
+        cmap=SEQUENTIAL,
+        annot=True,
+        fmt=".2f",
+        cbar=False,
+        square=True,
+    )
+    axes.grid(visible=False)
+    axes.set(title=title, xlabel="answer", ylabel="label")
+
+
+def share_below(
+    values: dict[str, np.ndarray], title: str, xlabel: str, marked: float, ticks: list[int]
+) -> Figure:
+    """For each group the share of values up to a limit, over a logarithmic axis of limits, with one
+    limit marked."""
+    figure, (axes,) = new(height=3.8)
+    for name, group in values.items():
+        axes.ecdf(group, label=name, linewidth=2)
+    axes.axvline(marked, color=GREY, linestyle="--", linewidth=1)
+    axes.set(
+        title=title,
+        xlabel=xlabel,
+        ylabel="share of texts",
+        xscale="log",
+        xlim=(ticks[0], ticks[-1]),
+    )
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    legend_below(axes)
+    return figure
+
+
+def chords(axes: Axes, pairs: pd.DataFrame, names: Sequence[str], title: str) -> None:
+    """Emotions on a circle, in the order given, and a curve for each pair: thicker for a higher
+    phi.
+
+    Args:
+        axes: Where to draw.
+        pairs: Columns `a`, `b` and `phi`; pairs below zero are dashed.
+        names: All emotions on the circle.
+        title: Of the axes.
+    """
+    angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
+    places = dict(zip(names, np.column_stack([np.cos(angles), np.sin(angles)]), strict=True))
+    most = max(pairs["phi"].abs().max(), 1e-9)
+    for one, other, phi in zip(pairs["a"], pairs["b"], pairs["phi"], strict=True):
+        ends = places[one], places[other]
+        # Drawn towards the centre: neighbours get a short bow, opposites nearly a straight line.
+        curve = MplPath(
+            [ends[0], 0.2 * sum(ends), ends[1]], [MplPath.MOVETO, MplPath.CURVE3, MplPath.CURVE3]
+        )
+        look = {"edgecolor": BLUE} if phi > 0 else {"edgecolor": ORANGE, "linestyle": "--"}
+        axes.add_patch(
+            PathPatch(curve, facecolor="none", linewidth=4 * abs(phi) / most, alpha=0.7, **look)
+        )
+    linked = {*pairs["a"], *pairs["b"]}
+    for (name, (x, y)), angle in zip(places.items(), np.degrees(angles), strict=True):
+        axes.text(
+            1.04 * x,
+            1.04 * y,
+            display_name(name),
+            color="black" if name in linked else GREY,
+            fontsize=7,
+            ha="right" if x < 0 else "left",
+            va="center",
+            rotation=angle + 180 * (x < 0),
+            rotation_mode="anchor",
+        )
+    axes.plot(*np.array(list(places.values())).T, ".", color=GREY, markersize=4)
+    axes.set(title=title, aspect="equal", xlim=(-1.9, 1.9), ylim=(-2, 2))
+    axes.axis("off")
+
+
+def tree(axes: Axes, matrix: pd.DataFrame, groups: Mapping[str, str], title: str) -> None:
+    """Dendrogram of a correlation matrix (average linkage on `1 - correlation`), names in the
+    colours of their groups.
+
+    Args:
+        axes: Where to draw.
+        matrix: English names of emotions on both sides, as `correlation.ordered` gives it.
+        groups: Emotion -> its group.
+        title: Of the axes.
+    """
+    distances = squareform((1 - matrix.to_numpy()).clip(0), checks=False)
+    joined = linkage(distances, "average", optimal_ordering=True)
+    drawn = dendrogram(
+        joined, ax=axes, orientation="left", color_threshold=0, above_threshold_color=GREY
+    )
+    leaves = matrix.index[drawn["leaves"]]
+    colours = dict(zip(dict.fromkeys(groups.values()), (BLUE, RED, GREEN, GREY), strict=False))
+    axes.set_yticklabels([display_name(name) for name in leaves], fontsize=7)
+    for label, name in zip(axes.get_yticklabels(), leaves, strict=True):
+        label.set_color(colours[groups[name]])
+    axes.grid(visible=False)
+    axes.set(title=title, xlabel="1 - correlation")

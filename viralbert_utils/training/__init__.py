@@ -1,0 +1,1 @@
+"""Training: settings, batches, the loop, stages, losses, gradient surgery, checkpoints."""
