@@ -152,7 +152,9 @@ def main() -> None:
     print("\nrule chosen on the tuning rows, cross-fitted:", chosen)
     references = {
         "TF-IDF, shrunk": "the course's rule, set before for all",
-        f"TF-IDF, {best}": "the rule that suits TF-IDF best on the test rows themselves, which favours it",
+        f"TF-IDF, {best}": (
+            "the rule that suits TF-IDF best on the test rows themselves, which favours it"
+        ),
         f"TF-IDF, {chosen['TF-IDF']}": "the rule chosen for TF-IDF on the tuning rows",
     }
     for reference, why in references.items():

@@ -128,7 +128,7 @@ def test_a_killed_run_goes_on(job, archive, tmp_path, monkeypatch):
         write(archive / f"{number}.srt")
     code = f"""
 import pathlib, test_archives as t
-from viralbert_utils import archives
+from viralbert import archives
 folders = pathlib.Path({str(archive)!r}), pathlib.Path({str(job.output)!r})
 archives.run(archives.Job(*folders, t.load_stuck, "hash"), "local", 2)
 """
@@ -155,9 +155,10 @@ def test_two_archives_at_once_never_mix(job, archive, tmp_path):
     for limit in (20, 45):
         code = f"""
 import pathlib, test_archives as t
-from viralbert_utils import archives
+from viralbert import archives
 folders = pathlib.Path({str(archive)!r}), pathlib.Path({str(job.output)!r})
-archives.run(archives.Job(*folders, t.load_slow, "hash", t.Limits(10, {limit}), otio={limit == 45}), "local", 1)
+job = archives.Job(*folders, t.load_slow, "hash", t.Limits(10, {limit}), otio={limit == 45})
+archives.run(job, "local", 1)
 """
         both.append(
             subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": paths})

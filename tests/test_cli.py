@@ -366,10 +366,10 @@ WITHOUT = """
 import sys
 import threading
 sys.modules[sys.argv[1]] = None
-from viralbert_utils import cli
+from viralbert import cli
 if sys.argv[2] == "report":  # there may be no run to report on
-    from viralbert_utils import site
-    site.report = lambda task: site._build_site(task, {}, "# Report", task.report / "site")
+    from viralbert.course import report
+    report.report = lambda task: report._build_site(task, {}, "# Report", task.report / "site")
 sys.exit(cli.main(sys.argv[2:]))
 """
 TRAIN, PRETRAIN = (
@@ -486,7 +486,8 @@ def test_no_space_is_one_line_and_no_traceback(loaded):
 import sys
 sys.path.insert(0, "tests")
 from test_cli import TwoWords
-from viralbert_utils import cli, predictor
+from viralbert import cli
+from viralbert.serving import predictor
 predictor.Predictor.load = lambda *_: TwoWords()
 sys.exit(cli.main(["predict", "Кот ушёл."]))
 """

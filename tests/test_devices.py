@@ -272,11 +272,14 @@ def test_the_pretended_device_refuses_what_a_gpu_refuses():
         """if True:
         import torch
         here, there = torch.ones(3), torch.ones(3, device="pretend:0")
-        positions = torch.tensor([0, 2])
+        positions, table = torch.tensor([0, 2]), torch.ones(4, 3, device="pretend:0")
         for what, attempt in {
-            "sum": lambda: here + there, "product": lambda: there @ here, "joined": lambda: torch.cat([here, there]),
-            "table": lambda: torch.nn.functional.embedding(positions, torch.ones(4, 3, device="pretend:0")),
-            "positions of the device": lambda: here[positions.to("pretend:0")], "numpy": lambda: there.numpy(),
+            "sum": lambda: here + there,
+            "product": lambda: there @ here,
+            "joined": lambda: torch.cat([here, there]),
+            "table": lambda: torch.nn.functional.embedding(positions, table),
+            "positions of the device": lambda: here[positions.to("pretend:0")],
+            "numpy": lambda: there.numpy(),
         }.items():
             try:
                 attempt()
@@ -302,18 +305,22 @@ def test_a_model_stays_where_it_is():
         import copy
         import torch
         from test_distributed import BCE, HEADS, SHORT, make_encoder, make_texts
-        from viralbert_utils import devices, frozen, models, training
-        tasks = {t: training.Task(make_texts(40, n, 0), make_texts(20, n, 1), BCE)
+        from viralbert_utils.models import inference
+        from viralbert_utils.models.classifiers import MultiTaskClassifier
+        from viralbert_utils.training import loop
+        from viralbert_utils.training.settings import Task
+        from viralbert_utils.training.stages import Stage, fit_stages
+        tasks = {t: Task(make_texts(40, n, 0), make_texts(20, n, 1), BCE)
                  for t, n in (("virality", 1), ("emotions", 3))}
         for where in ("cpu", "pretend:0"):
             encoder = make_encoder(0.0).to(where)
             words = encoder.get_input_embeddings()
-            new = [models.MultiTaskClassifier(copy.deepcopy(encoder, {id(words): words}), HEADS, "mean",
-                                              train_embeddings=False) for _ in range(2)]
-            training.fit(new[0], tasks, SHORT)
-            training.fit_stages(new[1], tasks, [training.Stage(SHORT, 0), training.Stage(SHORT, 1)])
-            models.predict_logits(new[0], tasks["virality"].train.rows, 0, task="virality")
-            models.text_vectors(encoder, tasks["virality"].train.rows, 0)
+            copies = [copy.deepcopy(encoder, {id(words): words}) for _ in range(2)]
+            new = [MultiTaskClassifier(e, HEADS, "mean", train_embeddings=False) for e in copies]
+            loop.fit(new[0], tasks, SHORT)
+            fit_stages(new[1], tasks, [Stage(SHORT, 0), Stage(SHORT, 1)])
+            inference.predict_logits(new[0], tasks["virality"].train.rows, 0, task="virality")
+            inference.text_vectors(encoder, tasks["virality"].train.rows, 0)
             for module in (encoder, *new):
                 assert {str(p.device) for p in [*module.parameters(), *module.buffers()]} == {where}
             assert tasks["virality"].train.labels.device.type == "cpu"
@@ -330,17 +337,19 @@ def test_no_step_of_a_training_waits_for_the_device():
         from dataclasses import replace
         import pretend, torch
         from test_distributed import BCE, HEADS, make_encoder, make_texts
-        from viralbert_utils import models, pretraining, training
+        from viralbert_utils.models.classifiers import MultiTaskClassifier
+        from viralbert_utils.training import loop
+        from viralbert_utils.training.settings import Settings, Task
         looks = {}
         for n_texts in (160, 320):
             for surgery in ("none", "pcgrad"):
-                tasks = {t: training.Task(make_texts(n_texts, n, 0), make_texts(20, n, 1), BCE)
+                tasks = {t: Task(make_texts(n_texts, n, 0), make_texts(20, n, 1), BCE)
                          for t, n in (("virality", 1), ("emotions", 3))}
-                model = models.MultiTaskClassifier(make_encoder(0.1).to("pretend:0"), HEADS, "mean",
-                                                   train_embeddings=False)
+                encoder = make_encoder(0.1).to("pretend:0")
+                model = MultiTaskClassifier(encoder, HEADS, "mean", train_embeddings=False)
                 pretend.WAITS.clear()
-                settings = training.Settings(epochs=1, batch_size=16, surgery=surgery, clip_norm=0)
-                training.fit(model, tasks, settings, log=[])
+                settings = Settings(epochs=1, batch_size=16, surgery=surgery, clip_norm=0)
+                loop.fit(model, tasks, settings, log=[])
                 looks[surgery, n_texts] = sum(pretend.WAITS.values())
         print(looks["none", 320] - looks["none", 160], looks["pcgrad", 320] - looks["pcgrad", 160])
         print(looks["pcgrad", 160])
@@ -409,7 +418,7 @@ def test_a_model_is_trained_used_and_exported_on_another_device(tmp_path):
     ]
     code = f"""if True:
         import sys
-        from viralbert_utils.cli import main
+        from viralbert.cli import main
         folder = {str(tmp_path)!r}
         assert main([*{train!r}, "--output", folder + "/m"]) == 0
         for model in ("m/model", "onnx"):

@@ -165,9 +165,10 @@ def test_what_is_downloaded_is_complete_and_needs_no_network(hub, tmp_path):
     hub.shutdown()
     source = str(tmp_path / "kept" / "data")
     code = f"""
-from viralbert_utils import data, encoders
-print({{name: data.load(name, {source!r}).n_rows for name in ("emotions", "cedr", "reviews")}})
-print(type(encoders.load_encoder({ENCODER!r})[1]).__name__)
+from viralbert_utils.data import sources
+from viralbert_utils.encoders import loading
+print({{name: sources.load(name, {source!r}).n_rows for name in ("emotions", "cedr", "reviews")}})
+print(type(loading.load_encoder({ENCODER!r})[1]).__name__)
 """
     # The folder alone, as on another machine.
     elsewhere = {
@@ -187,10 +188,12 @@ def test_what_was_loaded_once_is_there_when_the_hub_is_gone(hub, tmp_path):
     assert call(command, tmp_path, hub).returncode == 0
     code = f"""{COUNTING}
 import datasets, transformers
-from viralbert_utils import data, encoders, hub
+from viralbert_utils.base import hub
+from viralbert_utils.data import sources
+from viralbert_utils.encoders import loading
 hub.REMEMBERED_S = 3600
-print({{name: data.load(name, "hub").n_rows for name in ("emotions", "cedr", "reviews")}})
-print(type(encoders.load_encoder({ENCODER!r})[1]).__name__)
+print({{name: sources.load(name, "hub").n_rows for name in ("emotions", "cedr", "reviews")}})
+print(type(loading.load_encoder({ENCODER!r})[1]).__name__)
 print(len(tried))
 """
     hub.shutdown()  # the port takes connections, and nobody answers

@@ -191,7 +191,8 @@ def test_hub_out_of_reach(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
         DataError,
-        match=r"(?s)encoder 'nobody/no-such-model' could not be loaded: no such folder.*encoder='embedded'",
+        match=r"(?s)encoder 'nobody/no-such-model' could not be loaded: no such folder.*"
+        r"encoder='embedded'",
     ):
         loading.load_encoder("nobody/no-such-model")
 

@@ -262,7 +262,8 @@ def test_a_hybrid_takes_its_columns_beside_the_text(tmp_path):
 def test_no_torch_in_a_process_that_serves(folders):
     code = (
         "import sys; from viralbert.serving.predictor import ViralBERT; "
-        f"print(len(ViralBERT.load({str(folders / 'float')!r}).predict(['Кот.'])[0].probabilities)); "
+        f"bert = ViralBERT.load({str(folders / 'float')!r}); "
+        "print(len(bert.predict(['Кот.'])[0].probabilities)); "
         "print(sorted({'torch', 'transformers', 'onnx', 'sklearn', 'scipy.stats', 'datasketch'} "
         "& sys.modules.keys()))"
     )
@@ -460,7 +461,7 @@ def test_a_model_in_use_answers_on_when_its_folder_is_moved_or_removed(folders, 
 
 USE = """
 import sys, time
-from viralbert_utils.predictor import Predictor
+from viralbert.serving.predictor import Predictor
 Predictor.load(sys.argv[1]).predict(["Кот сам открыл дверь."])
 time.sleep(3)  # a thread of the runtime would ask for an address by now
 """

@@ -256,7 +256,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
 KILLED = """
 import os, sys, time
 from pathlib import Path
-from viralbert_utils import files
+from viralbert_utils.base import files
 where, moment = Path(sys.argv[1]), sys.argv[2]
 def die(*_): os.kill(os.getpid(), 9)
 def say(): print("here", flush=True)

@@ -19,9 +19,9 @@ from timing import grows
 from viralbert_utils.base import texts, tokens
 from viralbert_utils.data import cleaning, emotions, sources, tables
 from viralbert_utils.encoders import loading
-from viralbert_utils.lessons import cascade, label_errors
+from viralbert_utils.lessons import cascade, label_errors, suspects
 
-MODULES = (texts, sources, emotions, cleaning, label_errors, tokens, cascade)
+MODULES = (texts, sources, tables, emotions, cleaning, label_errors, suspects, tokens, cascade)
 FUNCTIONS = (
     "compile",
     "search",

@@ -44,14 +44,17 @@ LOADERS = f"""{COUNTING}
 import json
 import datasets
 from transformers import AutoModel, AutoTokenizer, MarianMTModel
-from viralbert_utils import data, encoders, hub, translation
-from viralbert_utils.files import DataError
+from viralbert import translation
+from viralbert_utils.base import hub
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.data import sources
+from viralbert_utils.encoders import loading
 
 hub.TIMEOUT_S = 1.0
 loaders = {{
-    "encoder": lambda: encoders.load_encoder(sys.argv[1]),
-    "tokenizer": lambda: encoders.load_tokenizer(sys.argv[1]),
-    "data": lambda: data.load("emotions", "hub"),
+    "encoder": lambda: loading.load_encoder(sys.argv[1]),
+    "tokenizer": lambda: loading.load_tokenizer(sys.argv[1]),
+    "data": lambda: sources.load("emotions", "hub"),
     "translation": lambda: translation.load_model(sys.argv[1]),
 }}
 for name in sys.argv[2:]:
@@ -283,7 +286,7 @@ def test_nothing_is_counted_or_reported_whenever_the_libraries_were_imported():
     code = """
 import sys
 if sys.argv[1] == "before": import datasets, huggingface_hub
-from viralbert_utils import hub
+from viralbert_utils.base import hub
 hub.out_of_reach = lambda: ""
 with hub.loading("owner/name"):
     import datasets

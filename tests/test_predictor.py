@@ -303,12 +303,13 @@ def test_a_saved_predictor_answers_as_before(bert, tmp_path):
 
 _FORKING = """
 import multiprocessing, sys, torch
-from viralbert_utils.predictor import ViralBERT
+from viralbert.serving.predictor import ViralBERT
 torch.set_num_threads(2)
 model = ViralBERT.load(sys.argv[1])
 texts = ["Кот сам открыл дверь и попросил зарплату."] * 200
 here = [found.as_dict() for found in model.predict(texts)]
-torch.ones(1000, 1000) @ torch.ones(1000, 1000)  # a tiny model alone may be computed without threads
+# a tiny model alone may be computed without threads
+torch.ones(1000, 1000) @ torch.ones(1000, 1000)
 def again(queue):
     torch.ones(1000, 1000) @ torch.ones(1000, 1000)
     queue.put([found.as_dict() for found in model.predict(texts)] == here)

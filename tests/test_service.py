@@ -1461,8 +1461,10 @@ def test_another_page_neither_frames_it_nor_asks_it(known, serve, browser):
         """async (url) => {
       const form = new FormData();
       form.append('file', new Blob(['1\\n00:00:01,000 --> 00:00:20,000\\nКот.\\n']), 'a.srt');
-      await fetch(`${url}/v1/moments`, { method: 'POST', mode: 'no-cors', body: form }).catch(() => {});
-      await fetch(`${url}/v1/predict`, { method: 'POST', mode: 'no-cors', body: '{"text": "а"}' }).catch(() => {});
+      for (const [route, body] of [['moments', form], ['predict', '{"text": "а"}']]) {
+        const what = { method: 'POST', mode: 'no-cors', body };
+        await fetch(`${url}/v1/${route}`, what).catch(() => {});
+      }
     }""",
         url,
     )
@@ -1498,12 +1500,17 @@ def test_the_page_can_be_used_by_keyboard_and_read_aloud(page):
 # Contrast (WCAG) of every piece of text with the colour behind it, the smallest first.
 CONTRASTS = """() => {
   const rgb = (c) => c.match(/[\\d.]+/g).map(Number);
-  const light = (c) => rgb(c).slice(0, 3).map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  const linear = (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = (c) => rgb(c).slice(0, 3).map((v) => linear(v / 255))
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = (e) => { while (rgb(getComputedStyle(e).backgroundColor)[3] === 0) e = e.parentElement; return e; };
+  const behind = (e) => {
+    while (rgb(getComputedStyle(e).backgroundColor)[3] === 0) e = e.parentElement;
+    return e;
+  };
   return [...document.querySelectorAll('body *')].filter((e) => e.checkVisibility() &&
       [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim())).map((e) => {
-    const [a, b] = [getComputedStyle(e).color, getComputedStyle(behind(e)).backgroundColor].map(light);
+    const colours = [getComputedStyle(e).color, getComputedStyle(behind(e)).backgroundColor];
+    const [a, b] = colours.map(light);
     return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.textContent.slice(0, 40)];
   }).sort((x, y) => x[0] - y[0]);
 }"""
@@ -1584,7 +1591,8 @@ def test_signals_stop_it_without_losing_a_request(exported, name):
 def test_few_descriptors_are_neither_spun_on_nor_logged_about(exported, tmp_path):
     """As a shell with `ulimit -n 80` starts it."""
     patient = (
-        "from viralbert_utils import cli, connections; connections.HEADERS_S = 600; cli.main()"
+        "from viralbert import cli; from viralbert.serving import connections; "
+        "connections.HEADERS_S = 600; cli.main()"
     )
     service_ = [sys.executable, "-c", patient, "serve", "--model", str(exported), "--port", "0"]
     command = ["sh", "-c", 'ulimit -n 80; exec "$@"', "sh", *service_]

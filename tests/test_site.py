@@ -232,14 +232,19 @@ def test_links_to_lessons_that_did_not_run_lead_to_how_to_run_them(
 KILLED_REPORT = """
 import os, sys
 from pathlib import Path
-from viralbert_utils import course, site
+from viralbert.course import report, runner
 moment = sys.argv[2]
 if moment == "pages":
-    write, n = site.write_whole, []
-    site.write_whole = lambda *a: (write(*a), n.append(1), len(n) == 3 and os.kill(os.getpid(), 9))
+    write, n = report.write_whole, []
+    def write_and_die(*a):
+        write(*a)
+        n.append(1)
+        if len(n) == 3:
+            os.kill(os.getpid(), 9)
+    report.write_whole = write_and_die
 else:
-    site._build_site = lambda *a: os.kill(os.getpid(), 9)
-site.report(course.Run(root=Path(sys.argv[1])))
+    report._build_site = lambda *a: os.kill(os.getpid(), 9)
+report.report(runner.Run(root=Path(sys.argv[1])))
 """
 
 

@@ -223,7 +223,8 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         dest="hosts",
         metavar="NAME",
-        help="a name under which it is asked, beside localhost and addresses; can be repeated; * any",
+        help="a name under which it is asked, beside localhost and addresses; can be repeated; "
+        "* any",
     )
     command.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     command.add_argument(

@@ -421,7 +421,8 @@ def make_command(task: Run, only: str = "") -> str:
 # nbconvert's Markdown with three changes: real alt texts, Markdown tables, folded cells where the
 # tag asks for it.
 _MARKDOWN = """{% extends 'markdown/index.md.j2' %}
-{% block input_group %}{% if 'hide-input' in cell.metadata.tags or 'hide-cell' in cell.metadata.tags %}
+{% block input_group %}
+{%- set tags = cell.metadata.tags %}{% if 'hide-input' in tags or 'hide-cell' in tags %}
 <details><summary>code</summary>
 
 {{ super() }}

@@ -30,8 +30,6 @@ class RawCue:
     n_old: int = 0  # how many of the first lines a rolling caption may be showing again
 
 
-# Text and times -----------------------------------------------------------------------------------
-
 # Only tags that subtitles use: "a < b" and "<смеётся>" are text.
 _TAG = re.compile(
     r"</?(?:[bius]|c|em|font|p|rt|ruby|span|strong)(?:\.[^\s<>]*)?(?:\s+\w+\s*=[^<>]*+)?\s*/?>"
@@ -88,6 +86,7 @@ def read_seconds(value: object, unit: float = 1.0) -> float | None:
 
 
 def guessed_length(text: str) -> float:
+    """Seconds that a line stays when nothing says how long: 1 s, and 0.1 s a character."""
     return 1 + len(text) / 10
 
 

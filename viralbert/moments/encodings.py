@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from viralbert.moments.cue_text import Repairs
 
-# Encoding -----------------------------------------------------------------------------------------
 
 _RUSSIAN = {
     letter: rank for rank, letter in enumerate("оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфъё")

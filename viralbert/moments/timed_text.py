@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 from viralbert.moments.cue_text import RawCue, Repairs, plain_text, read_seconds, split_lines
 
-# SubRip and WebVTT --------------------------------------------------------------------------------
 
-_TIME = r"[-−]?(?:\d{1,4}\s?:\s?-?\d{1,2}\s?:\s?-?\d{1,2}(?::\d{3})?|\d{1,4}:\d\d)(?:\s?[.,]\s?-?\d{1,9})?"
+_TIME = (
+    r"[-−]?(?:\d{1,4}\s?:\s?-?\d{1,2}\s?:\s?-?\d{1,2}(?::\d{3})?|\d{1,4}:\d\d)"
+    r"(?:\s?[.,]\s?-?\d{1,9})?"
+)
 _TIMING = re.compile(
     rf"\s*+(?:\d++\s++)?(?P<start>{_TIME})\s*+(?:[-–—=]++\s*+(?:>|&gt;)|→|[-–—]*+(?=\s*+\d++:\d++:\d++[.,]\d))\s*+"
     rf"(?:(?P<end>{_TIME})(?![\d:.,])|(?P<junk>-?\d\S*))?(?P<rest>.*)"
