@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from viralbert.moments.cue_text import Repairs
 
-
 _RUSSIAN = {
     letter: rank for rank, letter in enumerate("оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфъё")
 }  # most frequent first

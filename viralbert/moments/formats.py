@@ -8,7 +8,6 @@ from viralbert.moments.cue_text import RawCue, Repairs, plain_text, read_seconds
 from viralbert.moments.recogniser_json import read_json
 from viralbert.moments.timed_text import read_timed_text
 
-
 _UNSEEN = "\x00\u200b\u200e\u200f\ufeff"  # joined files have byte order marks inside
 _FENCE = re.compile(r"\A\s*```\w*|\n```\s*\Z")
 _IS_ASS = re.compile(

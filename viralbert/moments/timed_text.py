@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from viralbert.moments.cue_text import RawCue, Repairs, plain_text, read_seconds, split_lines
 
-
 _TIME = (
     r"[-−]?(?:\d{1,4}\s?:\s?-?\d{1,2}\s?:\s?-?\d{1,2}(?::\d{3})?|\d{1,4}:\d\d)"
     r"(?:\s?[.,]\s?-?\d{1,9})?"
