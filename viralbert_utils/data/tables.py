@@ -94,7 +94,8 @@ def undecodable(error: UnicodeDecodeError, where: str, line: int = 1) -> DataErr
     n_high = sum(byte > 127 for byte in rest)
     for encoding in ("CP1251", "CP866", "KOI8-R"):
         guess = rest.decode(encoding, "replace")
-        n_small, n_capital = (len(re.findall(letters, guess)) for letters in ("[а-яё]", "[А-ЯЁ]"))
+        n_small = len(re.findall("[а-яё]", guess))
+        n_capital = len(re.findall("[А-ЯЁ]", guess))
         # CP1251 and KOI8-R swap capitals and small letters with each other.
         if n_small + n_capital > 0.8 * n_high and (
             n_small >= n_capital or (encoding == "CP1251" and not n_small)

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
-from timing import until
 from transformers import BertConfig, BertModel
 
+from tests.timing import until
 from viralbert.serving import export
 from viralbert.serving.onnx_model import MODEL, OnnxModel
 from viralbert.serving.predictor import ViralBERT

@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from timing import until
 
+from tests.timing import until
 from viralbert.course import catalogue, report
 from viralbert.course.runner import Run
 

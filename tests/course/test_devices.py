@@ -29,7 +29,7 @@ from viralbert_utils.models.classifiers import PooledClassifier
 from viralbert_utils.training import frozen, loop, losses, surgery
 from viralbert_utils.training.settings import Encoded, Settings, Task
 
-PRETENDED = Path(__file__).parent / "pretended"
+PRETENDED = Path(__file__).parents[1] / "pretended"
 
 
 def pretending(*command: str, timeout_s: int = 600) -> str:
@@ -301,10 +301,11 @@ def test_a_model_stays_where_it_is():
     """Whoever shares a part of it, an encoder or word vectors, finds it where it was."""
     code = """if True:
         import sys
-        sys.path.insert(0, "tests")
+        sys.path.insert(0, "")
         import copy
         import torch
-        from test_distributed import BCE, HEADS, SHORT, make_encoder, make_texts
+        from tests.utils.training import test_distributed
+        from tests.utils.training.test_distributed import BCE, HEADS, SHORT, make_texts
         from viralbert_utils.models import inference
         from viralbert_utils.models.classifiers import MultiTaskClassifier
         from viralbert_utils.training import loop
@@ -313,7 +314,7 @@ def test_a_model_stays_where_it_is():
         tasks = {t: Task(make_texts(40, n, 0), make_texts(20, n, 1), BCE)
                  for t, n in (("virality", 1), ("emotions", 3))}
         for where in ("cpu", "pretend:0"):
-            encoder = make_encoder(0.0).to(where)
+            encoder = test_distributed.make_encoder(0.0).to(where)
             words = encoder.get_input_embeddings()
             copies = [copy.deepcopy(encoder, {id(words): words}) for _ in range(2)]
             new = [MultiTaskClassifier(e, HEADS, "mean", train_embeddings=False) for e in copies]
@@ -333,10 +334,10 @@ def test_no_step_of_a_training_waits_for_the_device():
     or every 50 steps."""
     code = """if True:
         import sys
-        sys.path.insert(0, "tests")
+        sys.path.insert(0, "")
         from dataclasses import replace
         import pretend, torch
-        from test_distributed import BCE, HEADS, make_encoder, make_texts
+        from tests.utils.training.test_distributed import BCE, HEADS, make_encoder, make_texts
         from viralbert_utils.models.classifiers import MultiTaskClassifier
         from viralbert_utils.training import loop
         from viralbert_utils.training.settings import Settings, Task

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from timing import grows
 
+from tests.timing import grows
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.texts import comparison_key, normalise
 from viralbert_utils.data import cleaning

@@ -10,10 +10,10 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from timing import HANG_S
 from transformers import BertConfig, BertModel
 from transformers.utils import logging as transformers_logging
 
+from tests.timing import HANG_S
 from viralbert import translation
 from viralbert_utils.base import hub
 from viralbert_utils.base.errors import DataError

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from timing import seconds
 
+from tests.timing import seconds
 from viralbert.moments import ranking
 from viralbert.moments.ranking import (
     _BACK_REFERENCE,

@@ -10,8 +10,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from test_hub import COUNTING
 
+from tests.utils.base.test_hub import COUNTING
 from viralbert.course import download
 from viralbert.course.runner import Run
 from viralbert_utils.base.files import ROOT

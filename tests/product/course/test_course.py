@@ -12,8 +12,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from timing import HANG_S, until
 
+from tests.timing import HANG_S, until
 from viralbert import cli
 from viralbert.course import catalogue, runner
 from viralbert.course.catalogue import CourseError

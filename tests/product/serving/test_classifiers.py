@@ -16,12 +16,12 @@ import schemathesis
 import torch
 from scipy.special import expit, softmax
 from starlette.testclient import TestClient
-from test_cli import rows, srt
-from test_export import make_encoder
-from test_predictor import make_tokenizer, thresholds
-from test_train import encoder  # noqa: F401 - a fixture
-from timing import HANG_S
 
+from tests.product.serving.test_export import make_encoder
+from tests.product.serving.test_predictor import make_tokenizer, thresholds
+from tests.product.test_cli import rows, srt
+from tests.product.test_train import encoder  # noqa: F401 - a fixture
+from tests.timing import HANG_S
 from viralbert import archives, cli
 from viralbert.cli import main
 from viralbert.serving import onnx_model, service

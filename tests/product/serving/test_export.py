@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 import torch
 from scipy.special import expit, softmax
-from test_predictor import TEXTS, make_tokenizer, thresholds
 from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
 
+from tests.product.serving.test_predictor import TEXTS, make_tokenizer, thresholds
 from viralbert.cli import main
 from viralbert.serving import export, int8
 from viralbert.serving.int8 import NEARER

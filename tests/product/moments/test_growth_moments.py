@@ -11,10 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import test_growth
-from test_growth import patterns_of
-from timing import grows
 
+from tests.timing import grows
+from tests.utils.base import test_growth
+from tests.utils.base.test_growth import patterns_of
 from viralbert.moments import (
     cue_text,
     encodings,

@@ -28,11 +28,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
-from test_environment import lock
-from test_pages import watch
-from test_predictor import make_tokenizer, thresholds
-from timing import HANG_S, grows, until
 
+from tests.course.test_environment import lock
+from tests.course.test_pages import watch
+from tests.product.serving.test_predictor import make_tokenizer, thresholds
+from tests.timing import HANG_S, grows, until
 from viralbert import cli
 from viralbert.moments.ranking import find_moments
 from viralbert.moments.subtitles import Cue, write_subtitles

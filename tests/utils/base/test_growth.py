@@ -13,9 +13,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import timing
-from timing import grows
 
+from tests import timing
+from tests.timing import grows
 from viralbert_utils.base import texts, tokens
 from viralbert_utils.data import cleaning, emotions, sources, tables
 from viralbert_utils.encoders import loading

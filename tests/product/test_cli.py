@@ -484,8 +484,8 @@ def test_a_project_that_is_not_installed_names_itself(monkeypatch, capsys):
 def test_no_space_is_one_line_and_no_traceback(loaded):
     code = """
 import sys
-sys.path.insert(0, "tests")
-from test_cli import TwoWords
+sys.path.insert(0, "")
+from tests.product.test_cli import TwoWords
 from viralbert import cli
 from viralbert.serving import predictor
 predictor.Predictor.load = lambda *_: TwoWords()

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from timing import HANG_S, until
 
+from tests.timing import HANG_S, until
 from viralbert import archives
 from viralbert.archives import Job, Outcome, run
 from viralbert.moments.ranking import Limits
@@ -25,7 +25,7 @@ from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import ROOT
 from viralbert_utils.data.emotions import EMOTIONS
 
-IMPORTED = f"{Path(__file__).parent}{os.pathsep}{ROOT}"  # Ray's workers import `load` from here
+IMPORTED = str(ROOT)  # Ray's workers import `load` from here
 FILES = ["a/talk.srt", "b/talk.srt", "b/talk.vtt", "talk.srt"]
 
 
@@ -127,13 +127,12 @@ def test_a_killed_run_goes_on(job, archive, tmp_path, monkeypatch):
     for number in range(8):
         write(archive / f"{number}.srt")
     code = f"""
-import pathlib, test_archives as t
+import pathlib, tests.product.test_archives as t
 from viralbert import archives
 folders = pathlib.Path({str(archive)!r}), pathlib.Path({str(job.output)!r})
 archives.run(archives.Job(*folders, t.load_stuck, "hash"), "local", 2)
 """
-    paths = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
-    environment = os.environ | {"PYTHONPATH": paths}
+    environment = os.environ | {"PYTHONPATH": IMPORTED}
     with subprocess.Popen(
         [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE
     ) as killed:
@@ -151,17 +150,18 @@ archives.run(archives.Job(*folders, t.load_stuck, "hash"), "local", 2)
 
 def test_two_archives_at_once_never_mix(job, archive, tmp_path):
     both = []
-    paths = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
     for limit in (20, 45):
         code = f"""
-import pathlib, test_archives as t
+import pathlib, tests.product.test_archives as t
 from viralbert import archives
 folders = pathlib.Path({str(archive)!r}), pathlib.Path({str(job.output)!r})
 job = archives.Job(*folders, t.load_slow, "hash", t.Limits(10, {limit}), otio={limit == 45})
 archives.run(job, "local", 1)
 """
         both.append(
-            subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": paths})
+            subprocess.Popen(
+                [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": IMPORTED}
+            )
         )
     assert [process.wait(timeout=5 * HANG_S) for process in both] == [0, 0]
     alone = []

@@ -1,12 +1,14 @@
 import importlib
 import inspect
 import json
+import pkgutil
 from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import viralbert_utils
 from viralbert_utils.base import files
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.data import cleaning, combine, sources, splits, tables
@@ -467,17 +469,9 @@ HANDED_ON = {
 
 def functions_of_tables():
     """Every public function of the module with a parameter that is a table, or tables by split."""
-    for name in (
-        "audit",
-        "cascade",
-        "cleaning",
-        "correlation",
-        "data",
-        "hybrid",
-        "pretraining",
-        "splits",
-    ):
-        module = importlib.import_module(f"viralbert_utils.{name}")
+    for found in pkgutil.walk_packages(viralbert_utils.__path__, "viralbert_utils."):
+        module = importlib.import_module(found.name)
+        name = found.name.rpartition(".")[2]
         owners = [
             module,
             *(

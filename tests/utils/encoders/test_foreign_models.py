@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_predictor import make_tokenizer
 from transformers import BertConfig, BertModel
 
+from tests.product.serving.test_predictor import make_tokenizer
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import write_sums
 from viralbert_utils.encoders import loading

@@ -3,8 +3,8 @@
 import sys
 
 import pytest
-from test_course import PARAMETERS
 
+from tests.product.course.test_course import PARAMETERS
 from viralbert.course.catalogue import CourseError
 from viralbert.course.runner import run
 from viralbert.serving.onnx_model import OnnxModel
