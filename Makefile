@@ -2,7 +2,7 @@
 # A fresh machine needs Python 3.11-3.13 with pip and venv, and make; everything else goes into .venv.
 
 PYTHON  ?= python3
-# More options for pip, e.g. the index of a CPU-only or other CUDA build of torch (README, "CPU or GPU").
+# More options for pip, e.g. the index of a CPU-only or other CUDA build of torch (docs/gpu.md).
 PIP_ARGS ?=
 PROFILE ?= sample
 DATA    ?=

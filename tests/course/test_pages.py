@@ -1,14 +1,18 @@
 """The built pages in headless Chromium, without network: what a reader of the report sees."""
 
+import ast
 import re
 
 import pytest
 
 from tests.timing import until
-from viralbert.course import catalogue, report
-from viralbert.course.runner import Run
+from viralbert.course import catalogue, manuals, reference, report
+from viralbert.course.runner import ROOT, Run
 
-PAGES = ["index", *(notebook.name for notebook in catalogue.notebooks())]
+LESSONS = [notebook.name for notebook in catalogue.notebooks()]
+MANUALS = [f"docs/{path.stem}" for path in manuals.manuals(ROOT)]
+ROOMS = [f"api/{room}" for room in reference.rooms()]
+PAGES = ["index", *LESSONS, *MANUALS, *ROOMS]
 WIDTHS = {"desk": 1280, "phone": 390}
 
 
@@ -72,7 +76,7 @@ def test_every_image_is_there_and_has_alt_text(opened):
     for alt, natural, width, height in images:
         assert len(alt.split()) >= 5
         assert min(natural, width, height) > 50
-    if "index" not in page.url:
+    if any(f"/{name}.html" in page.url for name in LESSONS):
         assert len(images) >= 3
 
 
@@ -81,7 +85,7 @@ def test_formulas_are_drawn_and_none_is_left_as_latex(opened):
     text = page.inner_text("article")
     visible = re.sub(r"`[^`]*`", "", text)
     assert not re.search(r"\\(frac|operatorname|sum|text|begin|left|cdot)\b|\$\$", visible)
-    assert "{glue" not in text
+    assert "{glue" not in text or "/api/" in page.url  # the reference says how it is written
     sizes = page.evaluate(
         "[...document.querySelectorAll('math')].map(m => m.getBoundingClientRect().width)"
     )
@@ -103,9 +107,54 @@ def test_the_page_does_not_scroll_sideways(opened):
 
 def test_links_between_pages_lead_somewhere(built):
     for name in PAGES:
-        html = (built / f"{name}.html").read_text(encoding="utf-8")
-        for target in re.findall(r'href="([\w/]+\.html)[#"]', html):
-            assert (built / target).is_file(), f"{name} links to {target}"
+        page = built / f"{name}.html"
+        for target in re.findall(r'href="([\w./-]+\.html)[#"]', page.read_text(encoding="utf-8")):
+            assert (page.parent / target).is_file(), f"{name} links to {target}"
+
+
+def test_navigation_leads_to_every_lesson_manual_and_room(built):
+    first = (built / "index.html").read_text(encoding="utf-8")
+    navigation = first.partition('class="sidebar-tree"')[2].partition("</aside>")[0]
+    targets = re.findall(r'href="([^"#]+)\.html"', navigation)
+    assert targets == [*LESSONS, *MANUALS, *ROOMS]
+    assert "<h1>ViralBERT course: the report" in first
+
+
+def test_every_public_function_and_class_has_its_place_in_the_reference(built):
+    n_found = 0
+    for room, modules in reference.rooms().items():
+        html = (built / "api" / f"{room}.html").read_text(encoding="utf-8")
+        for module in modules:
+            assert f'id="module-{module}"' in html
+            for statement in ast.parse(reference.path_of(module).read_text(encoding="utf-8")).body:
+                public = isinstance(statement, ast.FunctionDef | ast.ClassDef)
+                if public and not statement.name.startswith("_"):
+                    assert f'id="{module}.{statement.name}"' in html
+                    n_found += 1
+    assert n_found > 200
+
+
+def test_lessons_and_reference_lead_to_each_other(built):
+    for notebook in catalogue.notebooks():
+        page = (built / f"{notebook.name}.html").read_text(encoding="utf-8")
+        section = page.partition('id="code-of-this-lesson"')[2]
+        for module, names in reference.code_of(notebook).items():
+            room = module.rpartition(".")[0]
+            for anchor in [f"module-{module}", *(f"{module}.{name}" for name in names)]:
+                assert f'href="api/{room}.html#{anchor}"' in section, f"{notebook.name}: {anchor}"
+            back = (built / "api" / f"{room}.html").read_text(encoding="utf-8")
+            assert f'href="../{notebook.name}.html"' in back
+
+
+def test_manuals_and_lessons_lead_to_each_other(built):
+    for manual in manuals.manuals(ROOT):
+        page = (built / "docs" / f"{manual.stem}.html").read_text(encoding="utf-8")
+        for lesson in manuals.lessons_of(manual):
+            assert f'href="../{lesson}.html"' in page
+            back = (built / f"{lesson}.html").read_text(encoding="utf-8")
+            assert f'href="docs/{manual.stem}.html"' in back.partition("Manuals: ")[2]
+    named = set().union(*map(manuals.lessons_of, manuals.manuals(ROOT)))
+    assert len(named) >= 8
 
 
 def test_folded_answers_open_on_click(built, browser):
@@ -120,4 +169,4 @@ def test_folded_answers_open_on_click(built, browser):
 
 
 def test_site_is_small(built):
-    assert sum(path.stat().st_size for path in built.rglob("*") if path.is_file()) < 6 * 2**20
+    assert sum(path.stat().st_size for path in built.rglob("*") if path.is_file()) < 8 * 2**20

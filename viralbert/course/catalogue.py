@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -131,26 +131,45 @@ def source_hash(node: nbformat.NotebookNode) -> str:
     ]
 
 
-def imported_modules(notebook: Notebook) -> list[Path]:
-    """Files of the course's packages that a notebook uses, directly or through one another, sorted
-    by name."""
-    pending: set[str] = set()
+def code_trees(notebook: Notebook) -> Iterator[ast.Module]:
+    """The code cells of a notebook, parsed.
+
+    Raises:
+        CourseError: A cell is no Python; the message names its number and line.
+    """
     cells = [cell for cell in notebook.node.cells if cell.cell_type == "code"]
     for number, cell in enumerate(cells, 1):
         # Magics are no Python; what they import does not matter here.
         plain = re.sub(r"^(\s*)[%!].*$", r"\1pass", cell.source, flags=re.M)
         try:
-            pending |= _imports(ast.parse(plain))
+            yield ast.parse(plain)
         except SyntaxError as error:
             where = f"code cell {number} of {len(cells)}, line {error.lineno}"
             raise CourseError(f"{notebook.name}, {where}: {error.msg}") from None
+
+
+def imported_modules(notebook: Notebook) -> list[Path]:
+    """Files of the course's packages that a notebook uses, directly or through one another, sorted
+    by name."""
+    pending = {name for tree in code_trees(notebook) for name in _imports(tree)}
     found: set[Path] = set()
     while pending:
         for path in _files_of(pending.pop()):
             if path not in found:
                 found.add(path)
-                pending |= _imports(ast.parse(path.read_text(encoding="utf-8")))
+                pending |= _imports_of(path.read_text(encoding="utf-8"))
     return sorted(found)
+
+
+@cache
+def parsed(source: str) -> ast.Module:
+    """A module, parsed once however many lessons use it."""
+    return ast.parse(source)
+
+
+@cache
+def _imports_of(source: str) -> set[str]:
+    return _imports(parsed(source))
 
 
 def _imports(tree: ast.AST) -> set[str]:

@@ -10,12 +10,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import logging
 import os
 import re
 import shlex
 import shutil
-import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +21,15 @@ from typing import Any
 
 import nbformat
 
+from viralbert.course import manuals, reference
 from viralbert.course.catalogue import CourseError, Notebook
 from viralbert.course.runner import Run
+from viralbert.course.site import NOT_RUN, build_site, has_reference
+from viralbert.course.site import sources as site_sources
 from viralbert_utils.base.files import locked, remove_unfinished, whole_folder, write_whole
 
 RECORD_MIME = "application/vnd.viralbert.record+json"
-STYLE = Path(__file__).parent / "static" / "course.css"
 _LINK = re.compile(r"\]\((\d\d_\w+)\.ipynb(#[^)\s]*|)")
-_HOW_TO_RUN = "index.md#not-part-of-this-run"
 _GLUE = re.compile(r"``.*?``|\{glue:text\}`([\w.-]+)(?::([^`]*))?`|\{glue")
 _FIRST_PAGE = Path("site", "index.html")
 HEADLINE = ("<!-- headline: written by `make reports` -->", "<!-- /headline -->")
@@ -148,7 +147,7 @@ def prepare(
         if cell.cell_type == "markdown":
             text = fill_in(cell.source, page.records, where)
             cell.source = _LINK.sub(
-                lambda link: f"]({_HOW_TO_RUN}" if link[1] in missing else link[0], text
+                lambda link: f"]({NOT_RUN}" if link[1] in missing else link[0], text
             )
             continue
         cell.outputs = [
@@ -221,7 +220,7 @@ def _report(task: Run) -> Path:
     }
     first = first_page_text(task, pages)
     digest = hashlib.sha256(first.encode() + task.config["banner"].encode())
-    for path in [*paths, *sorted(Path(__file__).parent.glob("*.py")), STYLE]:
+    for path in [*paths, *site_sources(task.root)]:
         digest.update(path.read_bytes())
     with whole_folder(task.report) as new:
         if task.report.is_dir():
@@ -229,7 +228,7 @@ def _report(task: Run) -> Path:
         remove_unfinished(new)
         write_whole(new / "metrics.json", _json(metrics | {"headline": headlines(pages)}))
         write_whole(new / "manifest.json", _json(manifest(task, pages)))
-        _write_markdown(new, prepared, first)
+        _write_markdown(new, task, prepared, first)
         # The site takes longest, so it alone is kept when nothing that it is made of has changed.
         mark = new / "site" / ".made_from"
         if (
@@ -238,7 +237,7 @@ def _report(task: Run) -> Path:
             or mark.read_text() != digest.hexdigest()
         ):
             shutil.rmtree(new / "site", ignore_errors=True)
-            _build_site(task, prepared, first, new / "site")
+            build_site(task, prepared, first, new / "site")
             write_whole(mark, digest.hexdigest())
     if task.report == task.root / "reports":
         remove_unfinished(task.root, "README.md")
@@ -325,6 +324,10 @@ def first_page_text(task: Run, pages: list[Page]) -> str:
         )
         files |= {k: v for k, v in fingerprint["reads"].items() if k.startswith("data:")}
     lessons = [f"- [{page.title}]({page.name}.ipynb)" for page in pages]
+    guides = [
+        f"[{manuals.title(guide)}]({manuals.FOLDER}/{guide.name})"
+        for guide in manuals.manuals(task.root)
+    ]
     return "\n".join(
         [
             "# ViralBERT course: the report",
@@ -346,6 +349,7 @@ def first_page_text(task: Run, pages: list[Page]) -> str:
             *lessons,
             *([f"\nChanged since, not executed again: {', '.join(stale)}."] if stale else []),
             "",
+            *([f"Manuals: {' · '.join(guides)}.", ""] if guides else []),
             *(_how_to_run(task, missing) if missing else []),
             "## What ran",
             "",
@@ -421,8 +425,8 @@ def make_command(task: Run, only: str = "") -> str:
 # nbconvert's Markdown with three changes: real alt texts, Markdown tables, folded cells where the
 # tag asks for it.
 _MARKDOWN = """{% extends 'markdown/index.md.j2' %}
-{% block input_group %}
-{%- set tags = cell.metadata.tags %}{% if 'hide-input' in tags or 'hide-cell' in tags %}
+{% block input_group %}{% if 'hide-input' in cell.metadata.tags
+                             or 'hide-cell' in cell.metadata.tags %}
 <details><summary>code</summary>
 
 {{ super() }}
@@ -443,7 +447,7 @@ _MARKDOWN = """{% extends 'markdown/index.md.j2' %}
 
 
 def _write_markdown(
-    folder: Path, prepared: Mapping[str, nbformat.NotebookNode], first: str
+    folder: Path, task: Run, prepared: Mapping[str, nbformat.NotebookNode], first: str
 ) -> None:
     from nbconvert import MarkdownExporter
     from traitlets.config import Config
@@ -453,7 +457,7 @@ def _write_markdown(
     figures = folder / "figures"
     for old in [*folder.glob("[0-9][0-9]_*.md"), *figures.glob("*.png")]:
         old.unlink()
-    for name, node in prepared.items():
+    for name, node in _with_links(task, prepared).items():
         exporter = MarkdownExporter(config=config, raw_template=_MARKDOWN)
         body, resources = exporter.from_notebook_node(
             node, {"unique_key": name, "output_files_dir": "figures"}
@@ -465,75 +469,40 @@ def _write_markdown(
             write_whole(folder / renamed, content)
         body = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", body)).strip() + "\n"
         write_whole(folder / f"{name}.md", _to_markdown_links(body))
+    docs = Path(os.path.relpath(task.root / manuals.FOLDER, task.report)).as_posix()
+    first = first.replace(f"]({manuals.FOLDER}/", f"]({docs}/")
     write_whole(folder / "README.md", _to_markdown_links(first))
+
+
+def _with_links(
+    task: Run, prepared: Mapping[str, nbformat.NotebookNode]
+) -> dict[str, nbformat.NotebookNode]:
+    """The lessons with links to the files of the repository that they use."""
+
+    def to_file(path: Path) -> str:
+        return Path(os.path.relpath(path, task.report)).as_posix()
+
+    def link(module: str, name: str) -> str:
+        return f"`{name}`" if name else f"[{module}]({to_file(reference.path_of(module))})"
+
+    guides = manuals.manuals(task.root)
+    own = {notebook.name: notebook for notebook in task.notebooks}
+    return {
+        name: reference.with_links(
+            node,
+            reference.code_of(own[name]) if has_reference(task.root) else {},
+            link,
+            [
+                f"[{manuals.title(guide)}]({to_file(guide)})"
+                for guide in guides
+                if name in manuals.lessons_of(guide)
+            ],
+        )
+        for name, node in prepared.items()
+    }
 
 
 def _to_markdown_links(text: str) -> str:
     """Links between the pages of the site as links between the Markdown pages."""
-    text = text.replace(f"]({_HOW_TO_RUN}", f"]({_HOW_TO_RUN.replace('index', 'README')}")
+    text = text.replace(f"]({NOT_RUN}", f"]({NOT_RUN.replace('index', 'README')}")
     return _LINK.sub(lambda link: f"]({link[1]}.md{link[2]}", text)
-
-
-def _build_site(
-    task: Run, prepared: Mapping[str, nbformat.NotebookNode], first: str, built: Path
-) -> None:
-    # Sphinx takes these by name, and if one is not installed, its own error hides which.
-    import furo  # noqa: F401
-    import latex2mathml  # noqa: F401
-    import myst_nb  # noqa: F401
-    from sphinx.application import Sphinx
-    from sphinx.util.docutils import docutils_namespace
-
-    with tempfile.TemporaryDirectory() as scratch:
-        source = Path(scratch, "source")
-        source.mkdir()
-        contents = "\n".join(["```{toctree}", ":hidden:", "", *prepared, "```", ""])
-        (source / "index.md").write_text(f"{first}\n{contents}", encoding="utf-8")
-        for name, node in prepared.items():
-            nbformat.write(node, source / f"{name}.ipynb")
-        options: dict[str, Any] = {
-            "project": "ViralBERT course",
-            "html_title": "ViralBERT course",
-            "extensions": ["myst_nb", "viralbert.course.mathml"],
-            "html_theme": "furo",
-            "html_theme_options": {"announcement": task.config["banner"]}
-            if task.config["banner"]
-            else {},
-            "html_math_renderer": "mathml",
-            "html_static_path": [str(STYLE)],
-            "html_css_files": [STYLE.name],
-            "html_copy_source": False,
-            "html_show_sphinx": False,
-            "html_show_copyright": False,
-            "myst_enable_extensions": ["dollarmath"],
-            "myst_heading_anchors": 3,
-            "nb_execution_mode": "off",
-            "nb_merge_streams": True,
-            "nitpicky": True,
-            "language": "en",
-        }
-        with open(os.devnull, "w") as quiet, docutils_namespace():
-            log = Path(scratch, "warnings.txt")
-            with log.open("w", encoding="utf-8") as warnings:
-                # Built here and not in its place: MyST-NB leaves what it has read beside the site.
-                app = Sphinx(
-                    str(source),
-                    None,
-                    str(Path(scratch, "site")),
-                    str(Path(scratch, "doctrees")),
-                    "html",
-                    options,
-                    status=quiet,
-                    warning=warnings,
-                    freshenv=True,
-                )
-                app.build()
-            problems = log.read_text(encoding="utf-8").strip()
-        logging.getLogger("sphinx").handlers.clear()
-        if app.statuscode or problems:
-            raise CourseError(
-                f"the site could not be built cleanly: {'; '.join(problems.splitlines())}"
-            )
-        for leftover in (".buildinfo", "objects.inv"):
-            Path(scratch, "site", leftover).unlink(missing_ok=True)
-        shutil.move(Path(scratch, "site"), built)

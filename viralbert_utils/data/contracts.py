@@ -1,5 +1,5 @@
 """The columns that each data set must have, and a table brought into that form (see
-`data/README.md`)."""
+`docs/own-data.md`)."""
 
 from __future__ import annotations
 

@@ -212,8 +212,8 @@ def _load_hub(name: str, hub_id: str | None) -> Dataset:
         raise DataError(
             f"data set {identifier!r} could not be loaded from the hub ({type(error).__name__}: "
             f"{error}). Without a "
-            "network use data=sample, or download it elsewhere and give data=<folder> (README, "
-            "'The full run')"
+            "network use data=sample, or download it elsewhere and give data=<folder> (see "
+            "docs/full-run.md)"
         ) from error
     names = {
         "train": "train",
