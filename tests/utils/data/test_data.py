@@ -2,13 +2,14 @@ import importlib
 import inspect
 import json
 import pkgutil
+from pathlib import Path
 from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import viralbert_utils
+from viralbert_utils import data, lessons
 from viralbert_utils.base import files
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.data import cleaning, combine, sources, splits, tables
@@ -469,9 +470,12 @@ HANDED_ON = {
 
 def functions_of_tables():
     """Every public function of the module with a parameter that is a table, or tables by split."""
-    for found in pkgutil.walk_packages(viralbert_utils.__path__, "viralbert_utils."):
-        module = importlib.import_module(found.name)
-        name = found.name.rpartition(".")[2]
+    rooms = [*data.__path__, *lessons.__path__]
+    for found in pkgutil.iter_modules(rooms):
+        if found.name == "charts":  # their tables are the lessons' own
+            continue
+        room = Path(found.module_finder.path).name
+        module, name = importlib.import_module(f"viralbert_utils.{room}.{found.name}"), found.name
         owners = [
             module,
             *(

@@ -20,7 +20,7 @@ from transformers import (
 from viralbert_utils.evaluation import metrics
 from viralbert_utils.models import classifiers, inference, storage
 from viralbert_utils.models.classifiers import Head, MultiTaskClassifier
-from viralbert_utils.training import batches, checkpoints, frozen, loop, losses
+from viralbert_utils.training import batches, checkpoints, frozen, loop, losses, stages
 from viralbert_utils.training.loop import fit
 from viralbert_utils.training.settings import Encoded, Settings, Task
 from viralbert_utils.training.stages import Stage, fit_stages
@@ -345,7 +345,8 @@ def test_only_what_trains_is_copied(monkeypatch):
         copied.update(state)
         return copy(state)
 
-    monkeypatch.setattr(loop, "_copy", noted)
+    for module in (loop, stages):
+        monkeypatch.setattr(module, "copy_state", noted)
     fit_stages(make_model(), make_tasks(), STAGES)
     assert any(name.startswith("encoder.encoder.layer.2.") for name in copied)
     assert not [name for name in copied if name.startswith("encoder.embeddings.")]
@@ -362,7 +363,7 @@ def test_a_training_in_stages_resumes(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "_save_checkpoint", power_cut)
+        patch.setattr(loop, "save_checkpoint", power_cut)
         fit_stages(make_model(), make_tasks(), STAGES, folder=tmp_path)
     again = make_model()
     history, _ = fit_stages(again, make_tasks(), STAGES, folder=tmp_path)
