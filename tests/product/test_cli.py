@@ -239,19 +239,6 @@ def test_one_bad_file_does_not_stop_the_rest(loaded, capsys, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good"]
 
 
-def test_pipes_and_devices_in_a_folder_are_not_read(loaded, capsys, tmp_path):
-    folder = tmp_path / "talks"
-    srt(folder / "good.srt")
-    os.mkfifo(folder / "pipe.srt")
-    (folder / "zeros.srt").symlink_to("/dev/zero")
-    (folder / "deep.srt").mkdir()
-    assert main(["moments", str(folder), "-o", str(tmp_path / "out")]) == 0
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good"]
-    (folder / "lost.srt").symlink_to("nowhere")
-    assert main(["moments", str(folder), "-o", str(tmp_path / "out")]) == 1
-    assert "lost.srt" in capsys.readouterr().err
-
-
 def test_files_of_one_name_do_not_overwrite_each_other(loaded, tmp_path):
     (
         srt(tmp_path / "a" / "talk.srt"),
