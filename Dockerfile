@@ -3,11 +3,8 @@
 FROM python:3.11.14-slim-trixie
 
 WORKDIR /app
-COPY requirements.lock pyproject.toml README.md ./
-# What serving needs, in the versions of the lock, which as a constraint names those of their own needs too.
-RUN pip install --no-cache-dir --constraint requirements.lock \
-    fastapi numpy onnxruntime prometheus-client pysubs2 python-multipart razdel scipy tokenizers \
-    uvicorn
+COPY requirements-image.lock pyproject.toml README.md ./
+RUN pip install --no-cache-dir --require-hashes --requirement requirements-image.lock
 COPY viralbert_utils viralbert_utils
 COPY viralbert viralbert
 RUN pip install --no-cache-dir --no-deps . && useradd --no-create-home --uid 10001 viralbert

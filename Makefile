@@ -2,7 +2,9 @@
 # A fresh machine needs Python 3.11-3.13 with pip and venv, and make; everything else goes into .venv.
 
 PYTHON  ?= python3
-# More options for pip, e.g. the index of a CPU-only or other CUDA build of torch (docs/gpu.md).
+# No lock names torch, so that a machine gets the build that fits it. PIP_ARGS are more options for pip when it takes
+# torch, e.g. the index of the CPU build or of another CUDA version (docs/gpu.md).
+TORCH   ?= torch==2.13.0
 PIP_ARGS ?=
 PROFILE ?= sample
 DATA    ?=
@@ -30,50 +32,67 @@ help:
 	@echo "make serve       the predictor over HTTP, with a page to try it: MODEL=<folder> PORT=8000"
 	@echo "make gpu-check   what the course does on a CUDA card, written to benchmarks/gpu.md (8 minutes)"
 	@echo "make check-env   what is installed, what is missing, which device"
-	@echo "make lock        resolve requirements.lock and environment.yml anew from pyproject.toml (maintainers)"
+	@echo "make lock        resolve requirements*.lock anew from pyproject.toml; needs uv (maintainers)"
 	@echo "make clean       remove runs/ and the built site; 'make clean-all' removes .venv too"
 
-# The stamp is written last, so an interrupted installation is taken up again.
-.venv/.installed: requirements.lock pyproject.toml
+# Two installations share .venv: what the reports need, and what the tests need beside it. A stamp is written last, so
+# an interrupted installation is taken up again. pip checks every file against the hashes of the lock.
+define install
+$(BIN)/python -m pip install --quiet --no-deps --requirement $(1)
+$(BIN)/python -m pip install --quiet $(PIP_ARGS) '$(TORCH)'
+$(BIN)/python -m pip install --quiet --no-deps --editable .
+endef
+
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "Python 3.11 to 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1). Use: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -r requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+
+.venv/.for-reports: requirements.lock pyproject.toml | $(BIN)/python
+	$(call install,requirements.lock)
 	@touch $@
 
-reports: .venv/.installed
+.venv/.for-tests: requirements-test.lock pyproject.toml | $(BIN)/python
+	$(call install,requirements-test.lock)
+	@touch $@ .venv/.for-reports
+
+reports: .venv/.for-reports
 	@$(BIN)/viralbert run $(ARGS)
 	@$(BIN)/viralbert report $(ARGS)
 
-lint: .venv/.installed
+lint: .venv/.for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/deptry .
 
 # Two processors: lint beside the notebooks, then two halves of the tests, a file always on one of them.
-test: .venv/.installed
+test: .venv/.for-tests
 	@$(MAKE) --no-print-directory --jobs 2 lint smoke
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-smoke: .venv/.installed
+smoke: .venv/.for-reports
 	$(BIN)/viralbert run --profile smoke
 
-lab: .venv/.installed
+lab: .venv/.for-reports
 	$(BIN)/jupyter lab notebooks
 
-serve: .venv/.installed
+serve: .venv/.for-reports
 	@$(BIN)/viralbert serve --model '$(MODEL)' --port $(PORT)
 
-check-env: .venv/.installed
+check-env: .venv/.for-reports
 	@$(BIN)/viralbert check-env
 
 # A machine with a card often has a torch of its own: PYTHON names its environment, .venv is taken if it is there.
 gpu-check:
 	$(if $(filter file,$(origin PYTHON)),$(firstword $(wildcard $(BIN)/python) $(PYTHON)),$(PYTHON)) benchmarks/gpu.py
 
-lock: .venv/.installed
-	$(BIN)/python tools/lock.py
+# Versions stay as they are where pyproject.toml allows it; `make lock UPGRADE=--upgrade` takes the newest.
+lock:
+	uv pip compile --quiet $(UPGRADE) pyproject.toml --all-extras --group dev -o requirements-test.lock
+	uv pip compile --quiet pyproject.toml --extra serve --extra report -c requirements-test.lock -o requirements.lock
+	uv pip compile --quiet --group image -c requirements-test.lock -o requirements-image.lock
 
 clean:
 	rm -rf runs reports/site .pytest_cache .mypy_cache .ruff_cache .hypothesis

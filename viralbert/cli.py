@@ -634,7 +634,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _check_environment(options: argparse.Namespace) -> int:
     pins = re.findall(
-        r"^([\w.-]+)==([^\s;]+)(?: ; (.*))?$", (ROOT / "requirements.lock").read_text(), re.M
+        r"^([\w.-]+)==([^\s;]+)(?: ; (.*?))? \\$", (ROOT / "requirements.lock").read_text(), re.M
     )
     wrong = 0
     for name, wanted, marker in pins:

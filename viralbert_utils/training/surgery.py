@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from viralbert_utils.training import processes
 
 Weighting = Callable[[Tensor], Tensor]
-# Names in torchjd; those that need more than torchjd's own dependencies say so when they are asked
-# for.
+# Names in torchjd. Some need a solver that torchjd does not install by itself, and say so when
+# they are asked for.
 SURGERIES = {
     "upgrad": "UPGradWeighting",
     "mgda": "MGDAWeighting",
@@ -87,9 +87,11 @@ def weighting(name: str) -> Weighting:
 
     try:
         return getattr(aggregation, SURGERIES[name])(**({"c": 0.5} if name == "cagrad" else {}))
-    except ImportError as error:
+    except ImportError:
+        wanted = "torchjd[cagrad]" if name == "cagrad" else "viralbert-course[surgeries]"
         raise ValueError(
-            f"surgery {name!r} needs a solver that is not installed: {error}"
+            f"surgery {name!r} needs a solver that is not installed: pip install '{wanted}', or "
+            "take mgda, imtl-g, aligned-mtl or gradvac, which need none"
         ) from None
 
 

@@ -29,7 +29,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
-from tests.course.test_environment import lock
+from tests.course.test_environment import PYPROJECT, locked
 from tests.course.test_pages import watch
 from tests.product.serving.test_predictor import make_tokenizer, thresholds
 from tests.timing import HANG_S, grows, until
@@ -1646,13 +1646,6 @@ def instructions() -> list[tuple[str, str]]:
     return [(name, rest) for name, _, rest in (line.partition(" ") for line in lines if line)]
 
 
-def packages() -> set[str]:
-    """What the image installs by name."""
-    (install,) = (rest for name, rest in instructions() if name == "RUN" and "--constraint" in rest)
-    assert install.startswith("pip install --no-cache-dir --constraint requirements.lock ")
-    return set(install.split()[5:])
-
-
 def test_the_image_is_small_closed_and_pinned():
     found = instructions()
     names = [name for name, _ in found]
@@ -1677,9 +1670,11 @@ def test_the_image_is_small_closed_and_pinned():
     assert ("EXPOSE", "8000") in found
     assert any("ORT_DISABLE_TELEMETRY=1" in rest.split() for name, rest in found if name == "ENV")
     assert not {"ADD", "VOLUME"} & set(names)
-    pinned = lock.read_lock()
-    assert packages() <= pinned.keys()
-    assert not packages() & {"torch", "transformers", "jupyterlab"}
+    install = "pip install --no-cache-dir --require-hashes --requirement requirements-image.lock"
+    assert ("RUN", install) in found
+    pinned = locked("requirements-image.lock").keys()
+    assert not pinned & {"torch", "transformers", "pandas", "jupyterlab", "matplotlib", "ipython"}
+    assert set(PYPROJECT["dependency-groups"]["image"]) <= pinned
 
 
 def test_the_image_copies_what_is_there_and_not_ignored():

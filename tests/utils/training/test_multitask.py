@@ -180,7 +180,7 @@ def test_a_saved_model_comes_back_the_same(tmp_path, pooling, tiny_tokenizer):
 # training
 
 
-@pytest.mark.parametrize("surgery", ["none", "pcgrad", "upgrad"])
+@pytest.mark.parametrize("surgery", ["none", "pcgrad", "imtl-g"])
 def test_both_tasks_learn(surgery):
     model = make_model("mean")
     settings = Settings(

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -46,14 +48,29 @@ def test_every_named_surgery_gives_two_weights(name):
     assert torch.isfinite(weights).all()
 
 
+def test_imtl_g_lies_halfway_between_two_gradients():
+    gradients = torch.tensor([[2.0, 0.4, 1.0], [-1.1, 0.9, 30.0]])
+    update = weighting("imtl-g")(gradients @ gradients.T) @ gradients
+    halfway = torch.nn.functional.normalize(gradients).sum(0)
+    assert torch.cosine_similarity(update, halfway, dim=0) == pytest.approx(1, abs=1e-5)
+
+
 def test_unknown_surgeries_and_missing_solvers_are_named(monkeypatch):
     with pytest.raises(
         ValueError, match=r"surgery 'pc-grad' is not known; use none, pcgrad, upgrad"
     ):
         weighting("pc-grad")
-    monkeypatch.setitem(__import__("sys").modules, "cvxpy", None)
-    with pytest.raises(ValueError, match="surgery 'cagrad' needs a solver that is not installed"):
-        weighting("cagrad")
+    monkeypatch.setattr("torchjd._mixins.find_spec", lambda name: None)
+    for name, wanted in (
+        ("upgrad", "viralbert-course[surgeries]"),
+        ("dualproj", "viralbert-course[surgeries]"),
+        ("cagrad", "torchjd[cagrad]"),
+    ):
+        message = f"{name!r} needs a solver that is not installed: pip install '{wanted}', or"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            weighting(name)
+    for name in ("mgda", "imtl-g", "aligned-mtl", "gradvac"):
+        assert weighting(name)(torch.eye(2)).shape == (2,)
 
 
 class Two(nn.Module):
