@@ -93,6 +93,7 @@ def trained_model(rows: dict[str, pd.DataFrame], folder: Path) -> None:
 
     from viralbert_utils.base import tokens
     from viralbert_utils.encoders import loading
+    from viralbert_utils.lessons import rare_classes
     from viralbert_utils.models import storage
     from viralbert_utils.models.classifiers import PooledClassifier
     from viralbert_utils.training import loop, losses
@@ -106,7 +107,9 @@ def trained_model(rows: dict[str, pd.DataFrame], folder: Path) -> None:
     torch.manual_seed(0)
     rates = parts["train"].labels.mean(0)
     model = PooledClassifier(encoder, len(rates), benchmark.POOLING, benchmark.DROPOUT, rates=rates)
-    loss = losses.binary_cross_entropy(losses.positive_weights(parts["train"].labels, "power"))
+    loss = losses.binary_cross_entropy(
+        rare_classes.positive_weights(parts["train"].labels, "power")
+    )
     task = Task(parts["train"], parts["tune"], loss, lambda logits, labels: {"roc_auc": 0.0})
     loop.fit(model, task, replace(benchmark.SETTINGS, epochs=1), tokenizer.pad_token_id)
     storage.save_classifier(

@@ -73,10 +73,11 @@ def load(name: str, source: str = "sample", hub_id: str | None = None) -> Datase
         raise DataError(f"unknown data set {name!r}; known sets: {', '.join(CONTRACTS)}")
     if source == "hub":
         return _load_hub(name, hub_id)
-    return _from_files(name, source, find_files(name, source))
+    return from_files(name, source, find_files(name, source))
 
 
-def _from_files(name: str, source: str, paths: Mapping[str, Path]) -> Dataset:
+def from_files(name: str, source: str, paths: Mapping[str, Path]) -> Dataset:
+    """A set from its files (split name or `"all"` -> path), in the form of its contract."""
     dataset = Dataset(name, source, {}, [])
     for split, path in paths.items():
         table = read_table(path)
@@ -84,39 +85,6 @@ def _from_files(name: str, source: str, paths: Mapping[str, Path]) -> Dataset:
         shown = path.name if "all" in paths else f"{path.parent.name}/{path.name}"
         dataset.files.append(SourceFile(shown, len(table), sha256(path)))
     return dataset
-
-
-def load_all(
-    source: str, own_files: Mapping[str, str] | None = None, max_rows: int = 0
-) -> dict[str, Dataset]:
-    """Every set that the source has, by name; emotions and virality must be among them.
-
-    Args:
-        source: As in `load`.
-        own_files: Set -> table file of your own that takes the place of the source's (empty path:
-            none), e.g. `{"virality": "mine.csv"}` beside the hub, which has no virality set.
-        max_rows: Only the first rows of each table; 0 = all.
-
-    Raises:
-        DataError: As in `load`.
-    """
-    own = {name: path for name, path in (own_files or {}).items() if path}
-    found = {
-        name: load(name, source) for name in CONTRACTS if name not in own and has(name, source)
-    }
-    for name, path in own.items():
-        file = own_path(path)
-        if not file.is_file():
-            raise DataError(
-                f"no file {path!r} for the set {name!r}; expected a table ({', '.join(FORMATS)})"
-            )
-        found[name] = _from_files(name, str(path), {"all": file})
-    for name in ("emotions", "virality"):
-        if name not in found:
-            load(name, source)  # raises, and says what was expected where
-    for dataset in found.values() if max_rows else ():
-        dataset.splits = {split: table.head(max_rows) for split, table in dataset.splits.items()}
-    return {name: found[name] for name in CONTRACTS if name in found}
 
 
 def find_files(name: str, source: str) -> dict[str, Path]:

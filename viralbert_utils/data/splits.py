@@ -265,17 +265,3 @@ def label_shares(splits: dict[str, pd.DataFrame], n_classes: int) -> pd.DataFram
             for split, table in splits.items()
         }
     )
-
-
-def n_shared(splits: dict[str, pd.DataFrame], text_column: str = "text") -> int:
-    """Number of texts (by comparison key) that stand in more than one split; zero is what one wants
-    to see.
-
-    Raises:
-        DataError: A table lacks the column.
-    """
-    require_tables(splits)
-    for split, table in splits.items():
-        require_columns(table, [text_column], split)
-    keys = [{comparison_key(text) for text in table[text_column]} for table in splits.values()]
-    return sum(map(len, keys)) - len(set().union(*keys))

@@ -31,10 +31,11 @@ from viralbert_utils.base.tokens import encode
 from viralbert_utils.data.tables import require_columns, require_rows
 from viralbert_utils.encoders.loading import load_encoder, mask_for, pad
 from viralbert_utils.evaluation.metrics import macro_f1, one_hot
+from viralbert_utils.lessons import frozen
 from viralbert_utils.lessons.columns import Preparation, empty
 from viralbert_utils.models import inference, storage
 from viralbert_utils.models.classifiers import PooledClassifier
-from viralbert_utils.training import frozen, loop
+from viralbert_utils.training import loop
 from viralbert_utils.training.losses import cross_entropy
 from viralbert_utils.training.settings import Encoded, Settings, Task
 
@@ -175,7 +176,7 @@ class HybridClassifier(PooledClassifier):
 def first_layers(encoder: Any, n_layers: int) -> Any:
     """An encoder's word vectors and lowest layers as an encoder of its own, which shares their
     weights."""
-    lower = frozen.split(encoder, len(frozen.layers_of(encoder)) - n_layers)[0]
+    lower = frozen.split_encoder(encoder, len(frozen.layers_of(encoder)) - n_layers)[0]
     lower.config = copy.deepcopy(encoder.config)
     lower.config.num_hidden_layers = n_layers
     return lower

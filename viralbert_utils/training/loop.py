@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from viralbert_utils.base import devices
 from viralbert_utils.models.inference import predict_logits
-from viralbert_utils.training import frozen, processes
+from viralbert_utils.training import processes
 from viralbert_utils.training.batches import mixed_batches, prepare
 from viralbert_utils.training.checkpoints import (
     copy_state,
@@ -259,7 +259,7 @@ def _train_epoch(
     # from_pretrained gives a model in evaluation mode: without this line there is no dropout at
     # all.
     model.train()
-    frozen.still(model)
+    stop_dropout(model)
     device = devices.of(model)
     # Word vectors with sparse gradients are left out of the norm; their optimiser does not depend
     # on the scale.
@@ -317,3 +317,12 @@ def _best_epoch(history: list[dict[str, float]], metric: str) -> int:
 
 def _epochs_since_best(history: list[dict[str, float]], metric: str) -> int:
     return len(history) - 1 - _best_epoch(history, metric) if history else 0
+
+
+def stop_dropout(model: nn.Module) -> None:
+    """Turn off dropout in parts that do not learn, so that they give the same vectors in each
+    epoch."""
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from viralbert_utils.base import devices
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.encoders.loading import pad
-from viralbert_utils.training import frozen
+from viralbert_utils.models.inference import Texts
 from viralbert_utils.training.losses import Loss
 from viralbert_utils.training.surgery import weighting
 
@@ -31,6 +31,24 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda share: 1 - share,
     "constant": lambda share: 1.0,
 }
+
+
+class LabelledTexts(Texts, Protocol):
+    """What a task can be trained on: `Encoded` texts, or what frozen layers gave for them."""
+
+    def __len__(self) -> int:
+        """Number of texts."""
+        ...
+
+    @property
+    def labels(self) -> Tensor:
+        """`(n_texts, n_classes)` (0/1) or `(n_texts,)` (class ids)."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Hash of texts and labels."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -80,8 +98,8 @@ class Task:
         weight: Factor of the loss.
     """
 
-    train: Encoded | frozen.Cached
-    validation: Encoded | frozen.Cached
+    train: LabelledTexts
+    validation: LabelledTexts
     loss: Loss
     metrics: Metrics | None = None
     weight: float = 1.0

@@ -15,10 +15,11 @@ from viralbert_utils.base.files import ROOT
 from viralbert_utils.data import cleaning, emotions, sources, splits
 from viralbert_utils.data.sources import SAMPLE
 from viralbert_utils.evaluation import baselines, intervals, metrics, thresholds
+from viralbert_utils.lessons import preparation
 
 CLEANED = {
     name: cleaning.clean(dataset, **cleaning.RULES[name])
-    for name, dataset in sources.load_all("sample").items()
+    for name, dataset in preparation.load_all("sample").items()
 }
 
 
@@ -185,7 +186,7 @@ def test_datasheet_figures_are_those_of_the_files():
     agreement = {}
     for name in ("emotions", "virality", "reviews"):
         both = sources.second_annotation(sources.load(name))
-        agreement[name] = metrics.agreement(list(both["first"]), list(both["second"]))
+        agreement[name] = preparation.agreement(list(both["first"]), list(both["second"]))
     facts = [f"{len(rows(name)):,}" for name in CLEANED]
     facts += [
         f"{(hot.sum(axis=1) > 1).mean():.0%}",

@@ -8,6 +8,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from viralbert_utils.base.errors import DataError
+from viralbert_utils.lessons.stages import Stage, fit_stages
 from viralbert_utils.models import inference, storage
 from viralbert_utils.models.classifiers import PooledClassifier
 from viralbert_utils.training import batches, checkpoints, loop, losses
@@ -19,7 +20,6 @@ from viralbert_utils.training.settings import (
     cosine_with_warmup,
     make_optimisers,
 )
-from viralbert_utils.training.stages import Stage, fit_stages
 
 SIZES = {
     "hidden_size": 16,

@@ -15,7 +15,8 @@ from typing import Any
 import pandas as pd
 from torch import Tensor, nn
 
-from viralbert_utils.training import frozen, processes
+from viralbert_utils.lessons import frozen
+from viralbert_utils.training import processes
 from viralbert_utils.training.checkpoints import copy_state, load_state, trainable_state
 from viralbert_utils.training.loop import fit_and_keep_last
 from viralbert_utils.training.settings import Settings, Task, check_training
@@ -98,7 +99,7 @@ def fit_stages(
             checkpoint = folder / f"stage{number}.pt" if folder else None
             trained, own = model, tasks
             if cached and stage.top_layers is not None:
-                trained = frozen.on_top(model, stage.top_layers)
+                trained = frozen.upper_classifier(model, stage.top_layers)
                 own = _cached(model, tasks, stage, Path(scratch), pad_id, cache_gib)
             table, final = fit_and_keep_last(
                 trained, own, stage.settings, pad_id, checkpoint, show_progress, log
