@@ -29,6 +29,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from viralbert.serving import text_batches
 from viralbert.serving.onnx_model import MODEL, OnnxModel
 from viralbert_utils.base import tokens
 from viralbert_utils.data import emotions, sources
@@ -147,7 +148,7 @@ def speed(
     for _ in range(TURNS + 1):
         for name, step in steps.items():
             start = time.perf_counter()
-            tokens.in_batches(step, rows, pad_id)
+            text_batches.in_batches(step, rows, pad_id)
             spent[name].append(time.perf_counter() - start)
     base = spent["torch"][1:]
     return {
@@ -165,10 +166,10 @@ def quality(steps: dict[str, Step], rows: dict[str, pd.DataFrame], tokenizer: An
     labels = {part: emotions.multi_hot(rows[part]["labels"]) for part in encoded}
     pad_id = tokenizer.pad_token_id
     tuned = thresholds.shrunk(
-        labels["tune"], expit(tokens.in_batches(steps["torch"], encoded["tune"], pad_id))
+        labels["tune"], expit(text_batches.in_batches(steps["torch"], encoded["tune"], pad_id))
     )
     found = {
-        name: expit(tokens.in_batches(step, encoded["test"], pad_id))
+        name: expit(text_batches.in_batches(step, encoded["test"], pad_id))
         for name, step in steps.items()
     }
     decided = {name: thresholds.decide(p, tuned) for name, p in found.items()}
@@ -196,7 +197,7 @@ def child(folder: Path) -> None:
 
         model, tokenizer, _ = load_classifier(folder)
         rows = tokens.encode(tokenizer, texts, MAX_LENGTH)
-        tokens.in_batches(partial(array_logits, model), rows, tokenizer.pad_token_id)
+        text_batches.in_batches(partial(array_logits, model), rows, tokenizer.pad_token_id)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     print(pages * 4096 / 1e6)
 

@@ -31,10 +31,10 @@ from viralbert.moments import outputs
 from viralbert.moments.ranking import Found, Limits, find_moments
 from viralbert.moments.scores import Scorer
 from viralbert.moments.subtitles import SUFFIXES, Subtitles, read_subtitles
+from viralbert.packages import missing
 from viralbert.terminal import quote_warnings
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import folder_sha256, locked, remove_unfinished, sha256, write_whole
-from viralbert_utils.base.packages import missing
 
 ENGINES = ("local", "ray")
 READ = set(SUFFIXES) - {

@@ -20,8 +20,8 @@ import pandas as pd
 import torch
 
 from viralbert.course.runner import read_yaml
+from viralbert.environment import environment
 from viralbert.serving.predictor import Predictor
-from viralbert_utils.base.environment import environment
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import ROOT, locked, write_whole
 from viralbert_utils.base.tokens import encode

@@ -23,10 +23,10 @@ from typing import Any
 from viralbert.moments.ranking import Found, Moment
 from viralbert.moments.subtitles import Cue, write_subtitles
 from viralbert.moments.units import is_credit
+from viralbert.packages import missing
 from viralbert.terminal import UNPRINTABLE
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import check_plain, write_whole
-from viralbert_utils.base.packages import missing
 from viralbert_utils.data.emotions import russian_name
 
 MIN_CUE_S = 0.05  # what is left of a cue at the edge of a clip is dropped below this

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from viralbert.serving import text_batches
 from viralbert.serving.onnx_model import runtime
-from viralbert_utils.base import tokens
 
 N_BINS = 2048
 NEARER = np.linspace(0.5, 1, 11)  # shares of a range's ends that are tried as its ends
@@ -138,7 +138,7 @@ def _ranges(
                 )  # of padding nothing is read
             return ids[:, :1]
 
-        tokens.in_batches(step, rows, pad_id, *beside)
+        text_batches.in_batches(step, rows, pad_id, *beside)
 
     def widen(n: int, values: np.ndarray) -> None:
         ends[n] = min(ends[n, 0], values.min()), max(ends[n, 1], values.max())

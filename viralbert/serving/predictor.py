@@ -22,6 +22,7 @@ from scipy.special import expit, softmax
 
 from viralbert.moments import ranking
 from viralbert.moments.scores import Scores
+from viralbert.serving import text_batches
 from viralbert.serving.onnx_model import MODEL, OnnxModel
 from viralbert_utils.base import tokens
 from viralbert_utils.base.errors import DataError
@@ -428,7 +429,7 @@ class Predictor:
         return normalise(text)
 
     def _probabilities(self, rows: list[list[int]]) -> dict[str, np.ndarray]:
-        logits = tokens.in_batches(self._step, rows, self._pad_id).astype(np.float64)
+        logits = text_batches.in_batches(self._step, rows, self._pad_id).astype(np.float64)
         ends = np.cumsum([len(own.names) for own in self.tasks.values()])
         n_special = sum(map(len, tokens.special_ids(self.tokenizer)))
         spoken = np.array([len(row) > n_special for row in rows])[:, None]

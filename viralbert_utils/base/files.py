@@ -18,9 +18,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
-from typing import BinaryIO
 
 from viralbert_utils.base.errors import DataError
 
@@ -30,7 +27,6 @@ SUMS = "SHA256SUMS"  # of a saved model, as `sha256sum -c` reads it
 UNFINISHED = (
     ".unfinished"  # how the names of hidden files and folders end that are still being written
 )
-PATIENCE_S = 10.0  # that a pipe may lack somebody who writes to it
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux' renameat2
 _log = logging.getLogger("viralbert.files")
 
@@ -51,41 +47,6 @@ def own_path(path: Path | str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise DataError(f"{path}: {error}; give the path from / on") from None
-
-
-def opened(path: Path) -> BinaryIO:
-    """What somebody has named, to be read once from its beginning: a file, or a pipe such as
-    `/dev/fd/63` of a shell.
-
-    Raises:
-        DataError: It is a device, or a pipe that nobody opens to write within `PATIENCE_S`.
-        OSError: It cannot be opened.
-    """
-    mode = path.stat().st_mode
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # a folder has an error of its own
-        return path.open("rb")
-    if not stat.S_ISFIFO(mode):
-        raise DataError(f"{path} is a device, which may have no end; expected a file or a pipe")
-    answer: SimpleQueue[BinaryIO | OSError] = SimpleQueue()
-
-    def wait() -> None:
-        try:
-            answer.put(path.open("rb"))
-        except OSError as error:
-            answer.put(error)
-
-    # A thread, because opening a pipe waits for its other end, however long that takes.
-    Thread(target=wait, daemon=True).start()
-    try:
-        found = answer.get(timeout=PATIENCE_S)
-    except Empty:
-        raise DataError(
-            f"{path} is a pipe, and within {PATIENCE_S:g} s nobody has opened it to write; start "
-            "what writes first"
-        ) from None
-    if isinstance(found, OSError):
-        raise found
-    return found
 
 
 def sha256(path: Path) -> str:

@@ -6,7 +6,7 @@ Without torch: a trained and an exported model read a text by the same code.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -101,28 +101,3 @@ def batches(lengths: Sequence[int], n_tokens: int = BATCH_TOKENS) -> list[list[i
             found.append([])
         found[-1].append(position)
     return found
-
-
-def in_batches(
-    step: Callable[..., np.ndarray],
-    rows: Sequence[Sequence[int]],
-    pad_id: int,
-    *beside: np.ndarray,
-    n_tokens: int = BATCH_TOKENS,
-) -> np.ndarray:
-    """What `step` gives for ids, mask and what stands `beside` each row, batch by batch, in the
-    order of the rows.
-
-    Args:
-        step: Takes arrays of one batch, gives an array with as many rows.
-        rows: Token ids, at least one row.
-        pad_id: Of the tokenizer.
-        beside: Arrays with a row for each of the rows, e.g. the table's columns of a hybrid.
-        n_tokens: See `batches`.
-    """
-    plan = batches([len(row) for row in rows], n_tokens)
-    parts = [
-        step(*pad([rows[i] for i in positions], pad_id), *(part[positions] for part in beside))
-        for positions in plan
-    ]
-    return np.concatenate(parts)[np.argsort(np.concatenate(plan))]

@@ -14,7 +14,6 @@ import numpy as np
 from scipy import sparse
 
 from viralbert_utils.base.errors import DataError
-from viralbert_utils.base.packages import install
 from viralbert_utils.encoders.recipe import Recipe
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -64,7 +63,8 @@ def load_navec() -> tuple[list[str], np.ndarray, np.ndarray]:
         navec = Navec.load(str(next(folder.glob("navec_news*.tar"))))
     except (ImportError, StopIteration, metadata.PackageNotFoundError) as error:
         raise DataError(
-            f"the word vectors of the natasha package are missing ({error}): {install('natasha')}"
+            f"the word vectors of the natasha package are missing ({error}): "
+            "pip install 'viralbert-course'"
         ) from None
     vectors = navec.pq.unpack()
     keep: dict[str, list[int]] = {}
