@@ -14,7 +14,7 @@ import pandas as pd
 
 from viralbert_utils.base.texts import comparison_key
 from viralbert_utils.data.emotions import cedr_with_no_emotion, to_cedr
-from viralbert_utils.data.tables import require_columns
+from viralbert_utils.data.tables import require_columns, require_tables
 
 
 def six_classes(
@@ -68,6 +68,7 @@ def native_and_added(
     Raises:
         DataError: A column is missing.
     """
+    require_tables(six)
     for split, table in six.items():
         require_columns(table, ["text", "origin"], split)
     own = {split: (table["origin"] == "cedr").to_numpy() for split, table in six.items()}

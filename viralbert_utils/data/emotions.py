@@ -8,112 +8,35 @@ Sboev et al. 2021, "Data-Driven Model for Emotion Detection in Russian Texts".
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
 from viralbert_utils.base.texts import normalise
 
-# Order matters: a label id is a position in this table, as in the published data sets.
-RUSSIAN_NAMES: dict[str, str] = {
-    "admiration": "восхищение",
-    "amusement": "веселье",
-    "anger": "злость",
-    "annoyance": "раздражение",
-    "approval": "одобрение",
-    "caring": "забота",
-    "confusion": "непонимание",
-    "curiosity": "любопытство",
-    "desire": "желание",
-    "disappointment": "разочарование",
-    "disapproval": "неодобрение",
-    "disgust": "отвращение",
-    "embarrassment": "смущение",
-    "excitement": "воодушевление",
-    "fear": "страх",
-    "gratitude": "благодарность",
-    "grief": "горе",
-    "joy": "радость",
-    "love": "любовь",
-    "nervousness": "волнение",
-    "optimism": "оптимизм",
-    "pride": "гордость",
-    "realization": "осознание",
-    "relief": "облегчение",
-    "remorse": "раскаяние",
-    "sadness": "грусть",
-    "surprise": "удивление",
-    "neutral": "без эмоций",
-}
+# One row an emotion: its names, its sentiment in the authors' grouping, and the class of CEDR that
+# is its near-synonym. A label id is a position in this table, as in the published data sets. Labels
+# that CEDR's annotators had no class for (approval, curiosity, disgust, love, ...) have none on
+# purpose: whether such a text would have been marked joy or nothing in CEDR is not known, so a text
+# that carries only such labels is not used at all.
+_FILE = Path(__file__).with_suffix(".csv")
+_TABLE = list(csv.DictReader(_FILE.read_text(encoding="utf-8").splitlines()))
+RUSSIAN_NAMES: dict[str, str] = {row["emotion"]: row["russian"] for row in _TABLE}
 EMOTIONS: tuple[str, ...] = tuple(RUSSIAN_NAMES)
 NEUTRAL = EMOTIONS.index("neutral")
-
-# The authors' two groupings of the 28: by sentiment, and by Ekman's six basic emotions (1992).
 SENTIMENTS: dict[str, tuple[str, ...]] = {
-    "positive": (
-        "admiration",
-        "amusement",
-        "approval",
-        "caring",
-        "desire",
-        "excitement",
-        "gratitude",
-        "joy",
-        "love",
-        "optimism",
-        "pride",
-        "relief",
-    ),
-    "negative": (
-        "anger",
-        "annoyance",
-        "disappointment",
-        "disapproval",
-        "disgust",
-        "embarrassment",
-        "fear",
-        "grief",
-        "nervousness",
-        "remorse",
-        "sadness",
-    ),
-    "ambiguous": ("confusion", "curiosity", "realization", "surprise"),
-    "neutral": ("neutral",),
+    sentiment: tuple(row["emotion"] for row in _TABLE if row["sentiment"] == sentiment)
+    for sentiment in ("positive", "negative", "ambiguous", "neutral")
 }
-EKMAN: dict[str, tuple[str, ...]] = {
-    "anger": ("anger", "annoyance", "disapproval"),
-    "disgust": ("disgust",),
-    "fear": ("fear", "nervousness"),
-    "joy": SENTIMENTS["positive"],
-    "sadness": ("disappointment", "embarrassment", "grief", "remorse", "sadness"),
-    "surprise": SENTIMENTS["ambiguous"],
-    "neutral": ("neutral",),
-}
+GOEMOTIONS_TO_CEDR: dict[str, str] = {row["emotion"]: row["cedr"] for row in _TABLE if row["cedr"]}
 
 CEDR_EMOTIONS: tuple[str, ...] = ("joy", "sadness", "surprise", "fear", "anger")
 # `[]` in CEDR means that none of its five emotions is there. As a class of its own it is the sixth.
 CEDR_CLASSES: tuple[str, ...] = (*CEDR_EMOTIONS, "no_emotion")
-
-# GoEmotions -> CEDR, near-synonyms only. Labels that CEDR's annotators had no class for (approval,
-# curiosity, disgust, love, ...) are left out on purpose: whether such a text would have been marked
-# joy or nothing in CEDR is not known, so a text that carries only such labels is not used at all.
-GOEMOTIONS_TO_CEDR: dict[str, str] = {
-    "joy": "joy",
-    "amusement": "joy",
-    "excitement": "joy",
-    "sadness": "sadness",
-    "grief": "sadness",
-    "disappointment": "sadness",
-    "surprise": "surprise",
-    "fear": "fear",
-    "nervousness": "fear",
-    "anger": "anger",
-    "annoyance": "anger",
-    "neutral": "no_emotion",
-}
-
 
 # Classes of the course that are none of the 28.
 _OTHER_NAMES = {"no_emotion": "ни одной из эмоций", "viral": "виральный"}

@@ -244,24 +244,3 @@ def _select(
             "alike, to split"
         )
     return parts
-
-
-def label_shares(splits: dict[str, pd.DataFrame], n_classes: int) -> pd.DataFrame:
-    """Share of rows that carry each label, a column a split; for the check that the splits are
-    alike.
-
-    Raises:
-        DataError: A table has no column `labels`.
-    """
-    require_tables(splits)
-    for split, table in splits.items():
-        require_columns(table, ["labels"], split)
-    return pd.DataFrame(
-        {
-            split: [
-                sum(label in ids for ids in table["labels"]) / len(table)
-                for label in range(n_classes)
-            ]
-            for split, table in splits.items()
-        }
-    )

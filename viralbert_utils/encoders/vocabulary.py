@@ -11,42 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from scipy import sparse
 
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.encoders.recipe import Recipe
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-# Emoji that carry a feeling borrow the vectors of words for it; the others get a vector of their
-# own at random.
-EMOJI_WORDS = {
-    "😂🤣😆😹": "смех смешно хохот",
-    "😊🙂☺😌🥰": "улыбка радость тепло",
-    "😍❤💕💖💙💚💛💜🧡♥😘💋": "любовь нежность",
-    "😢😭😿🥺💔": "слезы грусть плач",
-    "😞😔😟☹😥": "грусть печаль",
-    "😡🤬😠👿": "злость гнев ярость",
-    "😤🙄😒": "раздражение недовольство",
-    "😱😨😰😳": "ужас страх",
-    "😮😲🤯😯": "удивление изумление",
-    "🤔🧐": "раздумье вопрос",
-    "🤢🤮": "отвращение тошнота",
-    "🙏": "спасибо благодарность надежда",
-    "👍👌✅": "хорошо согласен",
-    "👎": "плохо",
-    "👏🙌": "браво восхищение",
-    "💪": "сила гордость",
-    "🎉🥳🎊": "праздник поздравление радость",
-    "🔥🚀": "огонь круто восторг",
-    "😅😬🙈": "неловко смущение",
-    "😴🥱": "сон скука",
-    "😎": "круто",
-    "🤗": "обнимать забота",
-    "🕯": "скорбь память",
-    "😏😈": "насмешка",
-    "🤷": "непонятно",
-    "🤦": "стыд глупость",
-}
 
 
 def load_navec() -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -110,7 +81,9 @@ def vocabulary_and_vectors(
                 scale / max(float(np.linalg.norm(shared[token])), 1e-6)
             )
     ids = {token: i for i, token in enumerate(vocabulary)}
-    for group, description in EMOJI_WORDS.items():
+    # Emoji that carry a feeling borrow the vectors of words for it; the others stay random.
+    emoji_words = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    for group, description in emoji_words.items():
         mean = np.mean(
             [vectors[position[word]] for word in description.split() if word in position], axis=0
         )
