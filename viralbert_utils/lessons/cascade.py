@@ -209,23 +209,27 @@ class Cascade:
         """
         require_columns(rows, self.preparation.names)
         require_rows(rows)
-        votes = vote(
-            self.rules, patterns(rows, self.preparation.texts, list(self.preparation.categories))
-        )
-        first, second, lead = _lead(self.scores(rows))
-        decided = [
-            (rule.answer, STAGES[0], str(rule))
-            if rule is not None and rule.bound >= self.min_bound
-            else (self.classes[best], STAGES[1], f"leads {self.classes[next_one]} by {by:.2f}")
-            for rule, best, next_one, by in zip(votes, first, second, lead, strict=True)
-        ]
-        table = pd.DataFrame(decided, rows.index, ["answer", "stage", "reason"], dtype=object)
-        left = (table["stage"] == STAGES[1]) & (lead < self.min_lead)
-        if left.any():
-            rest, _ = self.rest(rows[left])
-            reasons = [f"certainty {certainty:.2f}" for certainty in rest["certainty"]]
-            table.loc[left] = [*zip(rest["answer"], [STAGES[2]] * len(rest), reasons, strict=True)]
-        return table
+        found = patterns(rows, self.preparation.texts, list(self.preparation.categories))
+        votes = vote(self.rules, found)
+        best, runner_up, lead = _lead(self.scores(rows))
+        decided: list[tuple[str, str, str]] = []
+        later: list[int] = []  # positions of the rows that are left for the model
+        for row, rule in enumerate(votes):
+            if rule is not None and rule.bound >= self.min_bound:
+                decided.append((rule.answer, STAGES[0], str(rule)))
+            elif lead[row] >= self.min_lead:
+                reason = f"leads {self.classes[runner_up[row]]} by {lead[row]:.2f}"
+                decided.append((self.classes[best[row]], STAGES[1], reason))
+            else:
+                decided.append(("", STAGES[2], ""))
+                later.append(row)
+        if later:
+            rest, _ = self.rest(rows.iloc[later])
+            for row, answer, certainty in zip(
+                later, rest["answer"], rest["certainty"], strict=True
+            ):
+                decided[row] = (answer, STAGES[2], f"certainty {certainty:.2f}")
+        return pd.DataFrame(decided, rows.index, ["answer", "stage", "reason"], dtype=object)
 
 
 def fit(

@@ -360,8 +360,7 @@ def train(
         encoded = replace(encoded, pooled=model.pooled(encoded.rows, tokenizer.pad_token_id))
     tuning = encoded
     if validation is None:
-        # Nobody chooses an epoch by these: the figure that only grows makes the last one the best.
-        settings = replace(settings, metric="epoch")
+        settings = replace(settings, keep="last")  # nobody is there to choose an epoch by
     else:
         tuning = _encoded(
             validation,

@@ -106,7 +106,7 @@ def fit_stages(
             )
             figures = table[stage.settings.metric]
             value = figures.min() if stage.settings.metric.endswith("loss") else -figures.max()
-            if value < best_value:
+            if value < best_value or stage.settings.keep == "last":
                 best_value = float(value)
                 best = copy_state(trainable_state(model))
                 tables = [earlier.assign(best=False) for earlier in tables]

@@ -77,9 +77,9 @@ def resume(
     state = read_checkpoint(
         path, {"model", "parts", "settings", "task", "history", "best", "random"}
     )
-    changed = [
-        name for name, value in asdict(settings).items() if state["settings"].get(name) != value
-    ]
+    # A checkpoint from before there was a setting was made with its default.
+    before = asdict(Settings()) | state["settings"]
+    changed = [name for name, value in asdict(settings).items() if before[name] != value]
     if state["task"] != task:
         changed.append("data or model")
     if changed:

@@ -125,6 +125,8 @@ class Settings:
         patience: Stop after so many epochs without a better figure; 0 = never.
         metric: Column of the history that decides which epoch is best; `loss` is best when small,
             all else when large.
+        keep: Which weights the model has at the end: `best`, those of the epoch that `metric`
+            decides on, or `last`.
         seed: Order of batches and dropout.
         bucket: Batches that are sorted by length together; 0 = no sorting.
         precision: In which matrices are multiplied, here and in the evaluation, see
@@ -152,6 +154,7 @@ class Settings:
     precision: str = "auto"
     surgery: str = "none"
     sampling: str = "proportional"
+    keep: str = "best"
 
 
 def make_optimisers(model: nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
@@ -211,6 +214,8 @@ def check_training(tasks: Mapping[str, Task], settings: Settings, measured: bool
     """
     if settings.schedule not in SCHEDULES:
         raise DataError(f"schedule {settings.schedule!r} is not known; use {', '.join(SCHEDULES)}")
+    if settings.keep not in ("best", "last"):
+        raise DataError(f"keep is {settings.keep!r}; use best or last")
     check_sampling(settings.sampling)
     weighting(settings.surgery)
     for name, least in (("batch_size", 1), ("accumulate", 1), ("patience", 0)):

@@ -150,7 +150,7 @@ def test_missing_word_vectors_are_named(monkeypatch):
     def missing(_: str) -> None:
         raise metadata.PackageNotFoundError("natasha")
 
-    monkeypatch.setattr(embedded.metadata, "distribution", missing)
+    monkeypatch.setattr(vocabulary.metadata, "distribution", missing)
     with pytest.raises(
         DataError,
         match=r"word vectors of the natasha package are missing.*pip install 'viralbert-course'",

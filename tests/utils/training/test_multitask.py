@@ -346,7 +346,7 @@ def test_only_what_trains_is_copied(monkeypatch):
         copied.update(state)
         return copy(state)
 
-    monkeypatch.setattr(loop, "_copy", noted)
+    monkeypatch.setattr(loop, "copy_state", noted)
     fit_stages(make_model(), make_tasks(), STAGES)
     assert any(name.startswith("encoder.encoder.layer.2.") for name in copied)
     assert not [name for name in copied if name.startswith("encoder.embeddings.")]
@@ -363,7 +363,7 @@ def test_a_training_in_stages_resumes(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "_save_checkpoint", power_cut)
+        patch.setattr(loop, "save_checkpoint", power_cut)
         fit_stages(make_model(), make_tasks(), STAGES, folder=tmp_path)
     again = make_model()
     history, _ = fit_stages(again, make_tasks(), STAGES, folder=tmp_path)
