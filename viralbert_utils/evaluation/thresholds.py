@@ -150,10 +150,12 @@ def shrunk(labels: np.ndarray, probabilities: np.ndarray, strength: float = 10.0
         return each
     positives = labels.sum(axis=0)
     weight = positives / (positives + strength)
-    own, shared = (
-        logit(np.clip(t, 1e-6, 1 - 1e-6)) for t in (np.where(np.isfinite(each), each, one), one)
-    )
-    return expit(weight * own + (1 - weight) * shared)
+    own = _logit(np.where(np.isfinite(each), each, one))
+    return expit(weight * own + (1 - weight) * _logit(one))
+
+
+def _logit(thresholds: float | np.ndarray) -> np.ndarray:
+    return logit(np.clip(thresholds, 1e-6, 1 - 1e-6))
 
 
 def supported(labels: np.ndarray, scores: np.ndarray, min_positives: int = 20) -> np.ndarray:

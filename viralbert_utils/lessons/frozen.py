@@ -71,7 +71,8 @@ class Upper(nn.Module):
         self.config = body.config
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
-        """Called like an encoder; `input_ids` are vectors `(n_texts, n_tokens, size)`."""
+        """What the layers make of vectors; called like an encoder, so the vectors `(n_texts,
+        n_tokens, size)` of `Cached` texts stand in the place of token ids."""
         return self.body(inputs_embeds=input_ids, attention_mask=attention_mask)
 
 

@@ -33,7 +33,7 @@ from viralbert_utils.encoders.loading import load_encoder, mask_for, pad
 from viralbert_utils.evaluation.metrics import macro_f1, one_hot
 from viralbert_utils.lessons import frozen
 from viralbert_utils.lessons.columns import Preparation, empty
-from viralbert_utils.models import inference, storage
+from viralbert_utils.models import checks, inference, storage
 from viralbert_utils.models.classifiers import PooledClassifier
 from viralbert_utils.training import loop
 from viralbert_utils.training.losses import cross_entropy
@@ -71,12 +71,23 @@ class Inputs(NamedTuple):
     """What the hybrid reads of a batch.
 
     Attributes:
-        text: Token ids `(n_rows, n_tokens)`, or pooled vectors `(n_rows, size)` of an encoder that
-            does not learn.
+        ids: Token ids `(n_rows, n_tokens)`.
         columns: `(n_rows, n_columns)`.
     """
 
-    text: Tensor
+    ids: Tensor
+    columns: Tensor
+
+
+class PooledInputs(NamedTuple):
+    """What the hybrid reads of a batch whose texts an encoder that does not learn has read before.
+
+    Attributes:
+        vectors: One a text `(n_rows, size)`, see `HybridClassifier.pooled`.
+        columns: `(n_rows, n_columns)`.
+    """
+
+    vectors: Tensor
     columns: Tensor
 
 
@@ -94,10 +105,11 @@ class EncodedRows(Encoded):
         return hashlib.sha256(super().digest.encode() + self.columns.numpy().tobytes()).hexdigest()
 
     def batch(self, positions: Sequence[int], pad_id: int) -> tuple[Any, Tensor]:
-        """`Inputs` and attention mask of the rows at some positions."""
+        """`Inputs` (or `PooledInputs`) and attention mask of the rows at some positions."""
         columns = self.columns[list(positions)]
         if self.pooled is not None:
-            return Inputs(self.pooled[list(positions)], columns), torch.ones(len(columns), 1)
+            vectors = self.pooled[list(positions)]
+            return PooledInputs(vectors, columns), torch.ones(len(columns), 1)
         ids, mask = super().batch(positions, pad_id)
         return Inputs(ids, columns), mask
 
@@ -166,9 +178,10 @@ class HybridClassifier(PooledClassifier):
         return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9)
 
     def forward(self, inputs: Any, attention_mask: Tensor) -> Tensor:
-        """Logits `(n_rows, n_classes)` of `Inputs` and mask `(n_rows, n_tokens)`."""
+        """Logits `(n_rows, n_classes)` of `Inputs`, or a pair like them, and mask `(n_rows,
+        n_tokens)`; of `PooledInputs`, the mask is not looked at."""
         text, columns = inputs
-        pooled = text if text.is_floating_point() else self._pool(text, attention_mask)
+        pooled = text if isinstance(inputs, PooledInputs) else self._pool(text, attention_mask)
         vectors = self.dropout(self.norm(pooled - self.centre))
         return self.head(torch.cat([vectors, self.dense(columns)], dim=1))
 
@@ -292,11 +305,11 @@ class Hybrid:
             settings = json.loads((path / "classifier.json").read_text(encoding="utf-8"))
             if settings["kind"] != "hybrid":
                 raise ValueError(f"it holds a classifier of the kind {settings['kind']!r}")
-            storage.check_settings(settings, path / "classifier.json", ["hybrid"])
+            checks.check_settings(settings, path / "classifier.json", ["hybrid"])
             check_sums(path)
-            storage.check_layers(path / "encoder" / "config.json")
+            checks.check_layers(path / "encoder" / "config.json")
             tokenizer, encoder = load_encoder(str(path / "encoder"), device)
-            storage.check_length(settings, encoder, path)
+            checks.check_length(settings, encoder, path)
             model = HybridClassifier(
                 encoder, len(settings["names"]), **settings["shape"], dropout=settings["dropout"]
             )
