@@ -70,8 +70,7 @@ _PLACEHOLDERS = (
 
 
 def normalise(text: str) -> str:
-    """Repair a text without changing what it says; nothing is left of a text in which nothing is to
-    be seen.
+    """Repair a text without changing what it says; if nothing is to be seen, nothing is left.
 
     Unicode NFC, HTML entities (with their semicolon), invisible characters, soft hyphens and stress
     marks out, letters of the other alphabet in a word to those that look like them, `[ИМЯ]` and its
@@ -133,8 +132,7 @@ _REPEATED_SIGN = re.compile(r"([^\w\s])(?:\s*\1)+")
 
 
 def comparison_key(text: str) -> str:
-    """What makes two texts "the same": normalised, lower case, ё as е, without punctuation;
-    repeated signs count once.
+    """What makes two texts "the same": no case, no punctuation, ё as е, repeated signs once.
 
     A text of which nothing is left ("...") is its own key.
     """
@@ -144,7 +142,6 @@ def comparison_key(text: str) -> str:
 
 
 def cyrillic_share(text: str) -> float:
-    """Share of Cyrillic letters among the letters of a text; 1.0 without any letter. Placeholders
-    do not count."""
+    """Share of Cyrillic among the letters, placeholders apart; 1.0 without any letter."""
     letters = [char for char in re.sub(r"\[[A-Z]+\]", "", text) if char.isalpha()]
     return sum("\u0400" <= char <= "\u04ff" for char in letters) / len(letters) if letters else 1.0

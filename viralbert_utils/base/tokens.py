@@ -67,8 +67,7 @@ def special_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
 
 
 def own_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, whole and without special tokens; a word of more than 100 letters is
-    read as several."""
+    """Token ids of each text without special tokens; words of over 100 letters are split."""
     return (
         _ids(tokenizer, [_LONG_WORD.sub(r"\1 ", text) for text in texts], False)
         if len(texts)
@@ -83,8 +82,7 @@ def _ids(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and attention mask of a batch, padded to its longest text: two int64 `(n_texts,
-    n_tokens)`."""
+    """Ids and attention mask of a padded batch: two int64 `(n_texts, n_tokens)`."""
     lengths = np.array([len(row) for row in rows])
     mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
     ids = np.full(mask.shape, pad_id, dtype=np.int64)
@@ -93,8 +91,7 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[np.ndarray, np.ndar
 
 
 def batches(lengths: Sequence[int], n_tokens: int = BATCH_TOKENS) -> list[list[int]]:
-    """Positions of texts of like length, the longest first, at most `n_tokens` a batch (or a single
-    text)."""
+    """Positions of texts of like length, longest first, at most `n_tokens` a batch."""
     found: list[list[int]] = []
     for position in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         if not found or (len(found[-1]) + 1) * lengths[found[-1][0]] > n_tokens:

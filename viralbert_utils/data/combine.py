@@ -1,5 +1,4 @@
-"""Sets made of two: emotions and virality for the multi-task model, CEDR and GoEmotions for the
-six-class one.
+"""The six-class set, made of CEDR and GoEmotions.
 
 Lesson 01 builds both. Neither changes a label; rows that have no place in the combined set are left
 out and counted.

@@ -1,5 +1,4 @@
-"""The columns that each data set must have, and a table brought into that form (see
-`data/README.md`)."""
+"""The columns that each data set must have (see `data/README.md`), and a table in that form."""
 
 from __future__ import annotations
 
@@ -53,8 +52,7 @@ CONTRACTS: dict[str, Contract] = _read()
 
 
 def conform(table: pd.DataFrame, name: str, where: str) -> pd.DataFrame:
-    """Give a table the contract's column names, in order; other columns than the contract's are
-    dropped.
+    """Give a table the contract's column names, in order, and drop all other columns.
 
     Raises:
         DataError: It is no table, or a required column is missing (the message lists those that are

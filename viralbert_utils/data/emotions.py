@@ -1,5 +1,4 @@
-"""The 28 emotions of GoEmotions, their Russian names and groups; reading of label fields; the six
-classes of CEDR.
+"""The 28 emotions of GoEmotions, the six classes of CEDR, and how label fields are read.
 
 Lesson 01 reads and combines the label sets, lesson 05 uses the groups. Source of the 28 labels,
 their order and groups: Demszky et al. 2020, "GoEmotions" (arXiv 2005.00547); of the CEDR classes:
@@ -86,8 +85,7 @@ def parse_labels(field: object, names: Sequence[str] = EMOTIONS) -> list[int]:
 
 
 def plain_label(value: object) -> str:
-    """A single label as it is compared: a name in any case, and a number as `1`, also where a table
-    has 1.0 or True."""
+    """A single label as it is compared: in any case, and a number as `1`, be it 1.0 or True."""
     text = normalise(str(value)).casefold()
     number = re.fullmatch(r"(-?[0-9]+)[.,]0*", text)
     return {"true": "1", "false": "0"}.get(text, number[1] if number else text)
@@ -111,8 +109,7 @@ def _spellings(names: tuple[str, ...]) -> Mapping[str, set[int]]:
 
 
 def _names_in(piece: str, known: Mapping[str, set[int]]) -> list[str]:
-    """What stands between two separators: one name, of several words at times, or some separated by
-    spaces."""
+    """What stands between two separators: one name, maybe of several words, or some words."""
     whole = piece.strip(" '\"")
     if _spelling(whole) in known:
         return [whole]
@@ -124,8 +121,8 @@ def _label_id(part: object, known: Mapping[str, set[int]]) -> int:
         labels = known.get(_spelling(part), set())
         if len(labels) > 1:
             raise ValueError(
-                f"{part!r} may mean several labels of this set ({sorted(labels)}); write the "
-                "label id"
+                f"{part!r} may mean several labels of this set ({sorted(labels)}); write the label "
+                "id"
             )
         if labels:
             return next(iter(labels))

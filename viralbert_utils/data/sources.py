@@ -1,5 +1,4 @@
-"""Reading the course's data sets from the sample, from a folder, or from the hub, with one check
-for all.
+"""Reading the course's data sets from the sample, from a folder, or from the hub.
 
 Lesson 01 derives it. A set is described once, in `CONTRACTS`; every source gives the same columns.
 Nothing falls back from one source to another: what cannot be read is an error that says what to do.
@@ -28,8 +27,7 @@ SAMPLE = ROOT / "data" / "sample"
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file that was read: where, how many rows, and the sha256 of its bytes (of the hub: its own
-    fingerprint)."""
+    """A file that was read: where, how many rows, and its sha256 (or the hub's fingerprint)."""
 
     path: str
     n_rows: int
@@ -104,8 +102,7 @@ def find_files(name: str, source: str) -> dict[str, Path]:
             if "train" not in found and "all" not in found:
                 raise DataError(
                     f"{root / alias} holds no training table: expected train.csv (or "
-                    f"{', '.join(FORMATS[1:])}) "
-                    "(and validation.*, test.* where they exist), found "
+                    f"{', '.join(FORMATS[1:])}) (and validation.*, test.* where they exist), found "
                     f"{sorted(os.listdir(root / alias))}"
                 )
             return found
@@ -146,8 +143,7 @@ def _one_per_split(folder: Path) -> dict[str, Path]:
 
 
 def has(name: str, source: str) -> bool:
-    """Whether a source holds the set at all: a folder may hold only some, the hub has those with an
-    identifier.
+    """Whether a source holds the set at all: a folder may hold only some.
 
     A set that is there but cannot be used counts as held, so that loading it says what is wrong.
     """
@@ -179,9 +175,8 @@ def _load_hub(name: str, hub_id: str | None) -> Dataset:
     except Exception as error:  # network, missing repository, wrong format: the remedy is the same
         raise DataError(
             f"data set {identifier!r} could not be loaded from the hub ({type(error).__name__}: "
-            f"{error}). Without a "
-            "network use data=sample, or download it elsewhere and give data=<folder> (README, "
-            "'The full run')"
+            f"{error}). Without a network use data=sample, or download it elsewhere and give "
+            "data=<folder> (README, 'The full run')"
         ) from error
     names = {
         "train": "train",
@@ -208,8 +203,7 @@ def _load_hub(name: str, hub_id: str | None) -> Dataset:
 
 
 def second_annotation(dataset: Dataset) -> pd.DataFrame:
-    """Labels of a second annotator, who did not see the first ones, where the set's data folder
-    holds them.
+    """Labels of a second annotator who did not see the first ones, if the source has them.
 
     The file is `second_annotation.csv` with the columns `set`, `id`, `label` (written like the
     set's own labels).
@@ -248,8 +242,7 @@ def second_annotation(dataset: Dataset) -> pd.DataFrame:
 
 
 def save_sets(sets: Mapping[str, Mapping[str, pd.DataFrame]], folder: Path | str) -> None:
-    """Write `<folder>/<set>/<split>.parquet` for all sets; the folder then holds these and nothing
-    older."""
+    """Write `<folder>/<set>/<split>.parquet` for all sets, and nothing else."""
     for tables in sets.values():
         require_tables(tables)
     with whole_folder(folder) as new:
@@ -268,8 +261,8 @@ def load_tables(folder: Path | str) -> dict[str, pd.DataFrame]:
     paths = sorted(own_path(folder).glob("*.parquet"))
     if not paths:
         raise DataError(
-            f"no tables in {folder}: run the notebook that writes them first (viralbert run "
-            "--only 01)"
+            f"no tables in {folder}: run the notebook that writes them first (viralbert run --only "
+            "01)"
         )
     tables = {path.stem: pd.read_parquet(path) for path in paths}
     for table in tables.values():
@@ -281,8 +274,7 @@ def load_tables(folder: Path | str) -> dict[str, pd.DataFrame]:
 
 
 def summary(datasets_: Iterable[Dataset]) -> pd.DataFrame:
-    """One row a file: set, source, file, rows, first 12 digits of the sha256 (for the data
-    card)."""
+    """One row per file for the data card: set, source, file, rows, start of the sha256."""
     rows: list[dict[str, Any]] = [
         {
             "set": d.name,

@@ -21,8 +21,7 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def load_navec() -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Words of Navec in lower case with е for ё, their counts `(n_words,)` and vectors `(n_words,
-    300)`, centred.
+    """Words of Navec (lower case, е for ё), counts `(n_words,)`, vectors `(n_words, 300)`.
 
     Raises:
         DataError: The `natasha` package or its word vectors are not installed.
@@ -34,8 +33,8 @@ def load_navec() -> tuple[list[str], np.ndarray, np.ndarray]:
         navec = Navec.load(str(next(folder.glob("navec_news*.tar"))))
     except (ImportError, StopIteration, metadata.PackageNotFoundError) as error:
         raise DataError(
-            f"the word vectors of the natasha package are missing ({error}): "
-            "pip install 'viralbert-course'"
+            f"the word vectors of the natasha package are missing ({error}): pip install "
+            "'viralbert-course'"
         ) from None
     vectors = navec.pq.unpack()
     keep: dict[str, list[int]] = {}
@@ -97,8 +96,7 @@ def vocabulary_and_vectors(
 
 
 def _signs() -> list[str]:
-    """Every single character that the vocabulary knows: letters of the common alphabets, digits,
-    punctuation, emoji."""
+    """Every single character of the vocabulary: letters, digits, punctuation, emoji."""
     ranges = [
         (0x21, 0x17F),
         (0x370, 0x52F),
@@ -114,8 +112,7 @@ def _signs() -> list[str]:
 
 
 def _pieces(words: list[str], n_pieces: int) -> tuple[list[str], list[str]]:
-    """The most useful word beginnings and continuations: common in different words, the longer the
-    better."""
+    """The most useful word beginnings and endings: common in many words, and long."""
     starts: Counter[str] = Counter()
     ends: Counter[str] = Counter()
     for word in words:
@@ -134,8 +131,7 @@ def _pieces(words: list[str], n_pieces: int) -> tuple[list[str], list[str]]:
 def _piece_vectors(
     vocabulary: list[str], words: list[str], counts: np.ndarray, vectors: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """For each piece the mean vector of the words that begin or end with it, frequent words
-    counting more (log)."""
+    """For each piece the mean vector of the words with it, weighted by the log of their counts."""
     ids = {token: i for i, token in enumerate(vocabulary)}
     rows, columns = [], []
     for column, word in enumerate(words):
@@ -152,8 +148,7 @@ def _piece_vectors(
 
 
 def make_tokenizer(vocabulary: list[str], max_length: int) -> Any:
-    """A WordPiece tokenizer of the transformers library: lower case, ё as е, emoji one by one, no
-    word unknown."""
+    """A WordPiece tokenizer: lower case, ё as е, emoji one by one, no word unknown."""
     from tokenizers import (
         Regex,
         Tokenizer,

@@ -72,21 +72,19 @@ def platt(labels: np.ndarray, logits: np.ndarray) -> Calibration:
 
 
 def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Mean squared difference between probability and label for each class `(n_classes,)` (Brier
-    1950)."""
+    """Mean squared error of the probabilities for each class `(n_classes,)` (Brier 1950)."""
     return ((probabilities - labels) ** 2).mean(axis=0)
 
 
 def proportion_interval(
     successes: np.ndarray, n: np.ndarray, level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Jeffreys interval of proportions, all at once (Brown, Cai & DasGupta 2001); nan where `n` is
-    0.
+    """Jeffreys intervals of proportions (Brown, Cai & DasGupta 2001); nan where `n` is 0.
 
     Args:
         successes: Counts, any shape.
-        n: Of how many, same shape.
-        level: Of the interval.
+        n: How many there were, same shape.
+        level: Coverage of the interval.
     """
     from scipy.stats import beta
 

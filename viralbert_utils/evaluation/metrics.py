@@ -27,22 +27,19 @@ def f1_per_class(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
 
 
 def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Mean of `f1_per_class`; classes without a positive row in `labels` count as 0 like in
-    scikit-learn."""
+    """Mean of `f1_per_class`; classes without a positive row count as 0, as in scikit-learn."""
     return float(f1_per_class(labels, predictions).mean())
 
 
 def binary_macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Mean over classes of (F1 of the positive + F1 of the negative class) / 2: the figure of the
-    CEDR papers."""
+    """Mean over classes of the F1 of both answers, yes and no: the figure of the CEDR papers."""
     return float(
         (f1_per_class(labels, predictions) + f1_per_class(1 - labels, 1 - predictions)).mean() / 2
     )
 
 
 def one_hot(values: np.ndarray, classes: list) -> np.ndarray:
-    """Single labels as a 0/1 matrix `(n_texts, len(classes))`, so that one set of metrics serves
-    both kinds."""
+    """Single labels as a 0/1 matrix `(n_texts, len(classes))`, for the same metrics."""
     return (np.asarray(values)[:, None] == np.asarray(classes)[None, :]).astype(np.int8)
 
 
@@ -77,8 +74,7 @@ def mean_roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def mean_over_runs(metric: Callable[..., float]) -> Callable[..., float]:
-    """The same metric for several trainings at once: scores carry a last axis of runs, and the mean
-    is taken."""
+    """A metric averaged over several trainings, which are the last axis of the scores."""
 
     def over_runs(labels: np.ndarray, scores: np.ndarray) -> float:
         return float(np.mean([metric(labels, scores[..., run]) for run in range(scores.shape[-1])]))
@@ -89,8 +85,7 @@ def mean_over_runs(metric: Callable[..., float]) -> Callable[..., float]:
 def weighted_counts(
     labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weighted true positives, label positives, predicted positives: each `(n_resamples,
-    n_classes)`."""
+    """Weighted true, label and predicted positives: each `(n_resamples, n_classes)`."""
     y, p = labels.astype(np.float32), predictions.astype(np.float32)
     return weights @ (y * p), weights @ y, weights @ p
 
@@ -98,6 +93,5 @@ def weighted_counts(
 def f1_of_counts(
     true_positives: np.ndarray, positives: np.ndarray, predicted: np.ndarray
 ) -> np.ndarray:
-    """F1 of each class from its counts, `(..., n_classes)` each; 0 for a class that neither occurs
-    nor is predicted."""
+    """F1 of each class from its counts `(..., n_classes)`; 0 for a class that is nowhere."""
     return 2 * true_positives / np.maximum(positives + predicted, 1e-9)

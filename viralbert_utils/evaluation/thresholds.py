@@ -1,5 +1,4 @@
-"""Decision thresholds for multi-label scores: exact search, honest gain, remedies for rare classes,
-storage.
+"""Decision thresholds for multi-label scores: exact search, rare classes, storage.
 
 Tuned on rows of their own, never on those that are scored. Only the distinct scores matter, so one
 sort finds the best threshold of a class exactly (S-Cut: Yang 2001; exact for macro-F1: Pillai,
@@ -72,8 +71,7 @@ def f_beta(beta: float = 1.0) -> Objective:
 
 
 def recall_at_precision(precision: float) -> Objective:
-    """The highest recall among the thresholds that are right at least this often; never, where none
-    is."""
+    """The highest recall among the thresholds with at least this precision; never, if none."""
 
     def value(hits: np.ndarray, false_alarms: np.ndarray, misses: np.ndarray) -> np.ndarray:
         # Who predicts nothing is never wrong: always allowed, and finds nothing.
@@ -127,8 +125,7 @@ def best_global(
 
 
 def shrunk(labels: np.ndarray, probabilities: np.ndarray, strength: float = 10.0) -> np.ndarray:
-    """Thresholds per class, drawn towards the one for all: the fewer positives a class has, the
-    more.
+    """Thresholds per class, drawn towards the one for all where a class has few positives.
 
     A threshold tuned on five positives is mostly chance. On the logit scale, with `n_k` positives,
     `w = n_k / (n_k + strength)` and `t = w * t_class + (1 - w) * t_all`.
@@ -159,8 +156,7 @@ def _logit(thresholds: float | np.ndarray) -> np.ndarray:
 
 
 def supported(labels: np.ndarray, scores: np.ndarray, min_positives: int = 20) -> np.ndarray:
-    """A threshold of its own for each class with enough positives, the one for all for the others
-    `(n_classes,)`."""
+    """A class's own threshold if it has enough positives, else the one for all `(n_classes,)`."""
     enough = labels.sum(axis=0) >= min_positives
     return np.where(enough, best_per_class(labels, scores), best_global(labels, scores))
 
@@ -203,8 +199,7 @@ RULES: dict[str, Rule] = {
 def cross_fit(
     labels: np.ndarray, scores: np.ndarray, rule: Rule, n_folds: int = 5, seed: int = 0
 ) -> np.ndarray:
-    """Decisions about each row by thresholds that were tuned on the other folds, `(n_texts,
-    n_classes)`."""
+    """Decisions by thresholds that were tuned on the other folds, `(n_texts, n_classes)`."""
     check(labels, scores)
     fold = folds(labels, n_folds, seed)
     decided = np.empty(labels.shape, dtype=np.int8)
@@ -214,8 +209,7 @@ def cross_fit(
 
 
 def folds(labels: np.ndarray, n_folds: int = 5, seed: int = 0) -> np.ndarray:
-    """Which fold each row belongs to, `(n_texts,)`: dealt out by their rarest label, so every fold
-    has its share."""
+    """The fold of each row `(n_texts,)`, dealt out by its rarest label."""
     rarest = np.where(labels > 0, labels.sum(axis=0), len(labels) + 1).argmin(axis=1)
     rarest[~labels.any(axis=1)] = -1
     fold = np.empty(len(labels), dtype=int)
@@ -256,17 +250,15 @@ class Thresholds:
         if not complete or not all(0 <= value <= 1 or value == np.inf for value in self.values):
             raise DataError(
                 "expected distinct names, and for each a threshold in 0 .. 1 (or infinity) and a "
-                "number of positives; "
-                f"found names {self.names}, values {self.values}, positives {self.positives}; "
-                "tune them again"
+                f"number of positives; found names {self.names}, values {self.values}, positives "
+                f"{self.positives}; tune them again"
             )
 
     @classmethod
     def tune(
         cls, names: Sequence[str], labels: np.ndarray, scores: np.ndarray, method: str = "shrunk"
     ) -> Thresholds:
-        """Tune by one of `RULES`; labels and scores as in `best_per_class`, a name for each
-        column."""
+        """Tune by one of `RULES`; arguments as in `best_per_class`, a name for each column."""
         if method not in RULES:
             raise DataError(f"unknown rule {method!r}; expected one of {', '.join(RULES)}")
         unseen = cross_fit(labels, scores, RULES[method])
@@ -281,8 +273,7 @@ class Thresholds:
         )
 
     def apply(self, scores: np.ndarray, names: Sequence[str]) -> np.ndarray:
-        """Decisions `(n_texts, n_classes)` as of `decide`; `names` are the model's, one for each
-        column of scores.
+        """Decisions `(n_texts, n_classes)` of `decide`; `names` are the model's columns.
 
         Raises:
             DataError: They are not the names that the thresholds were tuned for, in this order, or
@@ -291,8 +282,8 @@ class Thresholds:
         for name, own in zip_longest(names, self.names):
             if name != own:
                 raise DataError(
-                    f"class {name!r} where {own!r} was expected: tune thresholds for this "
-                    "model's classes"
+                    f"class {name!r} where {own!r} was expected: tune thresholds for this model's "
+                    "classes"
                 )
         if scores.shape[1:] != (len(self.names),):
             raise DataError(f"scores {scores.shape}; expected (n_texts, {len(self.names)})")
@@ -348,8 +339,7 @@ class Thresholds:
 def _cuts(
     labels: np.ndarray, scores: np.ndarray, objective: Objective
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of each class in falling order `(n_classes, n_rows)`, and what predicting the first k
-    of them is worth.
+    """Falling scores of each class `(n_classes, n_rows)`, and what the first k are worth.
 
     The values `(n_classes, n_rows + 1)` begin with k = 0, nothing predicted; cuts between equal
     scores are among them.
@@ -364,8 +354,7 @@ def _cuts(
 
 
 def _midway(ranked: np.ndarray, cut: np.ndarray) -> np.ndarray:
-    """Thresholds between the `cut` highest scores of each row of `ranked` and the next one,
-    `(len(ranked),)`."""
+    """Thresholds between the `cut` highest scores of each row and the next, `(len(ranked),)`."""
     rows = np.arange(len(ranked))
     here = np.where(cut > 0, ranked[rows, cut - 1], np.inf)
     below = ranked[rows, np.minimum(cut, ranked.shape[1] - 1)]

@@ -52,7 +52,7 @@ class Rule:
         pattern: A word, the beginning of a word (`глоб…`), two words in a row, or `column=value`.
         answer: The class.
         n_rows: Training rows with the pattern.
-        n_right: Of them, those of the class.
+        n_right: How many of them are of the class.
         bound: Lower end of the interval of its precision (95 %, one-sided). Among thousands of
             patterns some are right by luck, so it ranks the rules; what they are worth, rows that
             had no part in mining tell.
@@ -170,10 +170,10 @@ class Cascade:
             read.
         classes: In the order of the scores.
         rules: All of them; weaker ones than `min_bound` only object.
-        min_bound: Of a rule that decides.
+        min_bound: Least bound with which a rule decides.
         features: Fitted TF-IDF.
         coefficients: `(n_features, n_classes)`.
-        min_lead: Of the best class over the next, for the classifiers to decide.
+        min_lead: Least lead of the best class over the next with which the classifiers decide.
         rest: The model for what is left: `Hybrid.predict`, or what gives such a table with `answer`
             and `certainty`.
     """
@@ -197,8 +197,7 @@ class Cascade:
         return _features(self.features, self.preparation, rows)
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
-        """Of the one-against-rest classifiers `(n_rows, n_classes)`; about 1 for the class, 0 for
-        the others."""
+        """Scores of the classifiers `(n_rows, n_classes)`: about 1 for the class, 0 for others."""
         return self.read(rows) @ self.coefficients
 
     def decide(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -251,8 +250,8 @@ def fit(
         precision: That rules and classifiers must reach on training rows they have not seen; each
             then decides as many rows as it can. A little more than is wished of new rows: the
             threshold is the best of many.
-        n_folds: Of the rows, for mining rules without a part of them.
-        seed: Of the folds.
+        n_folds: Parts into which the rows are cut, so that rules are mined without each of them.
+        seed: Decides on the folds.
 
     Raises:
         DataError: The label or a column that the preparation reads is missing.

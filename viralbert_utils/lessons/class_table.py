@@ -19,7 +19,7 @@ def per_class(
         labels: `(n_texts, n_classes)`, 0/1.
         scores: Same shape.
         predictions: Same shape, 0/1.
-        names: Of the classes.
+        names: The classes, in the order of the columns.
 
     Returns:
         A row a class, and `macro`: `ROC AUC` (NaN where a class has no positive or no negative row;

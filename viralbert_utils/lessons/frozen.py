@@ -65,7 +65,7 @@ class Upper(nn.Module):
     """The top layers of an encoder, which read vectors in the place of token ids."""
 
     def __init__(self, body: Any) -> None:
-        """Args: `body`, a shallow copy of the encoder that keeps its top layers only."""
+        """`body` is a shallow copy of the encoder that keeps its top layers only."""
         super().__init__()
         self.body = body
         self.config = body.config
@@ -94,8 +94,7 @@ def layers_of(encoder: Any) -> nn.ModuleList:
     if not isinstance(layers, nn.ModuleList) or not hasattr(encoder, "embeddings"):
         raise ValueError(
             f"{type(encoder).__name__} has no `embeddings` and `encoder.layer`, so its layers "
-            "cannot be frozen by "
-            "number; train it whole (top_layers=None)"
+            "cannot be frozen by number; train it whole (top_layers=None)"
         )
     return layers
 
@@ -185,7 +184,7 @@ def cache(
         top_layers: Layers that train.
         folder: Gets the file, named by what it was computed from: the same texts and weights are
             not computed again.
-        pad_id: Of the tokenizer.
+        pad_id: The tokenizer's id of padding.
         limit_gib: Largest file that may be written.
         batch_size: Texts at once.
         weights: `digest` of the layers below, where it is known already.
@@ -202,8 +201,7 @@ def cache(
     if needed > limit_gib:
         raise ValueError(
             f"the cache of {len(texts)} texts would take {needed:.1f} GiB, the limit is "
-            f"{limit_gib:g}; raise it, train "
-            "with fewer texts, or without a cache"
+            f"{limit_gib:g}; raise it, train with fewer texts, or without a cache"
         )
     lower = split_encoder(encoder, top_layers)[0].eval()
     dtype = devices.precision(devices.of(model), precision)

@@ -123,9 +123,9 @@ class HybridClassifier(PooledClassifier):
     Args:
         encoder: From `load_encoder` or `first_layers`.
         n_classes: Size of the output.
-        n_columns: Of `Preparation.columns`; 0 leaves the text alone.
+        n_columns: Width of `Preparation.columns`; 0 leaves the text alone.
         hidden: Width of the dense layers.
-        dropout: Of the text's vector and of the dense layers.
+        dropout: For the text's vector and for the dense layers.
         top_layers: Layers of the encoder that train, see `frozen.freeze`; word vectors do not.
     """
 
@@ -201,7 +201,7 @@ class Hybrid:
 
     Attributes:
         model: In evaluation mode.
-        tokenizer: Of its encoder.
+        tokenizer: The tokenizer of its encoder.
         preparation: Learnt from the training rows.
         classes: In the order of the outputs.
         max_length: Tokens kept of a text.
@@ -287,7 +287,7 @@ class Hybrid:
         """What `save` wrote.
 
         Args:
-            folder: See there.
+            folder: The folder that `save` was given.
             device: Where the model is put; `devices.default` if not given.
 
         Raises:
@@ -297,9 +297,8 @@ class Hybrid:
         if (path / EXPORTED).is_file():
             raise DataError(
                 f"{path} is an exported hybrid already: expected one that `save` wrote; give the "
-                "folder that it was "
-                "made from, or read it with OnnxModel.load, whose logits(texts, columns) take "
-                "the table"
+                "folder that it was made from, or read it with OnnxModel.load, whose logits(texts, "
+                "columns) take the table"
             )
         try:
             settings = json.loads((path / "classifier.json").read_text(encoding="utf-8"))
@@ -348,10 +347,10 @@ def train(
         rows: Training rows.
         label: Column of the class.
         preparation: From `prepare`, on the same rows.
-        tokenizer: Of the encoder.
+        tokenizer: The tokenizer of the encoder.
         encoder: From `load_encoder` or `first_layers`; stays as it is, unless `top_layers` says
             otherwise.
-        settings: Of the training, gradient accumulation among them.
+        settings: How to train; gradient accumulation is among them.
         max_length: Tokens kept of a text.
         validation: Rows that choose the best epoch; without them the last one stays.
         shape: `hidden`, `dropout`, `top_layers` of `HybridClassifier`.

@@ -24,7 +24,7 @@ def two_tasks(emotions: pd.DataFrame, virality: pd.DataFrame, seed: int = 0) -> 
     Args:
         emotions: `text`, `labels` (lists of ids).
         virality: `text`, `label` (0 or 1).
-        seed: Of the order of rows.
+        seed: Decides on the order of the rows.
 
     Returns:
         Shuffled rows with `text`, `task` (one of `TASKS`), `labels` (list; empty for virality),

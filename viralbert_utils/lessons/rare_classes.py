@@ -54,7 +54,7 @@ def positive_weights(labels: Tensor, how: str = "clipped", power: float = 0.3) -
             `power`; `clipped`, texts / (classes x positives) between 0.1 and 10. The last one is
             ViralBERT v2's: a formula for one label a text, which here pushes frequent classes down
             (lesson 03 measures it).
-        power: Of `power`: 0 = none, 1 = balanced.
+        power: Exponent for `how="power"`; 0 gives equal weights, 1 equals `balanced`.
 
     Returns:
         `(n_classes,)`, float32; `None` for `none`.

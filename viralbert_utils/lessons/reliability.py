@@ -48,7 +48,7 @@ def reliability(
         n_bins: Number of bins; empty ones are left out.
         equal_counts: Bins of about equally many texts instead of equal width: for rare labels,
             whose probabilities pile up near 0.
-        level: Of the interval.
+        level: Coverage of the interval.
 
     Returns:
         A row a bin: `from`, `to` (which belongs to the next bin), `count`, `mean probability`,

@@ -27,7 +27,7 @@ class Stage:
     """A part of a training with its own trainable layers, learning rate and warm-up.
 
     Attributes:
-        settings: See there.
+        settings: How this stage trains.
         top_layers: Layers of the encoder that train, from the top; 0 = none of it, `None` = all.
     """
 
@@ -65,7 +65,7 @@ def fit_stages(
         model: A classifier of `models`.
         tasks: See `fit`; texts as `Encoded`.
         stages: In their order; all have the same `metric`.
-        pad_id: Of the tokenizer.
+        pad_id: The tokenizer's id of padding.
         folder: For checkpoints, one a stage, so that a stopped training goes on.
         cached: Compute frozen layers once and train on what they gave (`frozen.cache`); the result
             is the same.

@@ -52,8 +52,8 @@ def check_settings(
     if settings.get("kind") == "multitask":
         needed["tasks"] = (
             _are_tasks,
-            "by name, each with names (different texts), hidden (widths up to 16,384) and "
-            "dropout (one for each)",
+            "by name, each with names (different texts), hidden (widths up to 16,384) and dropout "
+            "(one for each)",
         )
     else:
         needed["names"] = (_are_names, "a list of different names of classes")
@@ -78,8 +78,7 @@ def check_settings(
 
 
 def check_layers(path: Path) -> None:
-    """Refuse an encoder of more layers than anybody has, which would be built one by one before its
-    weights are read.
+    """Refuse an encoder of more layers than anybody has, before they are built one by one.
 
     Raises:
         DataError: It has more than a thousand, or a size that is no number.
@@ -96,8 +95,7 @@ def check_layers(path: Path) -> None:
 
 
 def check_length(settings: Mapping[str, Any], encoder: Any, path: Path) -> None:
-    """Refuse a length of texts that the encoder has no positions for: the first long text would end
-    in an error.
+    """Refuse longer texts than the encoder has positions for: they would end in an error.
 
     Raises:
         DataError: `max_length` is greater than the number of positions.

@@ -42,8 +42,7 @@ def save_classifier(
     kind: str | None = None,
     **about: Any,
 ) -> None:
-    """Write a classifier as a folder: encoder and tokenizer in transformers' format, heads as
-    safetensors, settings.
+    """Write a classifier as a folder: encoder, tokenizer, heads as safetensors, settings.
 
     Args:
         folder: Replaced as a whole when the new one is complete.
@@ -96,7 +95,7 @@ def load_classifier(
     """Model in evaluation mode, tokenizer and settings of a folder that `save_classifier` wrote.
 
     Args:
-        folder: See there.
+        folder: The folder, with `~` if you like.
         device: Where the model is put; `devices.default` if not given.
 
     Raises:
@@ -106,9 +105,8 @@ def load_classifier(
     if (path / EXPORTED).is_file():
         raise DataError(
             f"{path} is an exported model already: expected one to train or to export; give the "
-            "folder that it was "
-            "made from, or read it as it is with Predictor.load (viralbert predict, viralbert "
-            "serve)"
+            "folder that it was made from, or read it as it is with Predictor.load (viralbert "
+            "predict, viralbert serve)"
         )
     if not (path / "classifier.json").is_file():
         raise DataError(
@@ -119,9 +117,8 @@ def load_classifier(
     settings = read_settings(path / "classifier.json")
     if settings.get("kind") == "hybrid":
         raise DataError(
-            f"{path} is a hybrid: it needs a table beside each text, and here are texts alone; "
-            "in Python: "
-            "Hybrid.load(folder).predict(rows) (viralbert_utils.lessons.hybrid, lesson 07)"
+            f"{path} is a hybrid: it needs a table beside each text, and here are texts alone; in "
+            "Python: Hybrid.load(folder).predict(rows) (viralbert_utils.lessons.hybrid, lesson 07)"
         )
     check_settings(settings, path / "classifier.json")
     check_sums(path)

@@ -1,5 +1,4 @@
-"""One training loop for all lessons: one task or several, decay groups, cosine with warm-up,
-batches of like length, checkpoints, resume.
+"""One training loop for all lessons: tasks, surgery, schedules, checkpoints, resume.
 
 Lesson 02 uses it for one task, lesson 03 for two. Sources: Loshchilov & Hutter 2019 (AdamW) and
 2017 (cosine).
@@ -132,8 +131,7 @@ def fit_and_keep_last(
 
 
 def stop_dropout(model: nn.Module) -> None:
-    """Turn off dropout in parts that do not learn, so that they give the same vectors in each
-    epoch."""
+    """Turn off dropout in parts that do not learn: their vectors are the same in each epoch."""
     for module in model.modules():
         parameters = list(module.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):

@@ -18,14 +18,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def _on_each_device(weight: Tensor | None) -> Callable[[torch.device], Tensor | None]:
-    """The weights on a device, copied there once: a copy in each step would wait for the device in
-    each step."""
+    """The weights on a device, copied once: each copy would wait for the device."""
     return cache(lambda device: None if weight is None else weight.to(device))
 
 
 def cross_entropy(weight: Tensor | None = None) -> Loss:
-    """Mean cross-entropy of one label a text; texts of a class count as much as its `weight`
-    `(n_classes,)` says."""
+    """Mean cross-entropy of one label a text; classes count by their `weight` `(n_classes,)`."""
     there = _on_each_device(weight)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -35,8 +33,7 @@ def cross_entropy(weight: Tensor | None = None) -> Loss:
 
 
 def binary_cross_entropy(pos_weight: Tensor | None = None) -> Loss:
-    """Mean binary cross-entropy over texts and classes; errors on positives weighted by
-    `pos_weight` `(n_classes,)`."""
+    """Mean binary cross-entropy; positives count by `pos_weight` `(n_classes,)`."""
     there = _on_each_device(pos_weight)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -53,8 +53,7 @@ class LabelledTexts(Texts, Protocol):
 
 @dataclass(frozen=True)
 class Encoded:
-    """Texts ready for training: token ids, and labels `(n_texts, n_classes)` (0/1) or `(n_texts,)`
-    (class ids).
+    """Token ids with labels `(n_texts, n_classes)` (0/1) or `(n_texts,)` (class ids).
 
     They lie on the CPU; training takes each batch to the model.
     """
@@ -117,7 +116,7 @@ class Settings:
             over many tokens differs little from text to text, so its weights have far to go.
         embedding_factor: The same for word vectors that train: a word that is met three times needs
             large steps.
-        weight_decay: Of matrices; biases and normalisation layers have none.
+        weight_decay: Decay of matrices; biases and normalisation layers have none.
         warmup: Share of the updates in which the rate rises from zero; 1 or more: their number.
         schedule: What it does after that: `cosine` and `linear` go down to zero, `constant` stays.
         accumulate: Steps whose gradients are averaged for one update.
@@ -158,8 +157,7 @@ class Settings:
 
 
 def make_optimisers(model: nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
-    """AdamW for all but sparse word vectors, which have their own (`SparseAdam`, moving only what a
-    batch has read).
+    """AdamW, and for sparse word vectors `SparseAdam`, which moves only what a batch has read.
 
     Encoder and head have their rates, matrices have weight decay, vectors have none. Everything
     outside `model.encoder` is head; a vector is a bias or belongs to a normalisation layer.
@@ -196,8 +194,7 @@ def make_optimisers(model: nn.Module, settings: Settings) -> list[torch.optim.Op
 
 
 def cosine_with_warmup(step: int, n_steps: int, warmup: float, schedule: str = "cosine") -> float:
-    """Factor of the learning rate for update `step` (from 0): linear rise, then half a cosine (or
-    other) to zero."""
+    """Factor of the rate for update `step` (from 0): linear rise, then the schedule to zero."""
     n_warm = max(1, round(warmup if warmup >= 1 else warmup * n_steps))
     if step < n_warm:
         return (step + 1) / n_warm
@@ -208,8 +205,8 @@ def check_training(tasks: Mapping[str, Task], settings: Settings, measured: bool
     """Refuse a training that cannot come to its end, before an epoch is spent on it.
 
     Args:
-        tasks: See `fit`.
-        settings: See there.
+        tasks: The tasks by name.
+        settings: What is to be checked.
         measured: Whether the angle between the tasks' gradients is kept.
     """
     if settings.schedule not in SCHEDULES:
@@ -226,8 +223,8 @@ def check_training(tasks: Mapping[str, Task], settings: Settings, measured: bool
             n_texts = f"{len(task.train)} training and {len(task.validation)} validation texts"
             of_task = f" of task {name!r}" if name else ""
             raise DataError(
-                f"nothing to do with {n_texts}{of_task} and {settings.epochs} epochs; each must "
-                "be at least 1"
+                f"nothing to do with {n_texts}{of_task} and {settings.epochs} epochs; each must be "
+                "at least 1"
             )
     check_metric(tasks, settings, measured)
 
