@@ -27,6 +27,7 @@ REASONS = {
     "datasketch": "MinHash: near-duplicate texts in linear time",
     "fastapi": "the service",
     "filelock": "a second process waits before it writes where one is writing",
+    "ftfy": "repairs text that was read in a wrong encoding",
     "furo": "theme of the report site: readable on a phone, no request to any host",
     "httpx": "asks the service in tests",
     "hypothesis": "property tests",

@@ -114,7 +114,7 @@ def subtitle_files(folder: Path, pattern: str = "*") -> list[Path]:
     Args:
         folder: Searched for files that are called like subtitles (all but .json, which may hold
             anything).
-        pattern: Of the paths within it; `**/*` for folders in folders, too.
+        pattern: What the paths within it look like; `**/*` for folders in folders, too.
     """
     inside, found = folder.resolve(), []
     for path in sorted(folder.glob(pattern), key=str):

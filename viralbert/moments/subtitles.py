@@ -58,7 +58,7 @@ class Subtitles:
         repairs: One line for each kind of repair: how often, where first, and what came.
         format: `srt`, `vtt`, `ass`, `json` (a list), `whisper` (a recogniser's object), `json3`, or
             `list`.
-        encoding: Of the file; empty for lists and texts.
+        encoding: The file's encoding; empty for lists and texts.
     """
 
     cues: list[Cue]

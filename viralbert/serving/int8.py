@@ -103,8 +103,7 @@ def in_int8(model: Any, rows: list[list[int]], pad_id: int, beside: list[np.ndar
 
 
 def _step_and_zero(low: float, high: float) -> tuple[float, int]:
-    """Of the 256 steps between two values, zero among them: their width, and which of them stands
-    for zero."""
+    """The width of the 256 steps between two values, zero among them, and the step for zero."""
     step = max((high - low) / 255, TINY)
     return step, round(-low / step)
 

@@ -117,7 +117,7 @@ class OnnxModel:
         """Refuse what would fail at the first text, or at the first long one: the longest is tried.
 
         Raises:
-            Exception: Of many kinds.
+            Exception: One of many kinds.
         """
         for name, kinds in _ABOUT.items():
             if name not in self.about or type(self.about[name]) not in kinds:

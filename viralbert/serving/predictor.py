@@ -65,7 +65,7 @@ class Labels:
     Attributes:
         labels: Those that reach their thresholds, most probable first; in a single-label task the
             most probable alone.
-        probabilities: Of all classes, in the model's order.
+        probabilities: One for each class, in the model's order.
     """
 
     labels: tuple[Label, ...]
@@ -80,7 +80,7 @@ class Prediction:
         viral_score: Probability that the annotation guide would call the text viral, 0 .. 1.
         is_viral: Whether it reaches the threshold.
         emotions: Those that reach their thresholds, most probable first.
-        probabilities: Of all emotions, in the model's order.
+        probabilities: One for each emotion, in the model's order.
         others: Answers of the tasks beside virality and emotions, by their names.
     """
 
@@ -200,7 +200,7 @@ class Predictor:
             for what stands in when they are missing.
         thresholds: Task -> thresholds of its classes, on calibrated probabilities. A multi-label
             task without decides at 0.5, and `note` says so.
-        calibration: Of virality (`calibration.platt`, one class); `None` leaves the model's
+        calibration: For virality (`calibration.platt`, one class); `None` leaves the model's
             probabilities.
         precision: See `devices.precision`; an exported model has its own.
     """
@@ -563,7 +563,7 @@ def stored_thresholds(folder: Path) -> dict[str, Thresholds]:
 
 
 def probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:
-    """Of logits `(n_texts, n_classes)`: each class by itself (sigmoid), or one of all (softmax)."""
+    """Probabilities from logits `(n_texts, n_classes)`: each class by itself, or one of all."""
     return softmax(logits, axis=1) if problem_type == SINGLE_LABEL else expit(logits)
 
 
@@ -572,7 +572,7 @@ def _untuned(names: tuple[str, ...]) -> Thresholds:
 
 
 def load_calibration(folder: Path) -> Calibration | None:
-    """Of virality, from `calibration.json` in a model's folder; `None` if there is none.
+    """Virality's calibration, from `calibration.json` in a model's folder; `None` if there is none.
 
     Raises:
         DataError: It is damaged.

@@ -22,7 +22,7 @@ def in_batches(
     Args:
         step: Takes arrays of one batch, gives an array with as many rows.
         rows: Token ids, at least one row.
-        pad_id: Of the tokenizer.
+        pad_id: The tokenizer's id of padding.
         beside: Arrays with a row for each of the rows, e.g. the table's columns of a hybrid.
         n_tokens: See `batches`.
     """

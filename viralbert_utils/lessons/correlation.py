@@ -1,6 +1,6 @@
 """Which emotions go together: in labels, in predictions, in probabilities, and with virality.
 
-Of 0/1 columns Pearson's correlation is phi. Probabilities pile up near zero, and there a few large
+For 0/1 columns Pearson's correlation is phi. Probabilities pile up near zero, and there a few large
 ones would decide: for them take Spearman's, which sees their order only. Lesson 05 uses it. All
 intervals and tests are over texts; for many pairs at once they are corrected to a false discovery
 rate (Benjamini & Hochberg 1995): column `q`.

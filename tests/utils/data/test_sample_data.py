@@ -177,6 +177,17 @@ def test_five_files_in_two_formats():
     assert {path.suffix for path in FOLDER.iterdir()} == {".srt", ".vtt", ".json"}
 
 
+def test_no_text_of_the_sample_looks_damaged():
+    repair = texts._mojibake_repair()
+    lines = [
+        line
+        for path in (ROOT / "data" / "sample").rglob("*.*")
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+    assert len(lines) > 5000
+    assert [line for line in lines if repair(line) != line] == []
+
+
 # The datasheet ------------------------------------------------------------------------------------
 
 
