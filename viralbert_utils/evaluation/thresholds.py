@@ -230,7 +230,7 @@ class Thresholds:
         n_rows: Number of tuning rows.
         positives: How many of them carry each class.
         gain: Cross-fitted macro-F1 minus that of 0.5, on the tuning rows.
-        sha256: Of the tuning rows' labels and scores: other rows, or another model, give another
+        sha256: Hash of the tuning rows' labels and scores; other rows or another model give another
             one.
     """
 
