@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from viralbert_utils.evaluation import metrics
-from viralbert_utils.lessons import frozen
+from viralbert_utils.lessons import frozen, stages
 from viralbert_utils.lessons.stages import Stage, fit_stages
 from viralbert_utils.models import classifiers, inference, storage
 from viralbert_utils.models.classifiers import Head, MultiTaskClassifier
@@ -346,7 +346,8 @@ def test_only_what_trains_is_copied(monkeypatch):
         copied.update(state)
         return copy(state)
 
-    monkeypatch.setattr(loop, "copy_state", noted)
+    for module in (loop, stages):
+        monkeypatch.setattr(module, "copy_state", noted)
     fit_stages(make_model(), make_tasks(), STAGES)
     assert any(name.startswith("encoder.encoder.layer.2.") for name in copied)
     assert not [name for name in copied if name.startswith("encoder.embeddings.")]
