@@ -26,7 +26,7 @@ from viralbert_utils.base import texts, tokens
 from viralbert_utils.data import cleaning, combine, emotions, sources
 from viralbert_utils.encoders import loading
 from viralbert_utils.evaluation import baselines, intervals, metrics, thresholds
-from viralbert_utils.lessons import label_errors, linear_head
+from viralbert_utils.lessons import class_table, label_errors, linear_head
 from viralbert_utils.lessons.label_errors import CEDR_NEIGHBOURS, KINDS, NEIGHBOURS
 from viralbert_utils.models import inference
 from viralbert_utils.models.classifiers import PooledClassifier
@@ -225,7 +225,7 @@ def report(hot: dict[str, np.ndarray], scores: dict[str, dict[str, np.ndarray]])
         for n, f in scores.items()
     }
     for name, answers in decided.items():
-        table = metrics.per_class(truth, scores[name]["test"], answers, emotions.CEDR_CLASSES)
+        table = class_table.per_class(truth, scores[name]["test"], answers, emotions.CEDR_CLASSES)
         print(f"\n{name}\n{table.round(3).to_string()}")
     # Softmax of the logits, cut at one half, as the published service's evaluation did it.
     p = np.clip(scores["embedded"]["test"], 1e-6, 1 - 1e-6)

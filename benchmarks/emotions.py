@@ -24,6 +24,7 @@ from viralbert_utils.base import tokens
 from viralbert_utils.data import cleaning, emotions, sources, splits
 from viralbert_utils.encoders import loading
 from viralbert_utils.evaluation import baselines, intervals, metrics, thresholds
+from viralbert_utils.lessons import rare_classes, threshold_study
 from viralbert_utils.models import inference
 from viralbert_utils.models.classifiers import PooledClassifier
 from viralbert_utils.training import loop, losses
@@ -96,7 +97,7 @@ def train(
         )
         stages.insert(0, (more, replace(settings, epochs=2, learning_rate=SETTINGS.learning_rate)))
     for part, own in stages:
-        loss = losses.binary_cross_entropy(losses.positive_weights(part.labels, "power"))
+        loss = losses.binary_cross_entropy(rare_classes.positive_weights(part.labels, "power"))
         history = loop.fit(model, Task(part, encoded["tune"], loss, figures), own, pad_id)
     seconds = time.perf_counter() - start
     found = {
@@ -144,7 +145,7 @@ def main() -> None:
     }
     best = max(RULES, key=lambda rule: metrics.macro_f1(labels["test"], decided[f"TF-IDF, {rule}"]))
     chosen = {
-        name: thresholds.compare_rules(labels["tune"], found["tune"], rules=RULES)[
+        name: threshold_study.compare_rules(labels["tune"], found["tune"], rules=RULES)[
             "cross-fitted"
         ].idxmax()
         for name, found in scores.items()

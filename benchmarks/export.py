@@ -29,6 +29,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from viralbert.serving import text_batches
 from viralbert.serving.onnx_model import MODEL, OnnxModel
 from viralbert_utils.base import tokens
 from viralbert_utils.data import emotions, sources
@@ -93,6 +94,7 @@ def trained_model(rows: dict[str, pd.DataFrame], folder: Path) -> None:
 
     from viralbert_utils.base import tokens
     from viralbert_utils.encoders import loading
+    from viralbert_utils.lessons import rare_classes
     from viralbert_utils.models import storage
     from viralbert_utils.models.classifiers import PooledClassifier
     from viralbert_utils.training import loop, losses
@@ -106,7 +108,9 @@ def trained_model(rows: dict[str, pd.DataFrame], folder: Path) -> None:
     torch.manual_seed(0)
     rates = parts["train"].labels.mean(0)
     model = PooledClassifier(encoder, len(rates), benchmark.POOLING, benchmark.DROPOUT, rates=rates)
-    loss = losses.binary_cross_entropy(losses.positive_weights(parts["train"].labels, "power"))
+    loss = losses.binary_cross_entropy(
+        rare_classes.positive_weights(parts["train"].labels, "power")
+    )
     task = Task(parts["train"], parts["tune"], loss, lambda logits, labels: {"roc_auc": 0.0})
     loop.fit(model, task, replace(benchmark.SETTINGS, epochs=1), tokenizer.pad_token_id)
     storage.save_classifier(
@@ -144,7 +148,7 @@ def speed(
     for _ in range(TURNS + 1):
         for name, step in steps.items():
             start = time.perf_counter()
-            tokens.in_batches(step, rows, pad_id)
+            text_batches.in_batches(step, rows, pad_id)
             spent[name].append(time.perf_counter() - start)
     base = spent["torch"][1:]
     return {
@@ -162,10 +166,10 @@ def quality(steps: dict[str, Step], rows: dict[str, pd.DataFrame], tokenizer: An
     labels = {part: emotions.multi_hot(rows[part]["labels"]) for part in encoded}
     pad_id = tokenizer.pad_token_id
     tuned = thresholds.shrunk(
-        labels["tune"], expit(tokens.in_batches(steps["torch"], encoded["tune"], pad_id))
+        labels["tune"], expit(text_batches.in_batches(steps["torch"], encoded["tune"], pad_id))
     )
     found = {
-        name: expit(tokens.in_batches(step, encoded["test"], pad_id))
+        name: expit(text_batches.in_batches(step, encoded["test"], pad_id))
         for name, step in steps.items()
     }
     decided = {name: thresholds.decide(p, tuned) for name, p in found.items()}
@@ -193,7 +197,7 @@ def child(folder: Path) -> None:
 
         model, tokenizer, _ = load_classifier(folder)
         rows = tokens.encode(tokenizer, texts, MAX_LENGTH)
-        tokens.in_batches(partial(array_logits, model), rows, tokenizer.pad_token_id)
+        text_batches.in_batches(partial(array_logits, model), rows, tokenizer.pad_token_id)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     print(pages * 4096 / 1e6)
 

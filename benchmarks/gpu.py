@@ -133,6 +133,7 @@ def _trained(texts: dict[str, Any], surgery: str, n_texts: int) -> tuple[Any, fl
     """A model for both tasks after an epoch over some of the texts, and the seconds."""
     import surgery as task
 
+    from viralbert_utils.lessons import rare_classes
     from viralbert_utils.training import loop, losses
     from viralbert_utils.training.settings import Encoded, Settings, Task
 
@@ -142,7 +143,7 @@ def _trained(texts: dict[str, Any], surgery: str, n_texts: int) -> tuple[Any, fl
     for name, part in texts.items():
         own = _repeated(part, max(8, round(share * len(part))))
         few = Encoded(own.rows[:64], own.labels[:64])
-        weights = losses.positive_weights(own.labels, "sqrt")
+        weights = rare_classes.positive_weights(own.labels, "sqrt")
         tasks[name] = Task(own, few, losses.binary_cross_entropy(weights))
     settings = Settings(
         epochs=1, batch_size=64, learning_rate=5e-4, head_factor=10, surgery=surgery

@@ -23,6 +23,7 @@ from viralbert_utils.base import tokens
 from viralbert_utils.data import cleaning, emotions, sources, splits
 from viralbert_utils.encoders import loading
 from viralbert_utils.evaluation import baselines, intervals, metrics, thresholds
+from viralbert_utils.lessons import rare_classes
 from viralbert_utils.models import inference
 from viralbert_utils.models.classifiers import Head, MultiTaskClassifier
 from viralbert_utils.training import loop, losses
@@ -67,7 +68,7 @@ def main() -> None:
         }
         for name, parts in tables.items()
     }
-    weight = losses.positive_weights(texts["emotions"]["train"].labels, "power")
+    weight = rare_classes.positive_weights(texts["emotions"]["train"].labels, "power")
     made = {
         "virality": losses.binary_cross_entropy(),
         "emotions": losses.binary_cross_entropy(weight),

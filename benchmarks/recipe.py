@@ -21,11 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from viralbert_utils.base import devices
+from viralbert_utils.lessons import frozen
+from viralbert_utils.lessons.stages import VIRALBERT_V2, Stage, fit_stages
 from viralbert_utils.models.classifiers import MultiTaskClassifier
-from viralbert_utils.training import frozen, losses, surgery
+from viralbert_utils.training import loop, losses, surgery
 from viralbert_utils.training.batches import mixed_batches
 from viralbert_utils.training.settings import Encoded, Task, cosine_with_warmup, make_optimisers
-from viralbert_utils.training.stages import VIRALBERT_V2, Stage, fit_stages
 
 WARMUP = 0.1  # the published 500 updates are more than these few texts give
 
@@ -71,7 +72,7 @@ def plainly(model: MultiTaskClassifier, tasks: dict[str, Task], stages: list[Sta
         for plan in plans:
             for batch in plan:
                 model.train()
-                frozen.still(model)
+                loop.stop_dropout(model)
                 device = devices.of(model)
                 parts = [
                     devices.to(padded(tasks[name].train, positions), device)

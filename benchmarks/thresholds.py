@@ -24,6 +24,7 @@ from viralbert_utils.data import cleaning, emotions, sources, splits
 from viralbert_utils.evaluation import calibration, metrics, thresholds
 from viralbert_utils.evaluation.intervals import estimate
 from viralbert_utils.evaluation.metrics import macro_f1
+from viralbert_utils.lessons import threshold_study
 
 N_ROWS, N_CLASSES, GRID = 50_000, 28, np.linspace(0.01, 0.99, 99)
 SIZES, N_DRAWS, N_RESAMPLES = (250, 500, 1000, 2000), 50, 20
@@ -144,7 +145,7 @@ def curve(source: str) -> None:
             )
     print("macro-F1 on test", pd.DataFrame(figures).to_string(), sep="\n")
     print("\ndifference to one threshold", pd.DataFrame(differences).to_string(), sep="\n")
-    table = thresholds.compare_rules(labels["tune"], scores["tune"])
+    table = threshold_study.compare_rules(labels["tune"], scores["tune"])
     print("\nwithin the tuning rows, cross-fitted", table.round(3).to_string(), sep="\n")
 
 

@@ -31,10 +31,10 @@ from viralbert.moments import outputs
 from viralbert.moments.ranking import Found, Limits, find_moments
 from viralbert.moments.scores import Scorer
 from viralbert.moments.subtitles import SUFFIXES, Subtitles, read_subtitles
+from viralbert.packages import missing
 from viralbert.terminal import quote_warnings
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import folder_sha256, locked, remove_unfinished, sha256, write_whole
-from viralbert_utils.base.packages import missing
 
 ENGINES = ("local", "ray")
 READ = set(SUFFIXES) - {
@@ -114,7 +114,7 @@ def subtitle_files(folder: Path, pattern: str = "*") -> list[Path]:
     Args:
         folder: Searched for files that are called like subtitles (all but .json, which may hold
             anything).
-        pattern: Of the paths within it; `**/*` for folders in folders, too.
+        pattern: What the paths within it look like; `**/*` for folders in folders, too.
     """
     inside, found = folder.resolve(), []
     for path in sorted(folder.glob(pattern), key=str):

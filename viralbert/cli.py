@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from viralbert.packages import missing
+from viralbert.pipes import opened
 from viralbert.terminal import (
     UNPRINTABLE,
     Lines,
@@ -31,8 +33,7 @@ from viralbert.terminal import (
     say,
 )
 from viralbert_utils.base.errors import DataError
-from viralbert_utils.base.files import ROOT, opened, own_path
-from viralbert_utils.base.packages import missing
+from viralbert_utils.base.files import ROOT, own_path
 
 if TYPE_CHECKING:
     from viralbert.course.runner import Run

@@ -20,8 +20,8 @@ import pandas as pd
 import torch
 
 from viralbert.course.runner import read_yaml
+from viralbert.environment import environment
 from viralbert.serving.predictor import Predictor
-from viralbert_utils.base.environment import environment
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import ROOT, locked, write_whole
 from viralbert_utils.base.tokens import encode
@@ -54,13 +54,13 @@ class Recipe:
             own rows to judge by), or `multitask` (28 and virality, with PCGrad).
         data: See `data.load`. The sample has no CEDR: its emotions are mapped to the six classes.
         epochs: The best one on dev is kept.
-        learning_rate: Of the encoder; the heads learn ten times as fast. 0: 1e-3 for `embedded`,
+        learning_rate: For the encoder; the heads learn ten times as fast. 0: 1e-3 for `embedded`,
             else 2e-5.
         schedule: See `training.Settings`.
         batch_size: Texts an update, of all processes together.
         max_length: Tokens of a text.
         max_rows: Only the first rows of each table; 0 = all.
-        seed: Of splits, heads, batches.
+        seed: Decides on splits, heads, batches.
         evaluate: `dev`, `test`.
         export_onnx: Write the model as ONNX, too.
         note: Goes into `metrics.json`.
@@ -298,8 +298,8 @@ def _new_model(
 
 
 def _figures(recipe: Recipe, parts: Labelled, scores: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Of the model and of the baseline on each split, with thresholds of dev, which are
-    cross-fitted on dev itself."""
+    """Figures of the model and the baseline on each split, with thresholds of dev; on dev itself
+    these are cross-fitted."""
     texts, labels = parts["train"]
     baseline = baselines.tfidf_logistic().fit(texts, labels)
     n_classes = labels.shape[1]

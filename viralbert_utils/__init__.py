@@ -1,5 +1,4 @@
-"""What the lessons of the ViralBERT course share: a room for each step of the work, one concept a
-file."""
+"""What the lessons of the ViralBERT course share: a room for each step, a concept a file."""
 
 import warnings
 

@@ -1,5 +1,4 @@
-"""What every notebook needs: a seeded start, figures with alt text, tables, recorded values, checks
-of exercises.
+"""What every notebook needs: a start, figures with alt text, tables, records, checks.
 
 A recorded value is what tests, the report's first page and `{glue:text}` in the prose read; it is
 never typed by hand.
@@ -50,8 +49,7 @@ def start(seed: int = 0, run_dir: str = "runs/sample") -> Path:
 
 
 def find(file: str) -> Path:
-    """A file as seen from the working directory or, if there is none, from the root of the
-    repository.
+    """A file as seen from the working directory, else from the root of the repository.
 
     Args:
         file: A path; whoever reads it reports that it does not exist.
@@ -61,8 +59,7 @@ def find(file: str) -> Path:
 
 
 def _repository() -> Path:
-    """The working directory or its parent, whichever holds `notebooks`; the working directory if
-    neither does."""
+    """The working directory or its parent, whichever holds `notebooks`; else the former."""
     # Relative, so that no path of this machine gets into an executed notebook.
     return next(
         (folder for folder in (Path(), Path("..")) if (folder / "notebooks").is_dir()), Path()
@@ -70,8 +67,7 @@ def _repository() -> Path:
 
 
 def record(name: str, value: float | int | str | bool | Estimate | dict) -> None:
-    """Keep a value of this run under a name: invisible in the notebook, read by tests and the
-    report.
+    """Keep a value of this run under a name, unseen, for tests and the report.
 
     Args:
         name: Letters, digits, `_` and `.`; `macro_f1` of notebook 01 is `01.macro_f1` outside it.
@@ -159,8 +155,7 @@ def table(frame: pd.DataFrame, caption: str = "", digits: int = 3, index: bool =
 
 
 def _in_markdown(text: Any) -> str:
-    """A text as a cell of a Markdown table: no HTML, no link and no image comes of it, whoever
-    wrote it."""
+    """A text as a cell of a Markdown table, without HTML, links and images."""
     plain = html.escape(str(text), quote=False).replace("&gt;", ">")
     return plain.replace("](", "]\\(").replace("|", "\\|")
 
@@ -187,11 +182,10 @@ def headline(name: str, what: str, result: Estimate, beside: str) -> None:
 
 
 def check(name: str, answer: Any, expected: Any, hint: str) -> None:
-    """Tell a reader whether the answer to an exercise is right; works offline, and waits as long as
-    there is none.
+    """Tell a reader whether the answer to an exercise is right; wait while there is none.
 
     Args:
-        name: Of the exercise.
+        name: What the exercise is called.
         answer: The reader's; `None` or `...` while it is not written.
         expected: The solution's value: a number, an array, or anything that can be compared.
         hint: What to look at when the answer differs.

@@ -1,5 +1,4 @@
-"""The look of all figures, in one place: palette, sizes, and the few charts that several lessons
-share.
+"""The look of all figures: palette, sizes, and the charts that several lessons share.
 
 Colours are Okabe and Ito's (2008), told apart with any colour vision. Figures stay readable at
 phone width: at most 5.6 inches wide, text of 7 points and more, both names of an emotion in one
@@ -70,14 +69,12 @@ def plain_ticks(axes: Axes) -> None:
 
 
 def legend_below(axes: Axes, n_columns: int = 3, offset: float = 0.14) -> None:
-    """Put the legend under the axes, never over the data; `offset` in heights of the axes, more for
-    low ones."""
+    """Put the legend under the axes; `offset` in heights of the axes, more for low ones."""
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -offset), ncols=n_columns)
 
 
 def bar_chart(values: pd.Series, title: str, xlabel: str, label_format: str = "{:,.0f}") -> Figure:
-    """Horizontal bars with their values behind them, first row on top; negative ones in orange, to
-    the left."""
+    """Horizontal bars with their values, first row on top; negative ones orange, to the left."""
     figure, (axes,) = new(height=0.2 * len(values) + 0.8)
     positions = np.arange(len(values))[::-1]
     axes.barh(positions, values.to_numpy(), color=np.where(values < 0, ORANGE, BLUE), height=0.72)
@@ -107,7 +104,7 @@ def interval_chart(
 
     Args:
         table: Index = names; the first column is the value, `low` and `high` its interval.
-        title: Of the figure.
+        title: Title of the figure.
         xlabel: The measure.
         reference: A value to compare with, drawn as a dashed line.
     """
@@ -120,8 +117,7 @@ def interval_chart(
 
 
 def intervals(axes: Axes, table: pd.DataFrame) -> None:
-    """Estimates with intervals on given axes, a row each, first on top; the first column is the
-    value."""
+    """Estimates (first column) with intervals on given axes, a row each, first on top."""
     positions = np.arange(len(table))[::-1]
     axes.hlines(positions, table["low"], table["high"], color=BLUE, linewidth=2)
     axes.plot(table.iloc[:, 0], positions, "o", color=BLUE)
@@ -136,7 +132,7 @@ def lower_triangle(
 
     Args:
         matrix: Square, English names on both sides.
-        title: Of the figure.
+        title: Title of the figure.
         bar_label: What the colours mean, with the unit.
         diverging: For values with a sign: colours centred on zero.
     """

@@ -24,9 +24,10 @@ from viralbert_utils.base import devices
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import ROOT
 from viralbert_utils.encoders import loading
+from viralbert_utils.lessons import frozen
 from viralbert_utils.models import inference
 from viralbert_utils.models.classifiers import PooledClassifier
-from viralbert_utils.training import frozen, loop, losses, surgery
+from viralbert_utils.training import loop, losses, surgery
 from viralbert_utils.training.settings import Encoded, Settings, Task
 
 PRETENDED = Path(__file__).parents[1] / "pretended"
@@ -310,7 +311,7 @@ def test_a_model_stays_where_it_is():
         from viralbert_utils.models.classifiers import MultiTaskClassifier
         from viralbert_utils.training import loop
         from viralbert_utils.training.settings import Task
-        from viralbert_utils.training.stages import Stage, fit_stages
+        from viralbert_utils.lessons.stages import Stage, fit_stages
         tasks = {t: Task(make_texts(40, n, 0), make_texts(20, n, 1), BCE)
                  for t, n in (("virality", 1), ("emotions", 3))}
         for where in ("cpu", "pretend:0"):

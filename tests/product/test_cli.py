@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from viralbert import pipes
 from viralbert.cli import main
 from viralbert.moments.scores import Scores
 from viralbert.moments.subtitles import Cue, write_subtitles
 from viralbert.serving import predictor
 from viralbert.serving.predictor import Label, Prediction
-from viralbert_utils.base import files
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import ROOT
 from viralbert_utils.data.emotions import EMOTIONS
@@ -451,8 +451,7 @@ def test_what_pip_cannot_bring_is_no_message(name, monkeypatch):
 
 
 def test_a_project_that_is_not_installed_names_itself(monkeypatch, capsys):
-    from viralbert import translation
-    from viralbert_utils.base import packages
+    from viralbert import packages, translation
 
     def fail(*_: object) -> None:
         raise importlib.metadata.PackageNotFoundError("onnx")
@@ -506,7 +505,7 @@ def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path, capsys, kind):
 
 
 def test_a_pipe_that_nobody_writes_to_is_an_error(loaded, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(pipes, "PATIENCE_S", 0.2)
     for name, arguments in (
         ("a", ["predict", "--file"]),
         ("b.txt", ["predict", "--file"]),

@@ -152,7 +152,7 @@ def test_wrong_numbers_are_refused_before_anything_is_done(recipe, encoder, tmp_
 
 
 def test_a_stopped_training_goes_on(recipe, tmp_path, monkeypatch):
-    epoch = loop._train_epoch
+    epoch = loop._Training.run_epoch
     calls = []
 
     def cut(*given):
@@ -161,7 +161,7 @@ def test_a_stopped_training_goes_on(recipe, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return epoch(*given)
 
-    monkeypatch.setattr(loop, "_train_epoch", cut)
+    monkeypatch.setattr(loop._Training, "run_epoch", cut)
     with pytest.raises(KeyboardInterrupt):
         train.run(replace(recipe, epochs=2), tmp_path)
     train.run(replace(recipe, epochs=2), tmp_path)

@@ -156,7 +156,9 @@ def imported_modules(notebook: Notebook) -> list[Path]:
     while pending:
         for path in _files_of(pending.pop()):
             if path not in found:
-                found.add(path)
+                # A table beside a module, under its name, is a part of it.
+                tables = (path.with_suffix(suffix) for suffix in (".csv", ".yaml"))
+                found |= {path, *(table for table in tables if table.is_file())}
                 pending |= _imports_of(path.read_text(encoding="utf-8"))
     return sorted(found)
 

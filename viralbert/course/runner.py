@@ -27,6 +27,7 @@ import nbformat
 import yaml
 from filelock import FileLock, Timeout
 
+from viralbert import packages
 from viralbert.course import catalogue
 from viralbert.course.catalogue import (
     CourseError,
@@ -35,8 +36,8 @@ from viralbert.course.catalogue import (
     notebooks,
     source_hash,
 )
-from viralbert_utils.base import devices, packages
-from viralbert_utils.base.environment import environment
+from viralbert.environment import environment
+from viralbert_utils.base import devices
 from viralbert_utils.base.files import ROOT, locked, own_path, sha256, write_whole
 from viralbert_utils.data import sources
 from viralbert_utils.data.contracts import CONTRACTS

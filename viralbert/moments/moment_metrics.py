@@ -92,7 +92,7 @@ def measure(
     Args:
         predicted: Spans by rank, `(n, 2)` seconds.
         gold: Gold spans, `(m, 2)`, `m >= 1`.
-        units: Of the video (`moments.split_units`); without punctuation their sentences are what
+        units: Its units (`moments.split_units`); without punctuation their sentences are what
             lies between pauses.
         k: For recall.
 
@@ -125,11 +125,11 @@ def chance(
     many (`Limits.n`).
 
     Args:
-        duration_s: Of the video.
+        duration_s: Length of the video.
         n: Moments in an answer, as many as the system gives.
         limits: Lengths are those of human cuts within them; `None`: the default ones.
-        n_draws: Of what is random; the metrics are averaged over them.
-        seed: Of the draws.
+        n_draws: How often what is random is drawn; the metrics are averaged over them.
+        seed: Decides on the draws.
 
     Returns:
         `random` (n spans that do not overlap), `grid` (the whole video in equal spans, in random
@@ -194,8 +194,8 @@ def summary(
     Args:
         table: Result of `per_video`.
         reference: `None`, or a system: then the others' differences from it, paired by video.
-        n_resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        n_resamples: Resamples of the bootstrap.
+        seed: Decides on the resamples.
 
     Returns:
         A row a system, a column a metric, `evaluation.Estimate` in the cells.

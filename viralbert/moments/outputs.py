@@ -23,10 +23,10 @@ from typing import Any
 from viralbert.moments.ranking import Found, Moment
 from viralbert.moments.subtitles import Cue, write_subtitles
 from viralbert.moments.units import is_credit
+from viralbert.packages import missing
 from viralbert.terminal import UNPRINTABLE
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import check_plain, write_whole
-from viralbert_utils.base.packages import missing
 from viralbert_utils.data.emotions import russian_name
 
 MIN_CUE_S = 0.05  # what is left of a cue at the edge of a clip is dropped below this
@@ -60,7 +60,7 @@ def write_all(
 
     Args:
         found: To write.
-        cues: Of the whole video, for the clips' subtitles.
+        cues: Cues of the whole video, for the clips' subtitles.
         folder: Made if missing.
         fps: Frames a second of the video.
         video: Its path or URL, for `moments.otio`.
@@ -194,7 +194,7 @@ def write_otio(moments: Sequence[Moment], path: Path, video: str, fps: float = 2
 
     Args:
         moments: To write.
-        path: Of the timeline.
+        path: The file of the timeline.
         video: Path or URL of the video, as the editor will find it.
         fps: Frames a second of the video; 24000/1001 and the like are fine.
 

@@ -231,10 +231,10 @@ def choose(
     counts as silence after its first time, and the note says so.
 
     Args:
-        units: Of one video, in order.
-        scores: Of these units, `n = len(units)`.
+        units: The units of one video, in order.
+        scores: The scores of these units, `n = len(units)`.
         limits: What may come out.
-        weights: Of the ranking, which is within the video: unit scores are standardised over it.
+        weights: How the ranking weighs its parts. Unit scores are standardised over the video.
         calibrate: From the mean probability of a window's units, by seconds, to the probability
             that the window is a moment, `(n,) -> (n,)`. `None` leaves that mean: as well calibrated
             as the scorer is for single lines. It does not change the ranking.

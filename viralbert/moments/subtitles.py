@@ -25,8 +25,9 @@ from viralbert.moments.cue_text import RawCue, Repairs, clock_time, guessed_leng
 from viralbert.moments.encodings import decode
 from viralbert.moments.formats import parse
 from viralbert.moments.recogniser_json import cues_from_entries
+from viralbert.pipes import opened
 from viralbert_utils.base.errors import DataError
-from viralbert_utils.base.files import opened, own_path, write_whole
+from viralbert_utils.base.files import own_path, write_whole
 
 SAME_S = 0.005  # times so near are one
 SUFFIXES = (".srt", ".vtt", ".ass", ".ssa", ".json", ".json3")
@@ -57,7 +58,7 @@ class Subtitles:
         repairs: One line for each kind of repair: how often, where first, and what came.
         format: `srt`, `vtt`, `ass`, `json` (a list), `whisper` (a recogniser's object), `json3`, or
             `list`.
-        encoding: Of the file; empty for lists and texts.
+        encoding: The file's encoding; empty for lists and texts.
     """
 
     cues: list[Cue]

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from viralbert.serving import predictor
+from viralbert.serving import predictor, text_batches
 from viralbert.serving.int8 import in_int8
 from viralbert.serving.onnx_model import KEY, MODEL, TOKENIZER, OnnxModel, runtime
 from viralbert.serving.predictor import HEAD_SHARE, Predictor
@@ -111,7 +111,9 @@ def export(
         beside = [np.random.default_rng(0).normal(size=(len(rows), n_columns)).astype(np.float32)]
     judged = partial(predictor.probabilities, problem_type=settings["problem_type"])
     expected = judged(
-        tokens.in_batches(partial(array_logits, model, precision="float32"), rows, pad_id, *beside)
+        text_batches.in_batches(
+            partial(array_logits, model, precision="float32"), rows, pad_id, *beside
+        )
     )
 
     with whole_folder(folder) as new:
@@ -125,7 +127,7 @@ def export(
             graph = in_int8(graph, rows, pad_id, beside)
         _write(graph, new, about)
         write_sums(new)
-        found = judged(tokens.in_batches(OnnxModel.load(new).step, rows, pad_id, *beside))
+        found = judged(text_batches.in_batches(OnnxModel.load(new).step, rows, pad_id, *beside))
         about["difference"] = float(np.abs(found - expected).max())
         if not about["difference"] <= TOLERANCE[int8]:
             raise DataError(

@@ -64,10 +64,10 @@ class ServiceLimits:
     (timeout_s).
 
     Attributes:
-        bytes: Of a request's body.
+        bytes: Size of a request's body.
         bodies: Bytes of all bodies that come or are in hand, at once; never less than `bytes`.
         texts: In one request.
-        chars: Of one text.
+        chars: Length of one text.
         cues: In one request.
         requests: Accepted and not yet answered, at once; and as many whose body comes.
         timeout_s: From a request's first byte to its answer.
@@ -393,7 +393,7 @@ def _check_origin(headers: Headers) -> None:
 
 
 def _host_name(host: str) -> str:
-    """Of `name:port`; empty if it is no such thing."""
+    """The name in `name:port`; empty if it is no such thing."""
     try:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:

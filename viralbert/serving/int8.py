@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from viralbert.serving import text_batches
 from viralbert.serving.onnx_model import runtime
-from viralbert_utils.base import tokens
 
 N_BINS = 2048
 NEARER = np.linspace(0.5, 1, 11)  # shares of a range's ends that are tried as its ends
@@ -103,8 +103,7 @@ def in_int8(model: Any, rows: list[list[int]], pad_id: int, beside: list[np.ndar
 
 
 def _step_and_zero(low: float, high: float) -> tuple[float, int]:
-    """Of the 256 steps between two values, zero among them: their width, and which of them stands
-    for zero."""
+    """The width of the 256 steps between two values, zero among them, and the step for zero."""
     step = max((high - low) / 255, TINY)
     return step, round(-low / step)
 
@@ -138,7 +137,7 @@ def _ranges(
                 )  # of padding nothing is read
             return ids[:, :1]
 
-        tokens.in_batches(step, rows, pad_id, *beside)
+        text_batches.in_batches(step, rows, pad_id, *beside)
 
     def widen(n: int, values: np.ndarray) -> None:
         ends[n] = min(ends[n, 0], values.min()), max(ends[n, 1], values.max())

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from viralbert.packages import missing as missing_package
+from viralbert.serving import text_batches
 from viralbert_utils.base import tokens
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import EXPORTED, check_sums, own_path
-from viralbert_utils.base.packages import missing as missing_package
 
 MODEL, TOKENIZER = EXPORTED, "tokenizer.json"
 KEY = "viralbert"  # of the metadata in the model file
@@ -116,7 +117,7 @@ class OnnxModel:
         """Refuse what would fail at the first text, or at the first long one: the longest is tried.
 
         Raises:
-            Exception: Of many kinds.
+            Exception: One of many kinds.
         """
         for name, kinds in _ABOUT.items():
             if name not in self.about or type(self.about[name]) not in kinds:
@@ -170,6 +171,6 @@ class OnnxModel:
         `preparation.columns`."""
         settings = self.about["settings"]
         cut = {name: settings[name] for name in ("max_length", "head_share") if name in settings}
-        return tokens.in_batches(
+        return text_batches.in_batches(
             self.step, tokens.encode(self.tokenizer, texts, **cut), self.about["pad_id"], *columns
         )

@@ -22,6 +22,7 @@ from scipy.special import expit, softmax
 
 from viralbert.moments import ranking
 from viralbert.moments.scores import Scores
+from viralbert.serving import text_batches
 from viralbert.serving.onnx_model import MODEL, OnnxModel
 from viralbert_utils.base import tokens
 from viralbert_utils.base.errors import DataError
@@ -64,7 +65,7 @@ class Labels:
     Attributes:
         labels: Those that reach their thresholds, most probable first; in a single-label task the
             most probable alone.
-        probabilities: Of all classes, in the model's order.
+        probabilities: One for each class, in the model's order.
     """
 
     labels: tuple[Label, ...]
@@ -79,7 +80,7 @@ class Prediction:
         viral_score: Probability that the annotation guide would call the text viral, 0 .. 1.
         is_viral: Whether it reaches the threshold.
         emotions: Those that reach their thresholds, most probable first.
-        probabilities: Of all emotions, in the model's order.
+        probabilities: One for each emotion, in the model's order.
         others: Answers of the tasks beside virality and emotions, by their names.
     """
 
@@ -199,7 +200,7 @@ class Predictor:
             for what stands in when they are missing.
         thresholds: Task -> thresholds of its classes, on calibrated probabilities. A multi-label
             task without decides at 0.5, and `note` says so.
-        calibration: Of virality (`calibration.platt`, one class); `None` leaves the model's
+        calibration: For virality (`calibration.platt`, one class); `None` leaves the model's
             probabilities.
         precision: See `devices.precision`; an exported model has its own.
     """
@@ -428,7 +429,7 @@ class Predictor:
         return normalise(text)
 
     def _probabilities(self, rows: list[list[int]]) -> dict[str, np.ndarray]:
-        logits = tokens.in_batches(self._step, rows, self._pad_id).astype(np.float64)
+        logits = text_batches.in_batches(self._step, rows, self._pad_id).astype(np.float64)
         ends = np.cumsum([len(own.names) for own in self.tasks.values()])
         n_special = sum(map(len, tokens.special_ids(self.tokenizer)))
         spoken = np.array([len(row) > n_special for row in rows])[:, None]
@@ -562,7 +563,7 @@ def stored_thresholds(folder: Path) -> dict[str, Thresholds]:
 
 
 def probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:
-    """Of logits `(n_texts, n_classes)`: each class by itself (sigmoid), or one of all (softmax)."""
+    """Probabilities from logits `(n_texts, n_classes)`: each class by itself, or one of all."""
     return softmax(logits, axis=1) if problem_type == SINGLE_LABEL else expit(logits)
 
 
@@ -571,7 +572,7 @@ def _untuned(names: tuple[str, ...]) -> Thresholds:
 
 
 def load_calibration(folder: Path) -> Calibration | None:
-    """Of virality, from `calibration.json` in a model's folder; `None` if there is none.
+    """Virality's calibration, from `calibration.json` in a model's folder; `None` if there is none.
 
     Raises:
         DataError: It is damaged.

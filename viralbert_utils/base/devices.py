@@ -48,8 +48,7 @@ def choose(device: str | None = None, dtype: str = "auto") -> None:
 
 
 def default(wanted: str | None = None) -> torch.device:
-    """The device that models are put on: the wanted one, else `$VIRALBERT_DEVICE`, else CUDA, else
-    the CPU.
+    """The device for models: the wanted one, else `$VIRALBERT_DEVICE`, else CUDA, else the CPU.
 
     Args:
         wanted: `cpu`, `cuda` (under torchrun the GPU of this process), `cuda:1`, or `mps`, Apple's,
@@ -99,16 +98,14 @@ def of(module: nn.Module) -> torch.device:
 
 
 def to(batch: Batch, device: torch.device) -> Batch:
-    """A tensor, or a tuple of tensors of any depth, on a device; the program does not wait for the
-    copy."""
+    """A tensor, or a tuple of them of any depth, on a device; nobody waits for the copy."""
     if isinstance(batch, torch.Tensor):
         return batch.to(device, non_blocking=device.type == "cuda")  # type: ignore[return-value]
     return _rebuilt(batch, lambda part: to(part, device))
 
 
 def ahead(prepare: Iterable[Callable[[], Batch]], device: torch.device) -> Iterator[Batch]:
-    """Batches on a device, in order; on a GPU the next ones are prepared meanwhile, by a thread, in
-    pinned memory.
+    """Batches on a device, in order; on a GPU a thread prepares the next ones meanwhile.
 
     Args:
         prepare: Functions that make one batch each (see `to`), on the CPU.
@@ -179,8 +176,7 @@ def computing(device: torch.device, dtype: torch.dtype) -> AbstractContextManage
 
 
 def on_cpu(state: Any) -> Any:
-    """Nested dictionaries and lists, such as an optimiser's state, with their tensors on the CPU;
-    not copied there."""
+    """Nested dictionaries and lists with their tensors on the CPU; not copied there."""
     if isinstance(state, torch.Tensor):
         return state.detach().cpu()
     if isinstance(state, dict):
@@ -191,8 +187,7 @@ def on_cpu(state: Any) -> Any:
 
 
 def random_states(device: torch.device) -> list[torch.Tensor]:
-    """States of the generators that order and dropout come from: the CPU's, and the device's if it
-    has its own."""
+    """States of the random generators: the CPU's, and the device's if it has its own."""
     own = (
         [torch.get_device_module(device).get_rng_state(device)]
         if device.type in ("cuda", "mps")
@@ -209,8 +204,7 @@ def restore(states: list[torch.Tensor], device: torch.device) -> None:
 
 
 def describe(device: torch.device | None = None) -> str:
-    """For reports: the GPU's name, or the kind of device; and the precision, where it is not
-    float32."""
+    """The GPU's name or the kind of device, and the precision if it is not float32."""
     device = device or default()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     dtype = precision(device)

@@ -4,5 +4,4 @@ from __future__ import annotations
 
 
 class DataError(ValueError):
-    """Input that cannot be used; the message says where, what was expected, what came, and what to
-    do."""
+    """Input that cannot be used: the message says where, what was expected, and what to do."""

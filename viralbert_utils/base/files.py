@@ -18,9 +18,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
-from typing import BinaryIO
 
 from viralbert_utils.base.errors import DataError
 
@@ -30,14 +27,12 @@ SUMS = "SHA256SUMS"  # of a saved model, as `sha256sum -c` reads it
 UNFINISHED = (
     ".unfinished"  # how the names of hidden files and folders end that are still being written
 )
-PATIENCE_S = 10.0  # that a pipe may lack somebody who writes to it
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux' renameat2
 _log = logging.getLogger("viralbert.files")
 
 
 def own_path(path: Path | str) -> Path:
-    """A path as somebody has given it, with `~` spelt out: shells do that for some spellings, and
-    Python never does.
+    """A path as somebody has given it, with `~` spelt out, as shells do and Python does not.
 
     Raises:
         DataError: It is empty, or begins with the `~name` of nobody here.
@@ -51,41 +46,6 @@ def own_path(path: Path | str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise DataError(f"{path}: {error}; give the path from / on") from None
-
-
-def opened(path: Path) -> BinaryIO:
-    """What somebody has named, to be read once from its beginning: a file, or a pipe such as
-    `/dev/fd/63` of a shell.
-
-    Raises:
-        DataError: It is a device, or a pipe that nobody opens to write within `PATIENCE_S`.
-        OSError: It cannot be opened.
-    """
-    mode = path.stat().st_mode
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # a folder has an error of its own
-        return path.open("rb")
-    if not stat.S_ISFIFO(mode):
-        raise DataError(f"{path} is a device, which may have no end; expected a file or a pipe")
-    answer: SimpleQueue[BinaryIO | OSError] = SimpleQueue()
-
-    def wait() -> None:
-        try:
-            answer.put(path.open("rb"))
-        except OSError as error:
-            answer.put(error)
-
-    # A thread, because opening a pipe waits for its other end, however long that takes.
-    Thread(target=wait, daemon=True).start()
-    try:
-        found = answer.get(timeout=PATIENCE_S)
-    except Empty:
-        raise DataError(
-            f"{path} is a pipe, and within {PATIENCE_S:g} s nobody has opened it to write; start "
-            "what writes first"
-        ) from None
-    if isinstance(found, OSError):
-        raise found
-    return found
 
 
 def sha256(path: Path) -> str:
@@ -103,16 +63,14 @@ def folder_sha256(folder: Path | str) -> str:
 
 
 def write_sums(folder: Path) -> None:
-    """Write the sha256 of every file below a folder into its `SHA256SUMS`, the last file of a model
-    that is saved."""
+    """Write the sha256 of every file below a folder into its `SHA256SUMS`."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / SUMS)
     lines = (f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
     (folder / SUMS).write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 
 
 def check_sums(folder: Path) -> None:
-    """Refuse a folder whose files are not those that `write_sums` saw; one of before there were
-    sums gives a warning.
+    """Refuse a folder whose files are not those that `write_sums` saw; without sums, warn.
 
     Raises:
         DataError: A file is damaged or missing, or is none (a pipe, a device).
@@ -144,14 +102,12 @@ def check_sums(folder: Path) -> None:
         if sha256(here[name]) != digest:
             raise DataError(
                 f"{here[name]} is damaged: its sha256 is not the one in {SUMS}; copy or save the "
-                "model again (if you "
-                f"have changed the file on purpose, delete {SUMS})"
+                f"model again (if you have changed the file on purpose, delete {SUMS})"
             )
 
 
 def check_plain(place: Path) -> None:
-    """Refuse a pipe or a device, or a folder with one in it: it would be read without an end, or
-    waited for.
+    """Refuse a pipe or a device, or a folder with one in it: reading it might never end.
 
     Raises:
         DataError: There is one.
@@ -159,15 +115,14 @@ def check_plain(place: Path) -> None:
     for path in (place, *sorted(place.rglob("*"))):
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise DataError(
-                f"{path} is neither a file nor a folder (a pipe or a device); expected plain "
-                "files only"
+                f"{path} is neither a file nor a folder (a pipe or a device); expected plain files "
+                "only"
             )
 
 
 @contextmanager
 def locked(path: Path | str) -> Iterator[None]:
-    """Be the only process of this machine that writes to a file or folder: a second one waits, and
-    says so.
+    """Be the only process of this machine that writes to a path: a second one waits.
 
     The first one may be killed at any moment: the lock goes with it. What it left unfinished in the
     folder is removed.
@@ -202,7 +157,7 @@ def remove_unfinished(folder: Path, name: str = "*") -> None:
 
     Args:
         folder: Where they wrote.
-        name: Of the file or folder that they wrote; all if not given.
+        name: The file or folder that they wrote; all if not given.
     """
     for path in folder.glob(f".{name}.*{UNFINISHED}"):
         if path.is_dir():
@@ -212,8 +167,7 @@ def remove_unfinished(folder: Path, name: str = "*") -> None:
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file so that it is either the old one or the new one, never half of it (temporary
-    file, rename).
+    """Write a file so that it is either the old one or the new one, never half of it.
 
     Text is UTF-8. Where a name of a file is not in the system's encoding, Python has letters for it
     that UTF-8 lacks: they are written as JSON escapes them (`\\udcff`), so a name in JSON is read
@@ -227,8 +181,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes the file when the block ends: others see the old one or the
-    new one.
+    """A path to write to, which becomes the file when the block ends.
 
     Also after a power cut: the bytes are on the disk before the name is.
     """
@@ -250,8 +203,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(target: Path | str) -> Iterator[Path]:
-    """A new folder to fill, which becomes the target when the block ends: others see the old one or
-    the new one.
+    """A new folder to fill, which becomes the target when the block ends.
 
     If the block raises, or the process is killed, an old target stays as it was. Files and folders
     in it get the modes that any new one gets here (see umask), whatever the libraries that wrote
@@ -307,8 +259,7 @@ def _put(new: Path, target: Path, old: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Give two paths each other's name in a single step; whether the system and its disk can do
-    that."""
+    """Give two paths each other's name in one step; whether the system can do that."""
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
     names = os.fsencode(one), os.fsencode(other)
     return (
@@ -318,8 +269,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _recover(target: Path) -> None:
-    """Clear up after a process that was killed while it wrote the target; only for whoever holds
-    its lock."""
+    """Clear up after a killed process that wrote the target; only for whoever holds its lock."""
     name = glob.escape(target.name)
     if not target.exists():
         for old in target.parent.glob(f".{name}.*{UNFINISHED}/old"):
@@ -338,8 +288,7 @@ def _to_disk(path: Path) -> None:
 
 
 def _raise_if_full(folder: Path, error: Exception) -> None:
-    """Raise `OSError` if nothing can be written: libraries tell a full disk each in words of its
-    own."""
+    """Raise `OSError` if nothing can be written: each library tells a full disk in its words."""
     if not isinstance(error, OSError | DataError):
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(2**20))
@@ -347,8 +296,7 @@ def _raise_if_full(folder: Path, error: Exception) -> None:
 
 
 def _set_usual_modes(folder: Path) -> None:
-    """Give everything in a folder that `mkdir` has made the mode that `mkdir` and `open` give
-    here."""
+    """Give all in a folder that `mkdir` has made the modes that new files get here."""
     mode = stat.S_IMODE(folder.stat().st_mode)
     for path in folder.rglob("*"):
         if not path.is_symlink():

@@ -1,5 +1,4 @@
-"""Loading from the hub: quiet, and without a network from its library's cache or with an error, at
-once.
+"""Loading from the hub, quietly; without a network from its cache, or with an error at once.
 
 Left to itself, the library asks a hub that is out of reach six times for each file, which takes
 most of a minute. Nothing that is loaded here is reported or counted: the hub sees the requests for
@@ -34,7 +33,7 @@ def from_pretrained(kind: Any, name: str, **options: Any) -> Any:
     Args:
         kind: A class of the transformers library.
         name: A folder, or a hub name such as `cointegrated/rubert-tiny2`.
-        options: Of `from_pretrained`.
+        options: Further arguments of `from_pretrained`.
     """
     folder = own_path(name)
     with quiet(), loading(name):
@@ -46,8 +45,7 @@ def from_pretrained(kind: Any, name: str, **options: Any) -> Any:
 
 @contextmanager
 def loading(name: str) -> Iterator[None]:
-    """Load from the hub in the block. If the hub is out of reach, its library's cache answers, and
-    a warning says so.
+    """Load from the hub in the block; if it is out of reach, from its cache, with a warning.
 
     Args:
         name: What is loaded: a hub name, or a folder, which needs no hub.
@@ -84,8 +82,7 @@ def loading(name: str) -> Iterator[None]:
 
 
 def _report_nothing() -> None:
-    """Switch off what the hub's libraries send beside their requests, whether they are imported by
-    now or not.
+    """Switch off what the hub's libraries send beside their requests.
 
     `datasets` counts each loading with a request of its own. Both add to every request what this
     machine has installed and where it runs, by which the hub tells its users apart.
@@ -99,8 +96,7 @@ def _report_nothing() -> None:
 
 
 def out_of_reach() -> str:
-    """Why the hub cannot be reached; empty where it can, and where `HF_HUB_OFFLINE` says to use the
-    cache anyway."""
+    """Why the hub cannot be reached; empty where it can, and where `HF_HUB_OFFLINE` is set."""
     from huggingface_hub import constants
 
     if constants.is_offline_mode():
@@ -165,8 +161,7 @@ def _offline() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No bars and no report of missing weights as a model is read or written: what matters of it is
-    an error here."""
+    """No bars and no report of missing weights as a model is read or written."""
     from transformers.utils import logging as transformers_logging
 
     verbosity, bars = (

@@ -9,6 +9,8 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from collections.abc import Callable
+from functools import cache, partial
 from html.entities import html5
 
 # Unicode's property Default_Ignorable_Code_Point, control characters that are no white space, and
@@ -33,6 +35,8 @@ _UNSEEN = re.compile(
 _ENTITY = re.compile("&(?:#[0-9]{1,8}|#[xX][0-9a-fA-F]{1,8}|([a-zA-Z][a-zA-Z0-9]{1,31}));")
 # on one letter, as in Unicode's "Stream-Safe Text Format": putting them in order takes their square
 _MAX_MARKS = 30
+# Every second character of Russian in UTF-8 is one of these if it was read as CP1251 or Latin-1.
+_MAY_BE_MOJIBAKE = re.compile("[РСÐÑ]")
 # All combining marks are among these; letters, spaces, ASCII and pictures are not.
 _MANY_MARKS = re.compile(rf"[^\w\s\x21-\x7e{_PICTURES}]{{{_MAX_MARKS + 1},}}")
 # Stress is marked on vowels. On other letters the same marks make letters of their own (ќ, ѓ), and
@@ -70,16 +74,18 @@ _PLACEHOLDERS = (
 
 
 def normalise(text: str) -> str:
-    """Repair a text without changing what it says; nothing is left of a text in which nothing is to
-    be seen.
+    """Repair a text without changing what it says; if nothing is to be seen, nothing is left.
 
-    Unicode NFC, HTML entities (with their semicolon), invisible characters, soft hyphens and stress
-    marks out, letters of the other alphabet in a word to those that look like them, `[ИМЯ]` and its
-    inflected twins to `[NAME]`, any run of white space to one space; half a surrogate pair, from a
-    damaged JSON escape, to `�`. Case, й, ё, accents of other languages, punctuation, emoji and
-    typos stay: models may use them.
+    Text that was read in a wrong encoding (`РџСЂРёРІРµС‚` for `Привет`) is read again in the right
+    one. HTML entities (with their semicolon) are decoded, the Unicode form is NFC. Invisible
+    characters, soft hyphens and stress marks go. Letters of the other alphabet in a word become
+    those that look like them, `[ИМЯ]` and its inflected twins `[NAME]`, any run of white space one
+    space, and half a surrogate pair, from a damaged JSON escape, `�`. Case, й, ё, accents of other
+    languages, punctuation, emoji and typos stay: models may use them.
     """
     text = _ENTITY.sub(_decoded, text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if _MAY_BE_MOJIBAKE.search(text):
+        text = _mojibake_repair()(text)
     text = _UNSEEN.sub(lambda match: match[1] or "", _GAP.sub(" ", text))
     text = unicodedata.normalize("NFC", _MANY_MARKS.sub(_fewer_marks, text))
     if _MAY_BE_STRESSED.search(text) or _MIXED.search(text):
@@ -87,6 +93,15 @@ def normalise(text: str) -> str:
     for pattern, placeholder in _PLACEHOLDERS:
         text = pattern.sub(placeholder, text)
     return " ".join(text.split())
+
+
+@cache
+def _mojibake_repair() -> Callable[[str], str]:
+    from ftfy import TextFixerConfig, fix_encoding  # slow to import, and `--help` reads no text
+
+    # Control characters and parts of a text are left alone: a few of 300,000 sound texts have some.
+    config = TextFixerConfig(fix_c1_controls=False, decode_inconsistent_utf8=False)
+    return partial(fix_encoding, config=config)
 
 
 def _decoded(entity: re.Match[str]) -> str:
@@ -133,8 +148,7 @@ _REPEATED_SIGN = re.compile(r"([^\w\s])(?:\s*\1)+")
 
 
 def comparison_key(text: str) -> str:
-    """What makes two texts "the same": normalised, lower case, ё as е, without punctuation;
-    repeated signs count once.
+    """What makes two texts "the same": no case, no punctuation, ё as е, repeated signs once.
 
     A text of which nothing is left ("...") is its own key.
     """
@@ -144,7 +158,6 @@ def comparison_key(text: str) -> str:
 
 
 def cyrillic_share(text: str) -> float:
-    """Share of Cyrillic letters among the letters of a text; 1.0 without any letter. Placeholders
-    do not count."""
+    """Share of Cyrillic among the letters, placeholders apart; 1.0 without any letter."""
     letters = [char for char in re.sub(r"\[[A-Z]+\]", "", text) if char.isalpha()]
     return sum("\u0400" <= char <= "\u04ff" for char in letters) / len(letters) if letters else 1.0

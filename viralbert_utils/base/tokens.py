@@ -6,7 +6,7 @@ Without torch: a trained and an exported model read a text by the same code.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -67,8 +67,7 @@ def special_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
 
 
 def own_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, whole and without special tokens; a word of more than 100 letters is
-    read as several."""
+    """Token ids of each text without special tokens; words of over 100 letters are split."""
     return (
         _ids(tokenizer, [_LONG_WORD.sub(r"\1 ", text) for text in texts], False)
         if len(texts)
@@ -83,8 +82,7 @@ def _ids(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and attention mask of a batch, padded to its longest text: two int64 `(n_texts,
-    n_tokens)`."""
+    """Ids and attention mask of a padded batch: two int64 `(n_texts, n_tokens)`."""
     lengths = np.array([len(row) for row in rows])
     mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
     ids = np.full(mask.shape, pad_id, dtype=np.int64)
@@ -93,36 +91,10 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[np.ndarray, np.ndar
 
 
 def batches(lengths: Sequence[int], n_tokens: int = BATCH_TOKENS) -> list[list[int]]:
-    """Positions of texts of like length, the longest first, at most `n_tokens` a batch (or a single
-    text)."""
+    """Positions of texts of like length, longest first, at most `n_tokens` a batch."""
     found: list[list[int]] = []
     for position in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         if not found or (len(found[-1]) + 1) * lengths[found[-1][0]] > n_tokens:
             found.append([])
         found[-1].append(position)
     return found
-
-
-def in_batches(
-    step: Callable[..., np.ndarray],
-    rows: Sequence[Sequence[int]],
-    pad_id: int,
-    *beside: np.ndarray,
-    n_tokens: int = BATCH_TOKENS,
-) -> np.ndarray:
-    """What `step` gives for ids, mask and what stands `beside` each row, batch by batch, in the
-    order of the rows.
-
-    Args:
-        step: Takes arrays of one batch, gives an array with as many rows.
-        rows: Token ids, at least one row.
-        pad_id: Of the tokenizer.
-        beside: Arrays with a row for each of the rows, e.g. the table's columns of a hybrid.
-        n_tokens: See `batches`.
-    """
-    plan = batches([len(row) for row in rows], n_tokens)
-    parts = [
-        step(*pad([rows[i] for i in positions], pad_id), *(part[positions] for part in beside))
-        for positions in plan
-    ]
-    return np.concatenate(parts)[np.argsort(np.concatenate(plan))]

@@ -1,5 +1,4 @@
-"""Cleaning with every dropped row counted by reason: text repair, unusable rows, duplicates,
-leakage between splits.
+"""Cleaning with every dropped row counted by reason: repair, duplicates, leakage.
 
 Lesson 01 derives it. Near duplicates are found with MinHash and locality-sensitive hashing (Broder
 1997; Leskovec et al., "Mining of Massive Datasets", ch. 3) at linear cost, then confirmed by the
@@ -28,8 +27,7 @@ SHINGLE = 5
 
 
 def shingles(key: str) -> set[str]:
-    """Overlapping pieces of `SHINGLE` characters, the set on which the similarity of texts is
-    measured."""
+    """Overlapping pieces of `SHINGLE` characters, on which similarity is measured."""
     return {key[i : i + SHINGLE] for i in range(max(1, len(key) - SHINGLE + 1))}
 
 
@@ -270,9 +268,9 @@ def _read_labels(
             else f"one of {sorted(map(str, allowed or ()))}"
         )
         raise DataError(
-            f"{where}: {bad.sum()} of {len(table)} rows have an unusable label "
-            f"(row {table.index[bad][0]}: {details[0]}); "
-            f"expected {expected}. This looks like another label set: map its labels first"
+            f"{where}: {bad.sum()} of {len(table)} rows have an unusable label (row "
+            f"{table.index[bad][0]}: {details[0]}); expected {expected}. This looks like another "
+            "label set: map its labels first"
         )
     drop(table[bad], "unknown_label", details)
     return table.assign(**{column: pd.Series(values, index=table.index, dtype=object)})[~bad]
@@ -295,8 +293,7 @@ def _read_label(
 
 
 def _drop_duplicates(table: pd.DataFrame, drop: Drop) -> pd.DataFrame:
-    """One row for each text: the first, with the labels that most of its copies carry; none if they
-    disagree."""
+    """One row for each text: the first, with the labels of most copies; none if they disagree."""
     label = "labels" if "labels" in table else "label" if "label" in table else None
     repeated = table[table["_key"].duplicated(keep=False)]
     agreed: dict[Hashable, object] = {}
@@ -323,8 +320,7 @@ def _drop_duplicates(table: pd.DataFrame, drop: Drop) -> pd.DataFrame:
 
 
 def _majority(values: list[object]) -> object | None:
-    """Labels that more than half of the copies carry (of two: both); `None` if there is no such
-    label."""
+    """Labels that more than half of the copies carry (of two: both), or `None`."""
     if isinstance(values[0], list):
         counts = Counter(label for ids in values for label in ids or [None])  # type: ignore[attr-defined]
         common = [label for label, n in counts.items() if n > len(values) / 2]
@@ -344,8 +340,7 @@ def _separate(
     dropped: list[dict[str, object]],
     notes: Counter[str],
 ) -> None:
-    """Drop from training what nearly repeats, inside it or in an evaluation split; changes `splits`
-    in place."""
+    """Drop from training what nearly repeats another row; changes `splits` in place."""
     order = [split for split in EVALUATION if split in splits]
     n_kept = sum(len(splits[split]) for split in order)
     order += [split for split in splits if split not in EVALUATION]

@@ -1,5 +1,4 @@
-"""Sets made of two: emotions and virality for the multi-task model, CEDR and GoEmotions for the
-six-class one.
+"""The six-class set, made of CEDR and GoEmotions.
 
 Lesson 01 builds both. Neither changes a label; rows that have no place in the combined set are left
 out and counted.
@@ -15,44 +14,6 @@ import pandas as pd
 from viralbert_utils.base.texts import comparison_key
 from viralbert_utils.data.emotions import cedr_with_no_emotion, to_cedr
 from viralbert_utils.data.tables import require_columns, require_tables
-
-TASKS = ("emotions", "virality")
-
-
-def two_tasks(emotions: pd.DataFrame, virality: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """The table of ViralBERT v2: every row belongs to one task and carries only that task's label.
-
-    Args:
-        emotions: `text`, `labels` (lists of ids).
-        virality: `text`, `label` (0 or 1).
-        seed: Of the order of rows.
-
-    Returns:
-        Shuffled rows with `text`, `task` (one of `TASKS`), `labels` (list; empty for virality),
-        `label` (0 or 1; missing for emotions).
-
-    Raises:
-        DataError: A column is missing.
-    """
-    require_columns(emotions, ["text", "labels"], "emotions")
-    require_columns(virality, ["text", "label"], "virality")
-    parts = [
-        pd.DataFrame(
-            {
-                "text": emotions["text"],
-                "task": "emotions",
-                "labels": emotions["labels"],
-                "label": pd.NA,
-            }
-        ),
-        pd.DataFrame(
-            {"text": virality["text"], "task": "virality", "label": virality["label"]}
-        ).assign(
-            labels=pd.Series([[] for _ in range(len(virality))], index=virality.index, dtype=object)
-        ),
-    ]
-    table = pd.concat(parts, ignore_index=True).sample(frac=1, random_state=seed, ignore_index=True)
-    return table.assign(label=table["label"].astype("Int8"))[["text", "task", "labels", "label"]]
 
 
 def six_classes(

@@ -1,11 +1,12 @@
-"""The columns that each data set must have, and a table brought into that form (see
-`docs/own-data.md`)."""
+"""The columns that each data set must have (see `docs/own-data.md`), and a table in that form."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from viralbert_utils.base.errors import DataError as DataError
 from viralbert_utils.base.files import write_whole as write_whole
@@ -33,71 +34,25 @@ class Contract:
     optional: tuple[str, ...] = ()
 
 
-CONTRACTS: dict[str, Contract] = {
-    "emotions": Contract(
-        # The hub's set carries the English original in `text`: the Russian column must win.
-        {"text": ("ru_text", "text"), "labels": ("labels",)},
-        ("emotions", "ru_go_emotions"),
-        "seara/ru_go_emotions",
-        "simplified",
-        ("id",),
-    ),
-    "cedr": Contract(
-        {"text": ("text",), "labels": ("labels",)},
-        ("cedr",),
-        "sagteam/cedr_v1",
-        "enriched",
-        ("source",),
-    ),
-    "virality": Contract(
-        {"text": ("text",), "label": ("label",)},
-        ("virality",),
-        optional=(
-            "id",
-            "kind",
-            "topic",
-            "published_at",
-            "category",
-            "views",
-            "ctr",
-            "depth",
-            "full_reads_percent",
-        ),
-    ),
-    "reviews": Contract(
-        {
-            "film": ("film", "movie_name"),
-            "text": ("text", "content"),
-            "label": ("label", "grade3"),
-        },
-        ("reviews", "kinopoisk"),
-        "blinoff/kinopoisk",
-        optional=("id",),
-    ),
-    "videos": Contract(
-        {"title": ("title",), "description": ("description",)},
-        ("videos",),
-        optional=(
-            "video_id",
-            "subtitles",
-            "is_shorts",
-            "broadcast",
-            "channel_type",
-            "closed",
-            "international",
-            "duration_s",
-            "views",
-            "published_at",
-            "label",
-            "tags",
-        ),
-    ),
-}
+def _read() -> dict[str, Contract]:
+    described = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    return {
+        name: Contract(
+            {column: tuple(names) for column, names in plain["columns"].items()},
+            tuple(plain["folders"]),
+            plain.get("hub"),
+            plain.get("hub_config"),
+            tuple(plain.get("optional", ())),
+        )
+        for name, plain in described.items()
+    }
+
+
+CONTRACTS: dict[str, Contract] = _read()
 
 
 def conform(table: pd.DataFrame, name: str, where: str) -> pd.DataFrame:
-    """Give a table the contract's column names, in order; other columns than the contract's are
-    dropped.
+    """Give a table the contract's column names, in order, and drop all other columns.
 
     Raises:
         DataError: It is no table, or a required column is missing (the message lists those that are

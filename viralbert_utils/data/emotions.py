@@ -1,5 +1,4 @@
-"""The 28 emotions of GoEmotions, their Russian names and groups; reading of label fields; the six
-classes of CEDR.
+"""The 28 emotions of GoEmotions, the six classes of CEDR, and how label fields are read.
 
 Lesson 01 reads and combines the label sets, lesson 05 uses the groups. Source of the 28 labels,
 their order and groups: Demszky et al. 2020, "GoEmotions" (arXiv 2005.00547); of the CEDR classes:
@@ -8,112 +7,35 @@ Sboev et al. 2021, "Data-Driven Model for Emotion Detection in Russian Texts".
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
 from viralbert_utils.base.texts import normalise
 
-# Order matters: a label id is a position in this table, as in the published data sets.
-RUSSIAN_NAMES: dict[str, str] = {
-    "admiration": "восхищение",
-    "amusement": "веселье",
-    "anger": "злость",
-    "annoyance": "раздражение",
-    "approval": "одобрение",
-    "caring": "забота",
-    "confusion": "непонимание",
-    "curiosity": "любопытство",
-    "desire": "желание",
-    "disappointment": "разочарование",
-    "disapproval": "неодобрение",
-    "disgust": "отвращение",
-    "embarrassment": "смущение",
-    "excitement": "воодушевление",
-    "fear": "страх",
-    "gratitude": "благодарность",
-    "grief": "горе",
-    "joy": "радость",
-    "love": "любовь",
-    "nervousness": "волнение",
-    "optimism": "оптимизм",
-    "pride": "гордость",
-    "realization": "осознание",
-    "relief": "облегчение",
-    "remorse": "раскаяние",
-    "sadness": "грусть",
-    "surprise": "удивление",
-    "neutral": "без эмоций",
-}
+# One row an emotion: its names, its sentiment in the authors' grouping, and the class of CEDR that
+# is its near-synonym. A label id is a position in this table, as in the published data sets. Labels
+# that CEDR's annotators had no class for (approval, curiosity, disgust, love, ...) have none on
+# purpose: whether such a text would have been marked joy or nothing in CEDR is not known, so a text
+# that carries only such labels is not used at all.
+_FILE = Path(__file__).with_suffix(".csv")
+_TABLE = list(csv.DictReader(_FILE.read_text(encoding="utf-8").splitlines()))
+RUSSIAN_NAMES: dict[str, str] = {row["emotion"]: row["russian"] for row in _TABLE}
 EMOTIONS: tuple[str, ...] = tuple(RUSSIAN_NAMES)
 NEUTRAL = EMOTIONS.index("neutral")
-
-# The authors' two groupings of the 28: by sentiment, and by Ekman's six basic emotions (1992).
 SENTIMENTS: dict[str, tuple[str, ...]] = {
-    "positive": (
-        "admiration",
-        "amusement",
-        "approval",
-        "caring",
-        "desire",
-        "excitement",
-        "gratitude",
-        "joy",
-        "love",
-        "optimism",
-        "pride",
-        "relief",
-    ),
-    "negative": (
-        "anger",
-        "annoyance",
-        "disappointment",
-        "disapproval",
-        "disgust",
-        "embarrassment",
-        "fear",
-        "grief",
-        "nervousness",
-        "remorse",
-        "sadness",
-    ),
-    "ambiguous": ("confusion", "curiosity", "realization", "surprise"),
-    "neutral": ("neutral",),
+    sentiment: tuple(row["emotion"] for row in _TABLE if row["sentiment"] == sentiment)
+    for sentiment in ("positive", "negative", "ambiguous", "neutral")
 }
-EKMAN: dict[str, tuple[str, ...]] = {
-    "anger": ("anger", "annoyance", "disapproval"),
-    "disgust": ("disgust",),
-    "fear": ("fear", "nervousness"),
-    "joy": SENTIMENTS["positive"],
-    "sadness": ("disappointment", "embarrassment", "grief", "remorse", "sadness"),
-    "surprise": SENTIMENTS["ambiguous"],
-    "neutral": ("neutral",),
-}
+GOEMOTIONS_TO_CEDR: dict[str, str] = {row["emotion"]: row["cedr"] for row in _TABLE if row["cedr"]}
 
 CEDR_EMOTIONS: tuple[str, ...] = ("joy", "sadness", "surprise", "fear", "anger")
 # `[]` in CEDR means that none of its five emotions is there. As a class of its own it is the sixth.
 CEDR_CLASSES: tuple[str, ...] = (*CEDR_EMOTIONS, "no_emotion")
-
-# GoEmotions -> CEDR, near-synonyms only. Labels that CEDR's annotators had no class for (approval,
-# curiosity, disgust, love, ...) are left out on purpose: whether such a text would have been marked
-# joy or nothing in CEDR is not known, so a text that carries only such labels is not used at all.
-GOEMOTIONS_TO_CEDR: dict[str, str] = {
-    "joy": "joy",
-    "amusement": "joy",
-    "excitement": "joy",
-    "sadness": "sadness",
-    "grief": "sadness",
-    "disappointment": "sadness",
-    "surprise": "surprise",
-    "fear": "fear",
-    "nervousness": "fear",
-    "anger": "anger",
-    "annoyance": "anger",
-    "neutral": "no_emotion",
-}
-
 
 # Classes of the course that are none of the 28.
 _OTHER_NAMES = {"no_emotion": "ни одной из эмоций", "viral": "виральный"}
@@ -163,8 +85,7 @@ def parse_labels(field: object, names: Sequence[str] = EMOTIONS) -> list[int]:
 
 
 def plain_label(value: object) -> str:
-    """A single label as it is compared: a name in any case, and a number as `1`, also where a table
-    has 1.0 or True."""
+    """A single label as it is compared: in any case, and a number as `1`, be it 1.0 or True."""
     text = normalise(str(value)).casefold()
     number = re.fullmatch(r"(-?[0-9]+)[.,]0*", text)
     return {"true": "1", "false": "0"}.get(text, number[1] if number else text)
@@ -188,8 +109,7 @@ def _spellings(names: tuple[str, ...]) -> Mapping[str, set[int]]:
 
 
 def _names_in(piece: str, known: Mapping[str, set[int]]) -> list[str]:
-    """What stands between two separators: one name, of several words at times, or some separated by
-    spaces."""
+    """What stands between two separators: one name, maybe of several words, or some words."""
     whole = piece.strip(" '\"")
     if _spelling(whole) in known:
         return [whole]
@@ -201,8 +121,8 @@ def _label_id(part: object, known: Mapping[str, set[int]]) -> int:
         labels = known.get(_spelling(part), set())
         if len(labels) > 1:
             raise ValueError(
-                f"{part!r} may mean several labels of this set ({sorted(labels)}); write the "
-                "label id"
+                f"{part!r} may mean several labels of this set ({sorted(labels)}); write the label "
+                "id"
             )
         if labels:
             return next(iter(labels))

@@ -1,5 +1,4 @@
-"""Reading the course's data sets from the sample, from a folder, or from the hub, with one check
-for all.
+"""Reading the course's data sets from the sample, from a folder, or from the hub.
 
 Lesson 01 derives it. A set is described once, in `CONTRACTS`; every source gives the same columns.
 Nothing falls back from one source to another: what cannot be read is an error that says what to do.
@@ -28,8 +27,7 @@ SAMPLE = ROOT / "data" / "sample"
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file that was read: where, how many rows, and the sha256 of its bytes (of the hub: its own
-    fingerprint)."""
+    """A file that was read: where, how many rows, and its sha256 (or the hub's fingerprint)."""
 
     path: str
     n_rows: int
@@ -73,10 +71,11 @@ def load(name: str, source: str = "sample", hub_id: str | None = None) -> Datase
         raise DataError(f"unknown data set {name!r}; known sets: {', '.join(CONTRACTS)}")
     if source == "hub":
         return _load_hub(name, hub_id)
-    return _from_files(name, source, find_files(name, source))
+    return from_files(name, source, find_files(name, source))
 
 
-def _from_files(name: str, source: str, paths: Mapping[str, Path]) -> Dataset:
+def from_files(name: str, source: str, paths: Mapping[str, Path]) -> Dataset:
+    """A set from its files (split name or `"all"` -> path), in the form of its contract."""
     dataset = Dataset(name, source, {}, [])
     for split, path in paths.items():
         table = read_table(path)
@@ -84,39 +83,6 @@ def _from_files(name: str, source: str, paths: Mapping[str, Path]) -> Dataset:
         shown = path.name if "all" in paths else f"{path.parent.name}/{path.name}"
         dataset.files.append(SourceFile(shown, len(table), sha256(path)))
     return dataset
-
-
-def load_all(
-    source: str, own_files: Mapping[str, str] | None = None, max_rows: int = 0
-) -> dict[str, Dataset]:
-    """Every set that the source has, by name; emotions and virality must be among them.
-
-    Args:
-        source: As in `load`.
-        own_files: Set -> table file of your own that takes the place of the source's (empty path:
-            none), e.g. `{"virality": "mine.csv"}` beside the hub, which has no virality set.
-        max_rows: Only the first rows of each table; 0 = all.
-
-    Raises:
-        DataError: As in `load`.
-    """
-    own = {name: path for name, path in (own_files or {}).items() if path}
-    found = {
-        name: load(name, source) for name in CONTRACTS if name not in own and has(name, source)
-    }
-    for name, path in own.items():
-        file = own_path(path)
-        if not file.is_file():
-            raise DataError(
-                f"no file {path!r} for the set {name!r}; expected a table ({', '.join(FORMATS)})"
-            )
-        found[name] = _from_files(name, str(path), {"all": file})
-    for name in ("emotions", "virality"):
-        if name not in found:
-            load(name, source)  # raises, and says what was expected where
-    for dataset in found.values() if max_rows else ():
-        dataset.splits = {split: table.head(max_rows) for split, table in dataset.splits.items()}
-    return {name: found[name] for name in CONTRACTS if name in found}
 
 
 def find_files(name: str, source: str) -> dict[str, Path]:
@@ -136,8 +102,7 @@ def find_files(name: str, source: str) -> dict[str, Path]:
             if "train" not in found and "all" not in found:
                 raise DataError(
                     f"{root / alias} holds no training table: expected train.csv (or "
-                    f"{', '.join(FORMATS[1:])}) "
-                    "(and validation.*, test.* where they exist), found "
+                    f"{', '.join(FORMATS[1:])}) (and validation.*, test.* where they exist), found "
                     f"{sorted(os.listdir(root / alias))}"
                 )
             return found
@@ -178,8 +143,7 @@ def _one_per_split(folder: Path) -> dict[str, Path]:
 
 
 def has(name: str, source: str) -> bool:
-    """Whether a source holds the set at all: a folder may hold only some, the hub has those with an
-    identifier.
+    """Whether a source holds the set at all: a folder may hold only some.
 
     A set that is there but cannot be used counts as held, so that loading it says what is wrong.
     """
@@ -211,9 +175,8 @@ def _load_hub(name: str, hub_id: str | None) -> Dataset:
     except Exception as error:  # network, missing repository, wrong format: the remedy is the same
         raise DataError(
             f"data set {identifier!r} could not be loaded from the hub ({type(error).__name__}: "
-            f"{error}). Without a "
-            "network use data=sample, or download it elsewhere and give data=<folder> (see "
-            "docs/full-run.md)"
+            f"{error}). Without a network use data=sample, or download it elsewhere and give "
+            "data=<folder> (see docs/full-run.md)"
         ) from error
     names = {
         "train": "train",
@@ -240,8 +203,7 @@ def _load_hub(name: str, hub_id: str | None) -> Dataset:
 
 
 def second_annotation(dataset: Dataset) -> pd.DataFrame:
-    """Labels of a second annotator, who did not see the first ones, where the set's data folder
-    holds them.
+    """Labels of a second annotator who did not see the first ones, if the source has them.
 
     The file is `second_annotation.csv` with the columns `set`, `id`, `label` (written like the
     set's own labels).
@@ -280,8 +242,7 @@ def second_annotation(dataset: Dataset) -> pd.DataFrame:
 
 
 def save_sets(sets: Mapping[str, Mapping[str, pd.DataFrame]], folder: Path | str) -> None:
-    """Write `<folder>/<set>/<split>.parquet` for all sets; the folder then holds these and nothing
-    older."""
+    """Write `<folder>/<set>/<split>.parquet` for all sets, and nothing else."""
     for tables in sets.values():
         require_tables(tables)
     with whole_folder(folder) as new:
@@ -300,8 +261,8 @@ def load_tables(folder: Path | str) -> dict[str, pd.DataFrame]:
     paths = sorted(own_path(folder).glob("*.parquet"))
     if not paths:
         raise DataError(
-            f"no tables in {folder}: run the notebook that writes them first (viralbert run "
-            "--only 01)"
+            f"no tables in {folder}: run the notebook that writes them first (viralbert run --only "
+            "01)"
         )
     tables = {path.stem: pd.read_parquet(path) for path in paths}
     for table in tables.values():
@@ -313,8 +274,7 @@ def load_tables(folder: Path | str) -> dict[str, pd.DataFrame]:
 
 
 def summary(datasets_: Iterable[Dataset]) -> pd.DataFrame:
-    """One row a file: set, source, file, rows, first 12 digits of the sha256 (for the data
-    card)."""
+    """One row per file for the data card: set, source, file, rows, start of the sha256."""
     rows: list[dict[str, Any]] = [
         {
             "set": d.name,

@@ -82,8 +82,7 @@ def by_group(
     shares: dict[str, float] | None = None,
     seed: int = 0,
 ) -> dict[str, pd.DataFrame]:
-    """Whole groups to one side: reviews of a film in training say much about its reviews in the
-    test.
+    """Whole groups to one side: reviews of a film say much about other reviews of it.
 
     Groups are placed one by one, large ones first and equal ones by hash, each where the numbers of
     rows of every label then come nearest to the wished shares. A new group may move some that come
@@ -104,8 +103,8 @@ def by_group(
     counts = pd.crosstab(table[column].astype(str), table[label_column])
     if len(counts) < len(wanted):
         raise DataError(
-            f"{len(counts)} groups in {column!r} cannot fill {len(wanted)} splits; split by "
-            "label instead"
+            f"{len(counts)} groups in {column!r} cannot fill {len(wanted)} splits; split by label "
+            "instead"
         )
     order = sorted(
         counts.index, key=lambda group: (-counts.loc[group].sum(), content_hash(group, seed))
@@ -158,8 +157,7 @@ def by_time(
 def complete(
     tables: dict[str, pd.DataFrame], label_column: str = "labels", seed: int = 0
 ) -> dict[str, pd.DataFrame]:
-    """Train, validation and test of a set: as published where all three exist, otherwise cut from
-    what there is.
+    """Train, validation and test as published where all exist, else cut from what there is.
 
     A published validation split without its test split is cut in half: one half tunes, the other
     scores.
@@ -191,8 +189,7 @@ def complete(
 
 
 def split_set(name: str, tables: dict[str, pd.DataFrame], seed: int = 0) -> dict[str, pd.DataFrame]:
-    """Each set of the course in its own way: reviews by film, dated virality by time, the rest by
-    label.
+    """Each set in its own way: reviews by film, dated virality by time, the rest by label.
 
     Args:
         name: A key of `data.CONTRACTS`.
@@ -216,8 +213,7 @@ def split_set(name: str, tables: dict[str, pd.DataFrame], seed: int = 0) -> dict
 def _cut(
     members: Sequence[str], order: Callable[[str], float], shares: dict[str, float] | None
 ) -> dict[str, str]:
-    """Members sorted by hash, cut at the shares; what rounding leaves over goes where the hash
-    points."""
+    """Members sorted by hash, cut at the shares; the hash decides about what rounding leaves."""
     ranked = sorted(members, key=order)
     # The offset (the first hash itself, uniform) decides on average rightly for strata smaller than
     # 1 / share.
@@ -240,42 +236,7 @@ def _select(
     empty = [split for split, part in parts.items() if part.empty]
     if empty:
         raise DataError(
-            f"no row is left for {', '.join(empty)}: {len(table)} rows are too few, or too "
-            "alike, to split"
+            f"no row is left for {', '.join(empty)}: {len(table)} rows are too few, or too alike, "
+            "to split"
         )
     return parts
-
-
-def label_shares(splits: dict[str, pd.DataFrame], n_classes: int) -> pd.DataFrame:
-    """Share of rows that carry each label, a column a split; for the check that the splits are
-    alike.
-
-    Raises:
-        DataError: A table has no column `labels`.
-    """
-    require_tables(splits)
-    for split, table in splits.items():
-        require_columns(table, ["labels"], split)
-    return pd.DataFrame(
-        {
-            split: [
-                sum(label in ids for ids in table["labels"]) / len(table)
-                for label in range(n_classes)
-            ]
-            for split, table in splits.items()
-        }
-    )
-
-
-def n_shared(splits: dict[str, pd.DataFrame], text_column: str = "text") -> int:
-    """Number of texts (by comparison key) that stand in more than one split; zero is what one wants
-    to see.
-
-    Raises:
-        DataError: A table lacks the column.
-    """
-    require_tables(splits)
-    for split, table in splits.items():
-        require_columns(table, [text_column], split)
-    keys = [{comparison_key(text) for text in table[text_column]} for table in splits.values()]
-    return sum(map(len, keys)) - len(set().union(*keys))

@@ -47,9 +47,8 @@ def read_table(path: Path) -> pd.DataFrame:
     kind = path.suffix.lower()
     if kind not in reader:
         raise DataError(
-            f"{path}: {kind or 'a file without an ending'} is no table that is read here; "
-            "expected one of "
-            f"{', '.join(FORMATS)}: save it as CSV, or give it its ending"
+            f"{path}: {kind or 'a file without an ending'} is no table that is read here; expected "
+            f"one of {', '.join(FORMATS)}: save it as CSV, or give it its ending"
         )
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty (0 bytes); expected a table with a header and rows")
@@ -60,8 +59,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def encoding_of(start: bytes) -> str:
-    """The encoding of a file, told by its beginning: UTF-16, as Windows writes it, or UTF-8, with a
-    mark or without.
+    """The encoding of a file, told by its beginning: UTF-16 or UTF-8, with or without a mark.
 
     A file without a mark is in UTF-16 if every other byte is often zero, as the upper byte of
     spaces and digits is.
@@ -75,8 +73,7 @@ def encoding_of(start: bytes) -> str:
 
 
 def undecodable(error: UnicodeDecodeError, where: str, line: int = 1) -> DataError:
-    """The error for bytes that are not in the encoding that they should be in, with a guess at what
-    they are.
+    """The error for bytes in another encoding than expected, with a guess at which it is.
 
     Args:
         error: As `bytes.decode` raised it.
@@ -122,8 +119,7 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 def _separator(path: Path, text: str) -> tuple[str, str]:
-    """What separates the columns, and the text from the header on; commas where nothing else is
-    seen."""
+    """What separates the columns (commas if in doubt), and the text from the header on."""
     text = text.lstrip("\r\n")
     first, rest = (*re.split("\r\n?|\n", text, maxsplit=1), "")[:2]
     if said := re.fullmatch(r'"?sep=(.)"?[\s,;]*', first, re.I):
@@ -247,8 +243,8 @@ def require_table(table: object, where: str = "the table") -> None:
     if not isinstance(table, pd.DataFrame):
         hint = " (a table of rows or columns: pd.DataFrame(...) makes one of them)"
         raise DataError(
-            f"{where}: expected a pandas.DataFrame, found {type(table).__name__}"
-            f"{hint if isinstance(table, list | tuple | dict) else ''}"
+            f"{where}: expected a pandas.DataFrame, found "
+            f"{type(table).__name__}{hint if isinstance(table, list | tuple | dict) else ''}"
         )
 
 
@@ -271,7 +267,7 @@ def require_columns(
     """Refuse a table that lacks columns.
 
     Args:
-        table: Of whoever calls.
+        table: The caller's table.
         names: Columns that are needed.
         where: What the table is called in the message.
 

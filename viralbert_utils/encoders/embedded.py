@@ -1,5 +1,4 @@
-"""The embedded encoder: a BERT folder built on this machine from the word vectors that the
-`natasha` package carries.
+"""The embedded encoder: a BERT folder built here from `natasha`'s word vectors.
 
 Nothing is downloaded. Navec (Kukushkin 2020) has vectors of 250,000 Russian words; the frequent
 ones become whole words of a WordPiece vocabulary, the others give their vectors to the pieces they
@@ -32,8 +31,7 @@ from viralbert_utils.encoders.vocabulary import load_navec, make_tokenizer, voca
 
 
 def cache_folder() -> Path:
-    """Where built encoders are kept: `$VIRALBERT_CACHE`, or `viralbert` in the user's cache
-    folder."""
+    """Where built encoders are kept: `$VIRALBERT_CACHE`, or the user's cache folder."""
     base = os.environ.get("VIRALBERT_CACHE")
     return (
         own_path(base)
@@ -43,8 +41,7 @@ def cache_folder() -> Path:
 
 
 def embedded_folder(recipe: Recipe | None = None) -> Path:
-    """The folder of the embedded encoder, built on first use; a second process waits until the
-    first has built it.
+    """The folder of the embedded encoder, built on first use; other processes wait meanwhile.
 
     Raises:
         DataError: A file of it is damaged, or there is no room for it in the cache folder.
@@ -61,9 +58,8 @@ def embedded_folder(recipe: Recipe | None = None) -> Path:
                         write_sums(new)
         except OSError as error:
             raise DataError(
-                f"the embedded encoder (160 MB) cannot be kept in {cache_folder()}: {error}; "
-                "name another folder in "
-                "VIRALBERT_CACHE"
+                f"the embedded encoder (160 MB) cannot be kept in {cache_folder()}: {error}; name "
+                "another folder in VIRALBERT_CACHE"
             ) from None
         return target
     try:
@@ -76,8 +72,7 @@ def embedded_folder(recipe: Recipe | None = None) -> Path:
 
 
 def build(recipe: Recipe, folder: Path) -> None:
-    """Write config, tokenizer and weights of the encoder; the same recipe always gives the same
-    bytes."""
+    """Write config, tokenizer and weights; the same recipe always gives the same bytes."""
     import torch
     from transformers import BertConfig, BertModel
 
@@ -129,9 +124,9 @@ def look_at_neighbours(
 
     Args:
         model: A BERT whose heads are of even size; changed in place.
-        seed: Of the subspace.
+        seed: Decides on the subspace.
         offsets: One for each of the first heads; the others start at random.
-        length: Of the position vectors; word vectors are about 6 long.
+        length: Length of the position vectors; word vectors are about 6 long.
     """
     import torch
 
@@ -159,8 +154,7 @@ def look_at_neighbours(
 
 
 def trained_layers(model: Any) -> list[tuple[str, Any]]:
-    """Names and parameters of all that pretraining trains: not the word vectors, nor the pooler,
-    which nothing uses."""
+    """Names and parameters that pretraining trains: all but word vectors and the unused pooler."""
     words = model.get_input_embeddings().weight
     return [
         (n, p)

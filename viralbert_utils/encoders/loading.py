@@ -1,5 +1,4 @@
-"""Tokenizer and encoder from the hub, from a folder, or the embedded one; and one vector for a text
-(pooling).
+"""Tokenizer and encoder from the hub, from a folder, or the embedded one.
 
 All three sources give the same types of the transformers library, so everything after loading is
 the same code. Lesson 02 compares the poolings.
@@ -68,8 +67,7 @@ def load_encoder(
     ):
         raise DataError(
             f"{name!r} is a {type(model).__name__}, not an encoder: expected a model of the BERT "
-            "family, which reads a "
-            "text in both directions and gives a vector for each token"
+            "family, which reads a text in both directions and gives a vector for each token"
         )
     return tokenizer, model.eval().to(device or devices.default())
 
@@ -111,20 +109,18 @@ def _load(kind: Any, name: str, **options: Any) -> Any:
             "/" in name and folder.parent.is_dir()
         ):  # the hub was asked because an owner there may be called so
             raise DataError(
-                f"encoder {name!r} could not be loaded: no such folder in "
-                f"{str(folder.parent)!r}, and from "
-                f"the hub {problem}; give a folder that is there"
+                f"encoder {name!r} could not be loaded: no such folder in {str(folder.parent)!r}, "
+                f"and from the hub {problem}; give a folder that is there"
             ) from error
         raise DataError(
             f"encoder {name!r} could not be loaded: no such folder, and from the hub {problem}; "
-            "use encoder='embedded' "
-            "or download it where there is a network (viralbert download), and give its folder"
+            "use encoder='embedded' or download it where there is a network (viralbert download), "
+            "and give its folder"
         ) from error
 
 
 def _check_places(folder: Path) -> None:
-    """Refuse a folder whose weights are said to lie elsewhere, where no checksum of this folder
-    reaches.
+    """Refuse a folder whose weights lie elsewhere, where none of its checksums reaches.
 
     Raises:
         ValueError: A name leads out of the folder, or the list of names is none.
@@ -184,7 +180,6 @@ def mask_for(encoder: Any, attention_mask: Tensor) -> Tensor:
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Ids and attention mask of a batch, padded to its longest text: two `(n_texts, n_tokens)`
-    tensors."""
+    """Ids and attention mask of a padded batch: two `(n_texts, n_tokens)` tensors."""
     ids, mask = tokens.pad(rows, pad_id)
     return torch.from_numpy(ids), torch.from_numpy(mask)

@@ -1,5 +1,4 @@
-"""One vector a text from the vectors of its tokens: first token, mean, maximum, attention, and
-their combinations.
+"""One vector a text from those of its tokens: first token, mean, maximum, attention.
 
 Lesson 02 compares them."""
 

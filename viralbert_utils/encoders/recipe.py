@@ -1,5 +1,4 @@
-"""What the embedded encoder is made of: sizes, seed, and the trained layers that come with the
-course."""
+"""What the embedded encoder is made of: sizes, seed, and the trained layers."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ class Recipe:
         n_heads: Attention heads; must divide 300.
         intermediate: Width of the feed-forward part.
         max_length: Positions.
-        seed: Of everything that starts at random.
+        seed: Decides on everything that starts at random.
         version: Raised when the code below changes what it builds.
         pretrained: Take position vectors and layers from the file that comes with the project,
             which fits the default shape only; otherwise layers pass their input on until they are
@@ -43,8 +42,7 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        """Names the folder: a hash of the recipe, of the word vectors' version and of the
-        pretrained layers."""
+        """Names the folder: a hash of the recipe, the word vectors' version and the layers."""
         layers = LAYERS_SHA256 if self.pretrained else ""
         parts = json.dumps([asdict(self), metadata.version("natasha"), layers], sort_keys=True)
         return hashlib.sha256(parts.encode()).hexdigest()[:12]

@@ -11,48 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from scipy import sparse
 
 from viralbert_utils.base.errors import DataError
-from viralbert_utils.base.packages import install
 from viralbert_utils.encoders.recipe import Recipe
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-# Emoji that carry a feeling borrow the vectors of words for it; the others get a vector of their
-# own at random.
-EMOJI_WORDS = {
-    "😂🤣😆😹": "смех смешно хохот",
-    "😊🙂☺😌🥰": "улыбка радость тепло",
-    "😍❤💕💖💙💚💛💜🧡♥😘💋": "любовь нежность",
-    "😢😭😿🥺💔": "слезы грусть плач",
-    "😞😔😟☹😥": "грусть печаль",
-    "😡🤬😠👿": "злость гнев ярость",
-    "😤🙄😒": "раздражение недовольство",
-    "😱😨😰😳": "ужас страх",
-    "😮😲🤯😯": "удивление изумление",
-    "🤔🧐": "раздумье вопрос",
-    "🤢🤮": "отвращение тошнота",
-    "🙏": "спасибо благодарность надежда",
-    "👍👌✅": "хорошо согласен",
-    "👎": "плохо",
-    "👏🙌": "браво восхищение",
-    "💪": "сила гордость",
-    "🎉🥳🎊": "праздник поздравление радость",
-    "🔥🚀": "огонь круто восторг",
-    "😅😬🙈": "неловко смущение",
-    "😴🥱": "сон скука",
-    "😎": "круто",
-    "🤗": "обнимать забота",
-    "🕯": "скорбь память",
-    "😏😈": "насмешка",
-    "🤷": "непонятно",
-    "🤦": "стыд глупость",
-}
 
 
 def load_navec() -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Words of Navec in lower case with е for ё, their counts `(n_words,)` and vectors `(n_words,
-    300)`, centred.
+    """Words of Navec (lower case, е for ё), counts `(n_words,)`, vectors `(n_words, 300)`.
 
     Raises:
         DataError: The `natasha` package or its word vectors are not installed.
@@ -64,7 +33,8 @@ def load_navec() -> tuple[list[str], np.ndarray, np.ndarray]:
         navec = Navec.load(str(next(folder.glob("navec_news*.tar"))))
     except (ImportError, StopIteration, metadata.PackageNotFoundError) as error:
         raise DataError(
-            f"the word vectors of the natasha package are missing ({error}): {install('natasha')}"
+            f"the word vectors of the natasha package are missing ({error}): pip install "
+            "'viralbert-course'"
         ) from None
     vectors = navec.pq.unpack()
     keep: dict[str, list[int]] = {}
@@ -110,7 +80,9 @@ def vocabulary_and_vectors(
                 scale / max(float(np.linalg.norm(shared[token])), 1e-6)
             )
     ids = {token: i for i, token in enumerate(vocabulary)}
-    for group, description in EMOJI_WORDS.items():
+    # Emoji that carry a feeling borrow the vectors of words for it; the others stay random.
+    emoji_words = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    for group, description in emoji_words.items():
         mean = np.mean(
             [vectors[position[word]] for word in description.split() if word in position], axis=0
         )
@@ -124,8 +96,7 @@ def vocabulary_and_vectors(
 
 
 def _signs() -> list[str]:
-    """Every single character that the vocabulary knows: letters of the common alphabets, digits,
-    punctuation, emoji."""
+    """Every single character of the vocabulary: letters, digits, punctuation, emoji."""
     ranges = [
         (0x21, 0x17F),
         (0x370, 0x52F),
@@ -141,8 +112,7 @@ def _signs() -> list[str]:
 
 
 def _pieces(words: list[str], n_pieces: int) -> tuple[list[str], list[str]]:
-    """The most useful word beginnings and continuations: common in different words, the longer the
-    better."""
+    """The most useful word beginnings and endings: common in many words, and long."""
     starts: Counter[str] = Counter()
     ends: Counter[str] = Counter()
     for word in words:
@@ -161,8 +131,7 @@ def _pieces(words: list[str], n_pieces: int) -> tuple[list[str], list[str]]:
 def _piece_vectors(
     vocabulary: list[str], words: list[str], counts: np.ndarray, vectors: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """For each piece the mean vector of the words that begin or end with it, frequent words
-    counting more (log)."""
+    """For each piece the mean vector of the words with it, weighted by the log of their counts."""
     ids = {token: i for i, token in enumerate(vocabulary)}
     rows, columns = [], []
     for column, word in enumerate(words):
@@ -179,8 +148,7 @@ def _piece_vectors(
 
 
 def make_tokenizer(vocabulary: list[str], max_length: int) -> Any:
-    """A WordPiece tokenizer of the transformers library: lower case, ё as е, emoji one by one, no
-    word unknown."""
+    """A WordPiece tokenizer: lower case, ё as е, emoji one by one, no word unknown."""
     from tokenizers import (
         Regex,
         Tokenizer,

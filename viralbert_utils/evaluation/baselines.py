@@ -1,5 +1,4 @@
-"""The baseline that every model of the course must beat: TF-IDF and logistic regression. Lesson 01
-explains it."""
+"""The baseline that every model must beat: TF-IDF and logistic regression (lesson 01)."""
 
 from __future__ import annotations
 
@@ -14,8 +13,7 @@ from threadpoolctl import threadpool_limits
 
 
 def tfidf(max_features: int = 100_000) -> FeatureUnion:
-    """Word 1-2-grams and character 2-5-grams (within words: inflection and typos), each weighted by
-    TF-IDF.
+    """TF-IDF of word 1-2-grams and of character 2-5-grams within words.
 
     Args:
         max_features: Kept n-grams for each of the two, the most frequent ones.
@@ -46,15 +44,13 @@ def tfidf_logistic(max_features: int = 100_000, C: float = 2.0, balanced: bool =
 
 
 def one_vs_rest(C: float = 2.0, balanced: bool = False) -> OneVsRestClassifier:
-    """One logistic regression a label over features that are already computed; arguments as in
-    `tfidf_logistic`."""
+    """One logistic regression a label on given features; arguments as in `tfidf_logistic`."""
     weight = "balanced" if balanced else None
     return _OneCore(LogisticRegression(C=C, solver="liblinear", class_weight=weight))
 
 
 class _OneCore(OneVsRestClassifier):
-    """liblinear's steps are single products of vectors: shared out to several cores, they take many
-    times as long."""
+    """One thread: liblinear's small products take many times as long on several cores."""
 
     def fit(self, X: Any, y: Any, **options: Any) -> _OneCore:
         with threadpool_limits(1, user_api="blas"):

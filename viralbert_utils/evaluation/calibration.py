@@ -17,7 +17,7 @@ from scipy.special import expit
 from viralbert_utils.evaluation.thresholds import check
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 
 @dataclass(frozen=True)
@@ -35,27 +35,6 @@ class Calibration:
     def apply(self, logits: np.ndarray) -> np.ndarray:
         """Calibrated probabilities `(n_texts, n_classes)` of logits of that shape."""
         return expit(self.slope * logits + self.intercept)
-
-
-def temperature(labels: np.ndarray, logits: np.ndarray) -> Calibration:
-    """One number for all classes that logits are divided by; no decision at 0.5 changes by it.
-
-    Args:
-        labels: `(n_texts, n_classes)`, 0/1, of rows that the model was not trained on.
-        logits: Same shape, finite.
-
-    Raises:
-        DataError: Shapes differ, no rows, or a logit is not finite.
-    """
-    from scipy.optimize import minimize_scalar  # heavy as well
-
-    check(labels, logits)
-    # Bounded: where logits tell labels apart without error, colder is always better.
-    found = minimize_scalar(
-        lambda log_slope: _log_loss(labels, np.exp(log_slope) * logits), bounds=(-5, 5)
-    )
-    n_classes = logits.shape[1]
-    return Calibration(np.full(n_classes, np.exp(found.x)), np.zeros(n_classes))
 
 
 def platt(labels: np.ndarray, logits: np.ndarray) -> Calibration:
@@ -82,7 +61,7 @@ def platt(labels: np.ndarray, logits: np.ndarray) -> Calibration:
             line: np.ndarray, z: np.ndarray = z, targets: np.ndarray = targets
         ) -> tuple[float, np.ndarray]:
             excess = expit(line[0] * z + line[1]) - targets
-            return _log_loss(targets, line[0] * z + line[1]), np.array(
+            return log_loss(targets, line[0] * z + line[1]), np.array(
                 [(excess * z).mean(), excess.mean()]
             )
 
@@ -92,88 +71,20 @@ def platt(labels: np.ndarray, logits: np.ndarray) -> Calibration:
     return Calibration(slope, intercept)
 
 
-def reliability(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    n_bins: int = 10,
-    equal_counts: bool = False,
-    level: float = 0.95,
-) -> pd.DataFrame:
-    """The table behind a reliability diagram, of one class or of all entries together.
-
-    Args:
-        labels: Any shape, 0/1.
-        probabilities: Same shape, in 0 .. 1.
-        n_bins: Number of bins; empty ones are left out.
-        equal_counts: Bins of about equally many texts instead of equal width: for rare labels,
-            whose probabilities pile up near 0.
-        level: Of the interval.
-
-    Returns:
-        A row a bin: `from`, `to` (which belongs to the next bin), `count`, `mean probability`,
-        `share of positives` and its interval `low`, `high`.
-
-    Raises:
-        DataError: Shapes differ, no rows, or a value is no probability.
-    """
-    import pandas as pd  # heavy, and applying a calibration needs it not
-
-    y, p = labels.reshape(-1, 1), probabilities.reshape(-1, 1)
-    check(y, p, probabilities=True)
-    inner = np.linspace(0, 1, n_bins + 1)[1:-1]
-    edges = np.unique(np.concatenate([[0], np.quantile(p, inner) if equal_counts else inner, [1]]))
-    bins = np.searchsorted(edges[1:-1], p[:, 0], side="right")
-    table = pd.DataFrame({"bin": bins, "p": p[:, 0], "y": y[:, 0]}).groupby("bin")
-    count, positives = table.size(), table["y"].sum()
-    low, high = proportion_interval(positives.to_numpy(), count.to_numpy(), level)
-    columns = {
-        "from": edges[count.index],
-        "to": edges[count.index + 1],
-        "count": count,
-        "mean probability": table["p"].mean(),
-        "share of positives": positives / count,
-        "low": low,
-        "high": high,
-    }
-    return pd.DataFrame(columns).reset_index(drop=True)
-
-
-def expected_calibration_error(
-    labels: np.ndarray, probabilities: np.ndarray, n_bins: int = 15, equal_counts: bool = False
-) -> np.ndarray:
-    """Mean distance between probability and share of positives over bins, weighted by their rows,
-    for each class.
-
-    Never zero on few rows, even for true probabilities: compare figures of equally many rows only.
-    Arguments and errors as in `reliability`, both `(n_texts, n_classes)`.
-
-    Returns:
-        `(n_classes,)`.
-    """
-    errors = []
-    for y, p in zip(labels.T, probabilities.T, strict=True):
-        table = reliability(y, p, n_bins, equal_counts)
-        gaps = (table["mean probability"] - table["share of positives"]).abs()
-        errors.append(float((gaps * table["count"]).sum() / len(y)))
-    return np.array(errors)
-
-
 def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Mean squared difference between probability and label for each class `(n_classes,)` (Brier
-    1950)."""
+    """Mean squared error of the probabilities for each class `(n_classes,)` (Brier 1950)."""
     return ((probabilities - labels) ** 2).mean(axis=0)
 
 
 def proportion_interval(
     successes: np.ndarray, n: np.ndarray, level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Jeffreys interval of proportions, all at once (Brown, Cai & DasGupta 2001); nan where `n` is
-    0.
+    """Jeffreys intervals of proportions (Brown, Cai & DasGupta 2001); nan where `n` is 0.
 
     Args:
         successes: Counts, any shape.
-        n: Of how many, same shape.
-        level: Of the interval.
+        n: How many there were, same shape.
+        level: Coverage of the interval.
     """
     from scipy.stats import beta
 
@@ -183,5 +94,6 @@ def proportion_interval(
     return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)
 
 
-def _log_loss(targets: np.ndarray, logits: np.ndarray) -> float:
+def log_loss(targets: np.ndarray, logits: np.ndarray) -> float:
+    """Mean binary cross-entropy of logits against labels or softened targets, both of one shape."""
     return float((np.logaddexp(0, logits) - targets * logits).mean())

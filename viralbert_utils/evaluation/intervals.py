@@ -40,8 +40,7 @@ class Estimate:
 
     @property
     def side(self) -> str:
-        """Of a difference: `above` or `below` if its interval lies on one side of zero, else `level
-        with`."""
+        """For a difference: `above` or `below` zero by its interval, else `level with`."""
         return "above" if self.low > 0 else "below" if self.high < 0 else "level with"
 
 
@@ -73,17 +72,14 @@ def macro_f1_difference(
     level: float = 0.95,
     groups: np.ndarray | None = None,
 ) -> Estimate:
-    """Macro-F1 of `b` minus that of `a` on the same rows, with its paired interval; `groups` as in
-    `resample_weights`.
-    """
+    """Macro-F1 of `b` minus that of `a` on the same rows, with its paired interval."""
     weights = resample_weights(len(labels), n_resamples, seed, groups)
     differences = _resampled_macro_f1(labels, b, weights) - _resampled_macro_f1(labels, a, weights)
     return estimate(macro_f1(labels, b) - macro_f1(labels, a), differences, level)
 
 
 def sign_flip_test(differences: np.ndarray) -> float:
-    """Two-sided p-value of paired differences, if each could as well have had the other sign
-    (Fisher 1935).
+    """Two-sided p-value of paired differences whose signs could be others (Fisher 1935).
 
     All `2 ** n` choices of signs are tried, so `n` of them give no p-value below `2 / 2 ** n`.
 
@@ -178,8 +174,7 @@ def bootstrap(
 
 
 def gain(metric: Callable[..., float]) -> Callable[..., float]:
-    """The metric of a second system minus that of a first on the same rows, for a paired
-    `bootstrap`."""
+    """The metric of a second system minus that of a first, for a paired `bootstrap`."""
     return lambda labels, first, second: metric(labels, second) - metric(labels, first)
 
 

@@ -4,13 +4,13 @@ Lesson 01 introduces them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 
 def f1_per_class(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
@@ -27,22 +27,19 @@ def f1_per_class(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
 
 
 def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Mean of `f1_per_class`; classes without a positive row in `labels` count as 0 like in
-    scikit-learn."""
+    """Mean of `f1_per_class`; classes without a positive row count as 0, as in scikit-learn."""
     return float(f1_per_class(labels, predictions).mean())
 
 
 def binary_macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Mean over classes of (F1 of the positive + F1 of the negative class) / 2: the figure of the
-    CEDR papers."""
+    """Mean over classes of the F1 of both answers, yes and no: the figure of the CEDR papers."""
     return float(
         (f1_per_class(labels, predictions) + f1_per_class(1 - labels, 1 - predictions)).mean() / 2
     )
 
 
 def one_hot(values: np.ndarray, classes: list) -> np.ndarray:
-    """Single labels as a 0/1 matrix `(n_texts, len(classes))`, so that one set of metrics serves
-    both kinds."""
+    """Single labels as a 0/1 matrix `(n_texts, len(classes))`, for the same metrics."""
     return (np.asarray(values)[:, None] == np.asarray(classes)[None, :]).astype(np.int8)
 
 
@@ -76,49 +73,8 @@ def mean_roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
     return float(areas.mean())
 
 
-def per_class(
-    labels: np.ndarray, scores: np.ndarray, predictions: np.ndarray, names: Sequence[str]
-) -> pd.DataFrame:
-    """What a system makes of each class, in both definitions of F1, and the means over the classes.
-
-    Args:
-        labels: `(n_texts, n_classes)`, 0/1.
-        scores: Same shape.
-        predictions: Same shape, 0/1.
-        names: Of the classes.
-
-    Returns:
-        A row a class, and `macro`: `ROC AUC` (NaN where a class has no positive or no negative row;
-        the mean leaves it out), `F1`, `F1, both` (mean of the positive and the negative class'),
-        `precision`, `recall`.
-    """
-    import pandas as pd
-
-    hits, positives, predicted = (
-        counts[0] for counts in weighted_counts(labels, predictions, np.ones((1, len(labels))))
-    )
-    f1 = f1_per_class(labels, predictions)
-    mixed = (labels.min(axis=0) < labels.max(axis=0)).tolist()
-    table = pd.DataFrame(
-        {
-            "ROC AUC": [
-                mean_roc_auc(labels[:, k], scores[:, k]) if own else np.nan
-                for k, own in enumerate(mixed)
-            ],
-            "F1": f1,
-            "F1, both": (f1 + f1_per_class(1 - labels, 1 - predictions)) / 2,
-            "precision": hits / np.maximum(predicted, 1),
-            "recall": hits / np.maximum(positives, 1),
-        },
-        list(names),
-    )
-    table.loc["macro"] = table.mean()
-    return table
-
-
 def mean_over_runs(metric: Callable[..., float]) -> Callable[..., float]:
-    """The same metric for several trainings at once: scores carry a last axis of runs, and the mean
-    is taken."""
+    """A metric averaged over several trainings, which are the last axis of the scores."""
 
     def over_runs(labels: np.ndarray, scores: np.ndarray) -> float:
         return float(np.mean([metric(labels, scores[..., run]) for run in range(scores.shape[-1])]))
@@ -126,42 +82,10 @@ def mean_over_runs(metric: Callable[..., float]) -> Callable[..., float]:
     return over_runs
 
 
-def agreement(first: Sequence, second: Sequence) -> dict[str, float]:
-    """How far two annotators agree on the same texts.
-
-    Args:
-        first: One label a text, or a list of label ids a text.
-        second: The other annotator's, in the same order.
-
-    Returns:
-        `texts` (how many), `same` (share with exactly the same labels), `kappa` (Cohen 1960) and
-        `kappa_least`: for several labels the mean over the labels that either annotator used, and
-        the lowest of them.
-    """
-    from sklearn.metrics import cohen_kappa_score
-
-    same = float(np.mean([a == b for a, b in zip(first, second, strict=True)]))
-    pairs: list[tuple[Sequence, Sequence]] = [(first, second)]
-    if isinstance(first[0], list):
-        used = sorted({label for ids in [*first, *second] for label in ids})
-        pairs = [([k in ids for ids in first], [k in ids for ids in second]) for k in used]
-    # Two annotators who both give one label to everything agree, but kappa is not defined for them.
-    kappas = [
-        1.0 if len({*a, *b}) == 1 else float(cohen_kappa_score(list(a), list(b))) for a, b in pairs
-    ]
-    return {
-        "texts": len(first),
-        "same": same,
-        "kappa": float(np.mean(kappas)),
-        "kappa_least": min(kappas),
-    }
-
-
 def weighted_counts(
     labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weighted true positives, label positives, predicted positives: each `(n_resamples,
-    n_classes)`."""
+    """Weighted true, label and predicted positives: each `(n_resamples, n_classes)`."""
     y, p = labels.astype(np.float32), predictions.astype(np.float32)
     return weights @ (y * p), weights @ y, weights @ p
 
@@ -169,6 +93,5 @@ def weighted_counts(
 def f1_of_counts(
     true_positives: np.ndarray, positives: np.ndarray, predicted: np.ndarray
 ) -> np.ndarray:
-    """F1 of each class from its counts, `(..., n_classes)` each; 0 for a class that neither occurs
-    nor is predicted."""
+    """F1 of each class from its counts `(..., n_classes)`; 0 for a class that is nowhere."""
     return 2 * true_positives / np.maximum(positives + predicted, 1e-9)

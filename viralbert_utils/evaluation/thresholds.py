@@ -1,5 +1,4 @@
-"""Decision thresholds for multi-label scores: exact search, honest gain, remedies for rare classes,
-storage.
+"""Decision thresholds for multi-label scores: exact search, rare classes, storage.
 
 Tuned on rows of their own, never on those that are scored. Only the distinct scores matter, so one
 sort finds the best threshold of a class exactly (S-Cut: Yang 2001; exact for macro-F1: Pillai,
@@ -21,11 +20,10 @@ from scipy.special import expit, logit
 
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import check_plain, own_path, write_whole
-from viralbert_utils.evaluation.intervals import macro_f1_difference
 from viralbert_utils.evaluation.metrics import macro_f1
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 
 # The names of the transformers library: exactly one class a text, or any number of them.
@@ -72,19 +70,8 @@ def f_beta(beta: float = 1.0) -> Objective:
     return value
 
 
-def precision_at_recall(recall: float) -> Objective:
-    """The highest precision among the thresholds that find at least this share of the positives."""
-
-    def value(hits: np.ndarray, false_alarms: np.ndarray, misses: np.ndarray) -> np.ndarray:
-        allowed = hits >= recall * (hits + misses) - 1e-9
-        return np.where(allowed, hits / np.maximum(hits + false_alarms, 1), -1.0)
-
-    return value
-
-
 def recall_at_precision(precision: float) -> Objective:
-    """The highest recall among the thresholds that are right at least this often; never, where none
-    is."""
+    """The highest recall among the thresholds with at least this precision; never, if none."""
 
     def value(hits: np.ndarray, false_alarms: np.ndarray, misses: np.ndarray) -> np.ndarray:
         # Who predicts nothing is never wrong: always allowed, and finds nothing.
@@ -92,12 +79,6 @@ def recall_at_precision(precision: float) -> Objective:
         return np.where(allowed, hits / np.maximum(hits + misses, 1), -1.0)
 
     return value
-
-
-def cost(false_alarm: float, miss: float) -> Objective:
-    """The lowest total cost of errors; calibrated scores are cut near `false_alarm / (false_alarm +
-    miss)`."""
-    return lambda hits, false_alarms, misses: -(false_alarm * false_alarms + miss * misses)
 
 
 def best_per_class(
@@ -144,8 +125,7 @@ def best_global(
 
 
 def shrunk(labels: np.ndarray, probabilities: np.ndarray, strength: float = 10.0) -> np.ndarray:
-    """Thresholds per class, drawn towards the one for all: the fewer positives a class has, the
-    more.
+    """Thresholds per class, drawn towards the one for all where a class has few positives.
 
     A threshold tuned on five positives is mostly chance. On the logit scale, with `n_k` positives,
     `w = n_k / (n_k + strength)` and `t = w * t_class + (1 - w) * t_all`.
@@ -167,15 +147,16 @@ def shrunk(labels: np.ndarray, probabilities: np.ndarray, strength: float = 10.0
         return each
     positives = labels.sum(axis=0)
     weight = positives / (positives + strength)
-    own, shared = (
-        logit(np.clip(t, 1e-6, 1 - 1e-6)) for t in (np.where(np.isfinite(each), each, one), one)
-    )
-    return expit(weight * own + (1 - weight) * shared)
+    own = _logit(np.where(np.isfinite(each), each, one))
+    return expit(weight * own + (1 - weight) * _logit(one))
+
+
+def _logit(thresholds: float | np.ndarray) -> np.ndarray:
+    return logit(np.clip(thresholds, 1e-6, 1 - 1e-6))
 
 
 def supported(labels: np.ndarray, scores: np.ndarray, min_positives: int = 20) -> np.ndarray:
-    """A threshold of its own for each class with enough positives, the one for all for the others
-    `(n_classes,)`."""
+    """A class's own threshold if it has enough positives, else the one for all `(n_classes,)`."""
     enough = labels.sum(axis=0) >= min_positives
     return np.where(enough, best_per_class(labels, scores), best_global(labels, scores))
 
@@ -218,8 +199,7 @@ RULES: dict[str, Rule] = {
 def cross_fit(
     labels: np.ndarray, scores: np.ndarray, rule: Rule, n_folds: int = 5, seed: int = 0
 ) -> np.ndarray:
-    """Decisions about each row by thresholds that were tuned on the other folds, `(n_texts,
-    n_classes)`."""
+    """Decisions by thresholds that were tuned on the other folds, `(n_texts, n_classes)`."""
     check(labels, scores)
     fold = folds(labels, n_folds, seed)
     decided = np.empty(labels.shape, dtype=np.int8)
@@ -229,8 +209,7 @@ def cross_fit(
 
 
 def folds(labels: np.ndarray, n_folds: int = 5, seed: int = 0) -> np.ndarray:
-    """Which fold each row belongs to, `(n_texts,)`: dealt out by their rarest label, so every fold
-    has its share."""
+    """The fold of each row `(n_texts,)`, dealt out by its rarest label."""
     rarest = np.where(labels > 0, labels.sum(axis=0), len(labels) + 1).argmin(axis=1)
     rarest[~labels.any(axis=1)] = -1
     fold = np.empty(len(labels), dtype=int)
@@ -238,63 +217,6 @@ def folds(labels: np.ndarray, n_folds: int = 5, seed: int = 0) -> np.ndarray:
         np.arange(len(labels)) % n_folds
     )
     return fold
-
-
-def compare_rules(
-    labels: np.ndarray,
-    scores: np.ndarray,
-    reference: str = "one",
-    rules: Mapping[str, Rule] = RULES,
-    n_folds: int = 5,
-    seed: int = 0,
-    n_resamples: int = 1000,
-) -> pd.DataFrame:
-    """What each rule seems to gain on the rows it was tuned on, and what is left of it on rows it
-    has not seen.
-
-    Returns:
-        A row a rule: macro-F1 `apparent` (same rows) and `cross-fitted`; `gain` over the reference,
-        cross-fitted, with the interval `low`, `high`; `optimism` = apparent gain - cross-fitted
-        gain. The rule to keep is the one with the highest cross-fitted figure; what it is worth is
-        for rows that had no part in this choice.
-    """
-    import pandas as pd  # heavy, and deciding needs it not
-
-    seen = {name: decide(scores, rule(labels, scores)) for name, rule in rules.items()}
-    unseen = {name: cross_fit(labels, scores, rule, n_folds, seed) for name, rule in rules.items()}
-    rows = {}
-    for name in rules:
-        gain = macro_f1_difference(labels, unseen[reference], unseen[name], n_resamples, seed)
-        apparent = macro_f1(labels, seen[name])
-        rows[name] = {
-            "apparent": apparent,
-            "cross-fitted": macro_f1(labels, unseen[name]),
-            "gain": gain.value,
-            "low": gain.low,
-            "high": gain.high,
-            "optimism": apparent - macro_f1(labels, seen[reference]) - gain.value,
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def resampled(
-    labels: np.ndarray,
-    scores: np.ndarray,
-    rule: Rule = best_per_class,
-    n_resamples: int = 200,
-    seed: int = 0,
-) -> np.ndarray:
-    """Thresholds of as many bootstrap resamples of the rows `(n_resamples, n_classes)`: how stable
-    are they?
-
-    For an interval take `np.quantile(found, [0.025, 0.975], axis=0, method="inverted_cdf")`:
-    infinity, from resamples without positives, cannot be averaged.
-    """
-    rng = np.random.default_rng(seed)
-    draws = (rng.integers(0, len(labels), len(labels)) for _ in range(n_resamples))
-    return np.array(
-        [np.broadcast_to(rule(labels[rows], scores[rows]), labels.shape[1]) for rows in draws]
-    )
 
 
 @dataclass(frozen=True)
@@ -308,7 +230,7 @@ class Thresholds:
         n_rows: Number of tuning rows.
         positives: How many of them carry each class.
         gain: Cross-fitted macro-F1 minus that of 0.5, on the tuning rows.
-        sha256: Of the tuning rows' labels and scores: other rows, or another model, give another
+        sha256: Hash of the tuning rows' labels and scores; other rows or another model give another
             one.
     """
 
@@ -328,17 +250,15 @@ class Thresholds:
         if not complete or not all(0 <= value <= 1 or value == np.inf for value in self.values):
             raise DataError(
                 "expected distinct names, and for each a threshold in 0 .. 1 (or infinity) and a "
-                "number of positives; "
-                f"found names {self.names}, values {self.values}, positives {self.positives}; "
-                "tune them again"
+                f"number of positives; found names {self.names}, values {self.values}, positives "
+                f"{self.positives}; tune them again"
             )
 
     @classmethod
     def tune(
         cls, names: Sequence[str], labels: np.ndarray, scores: np.ndarray, method: str = "shrunk"
     ) -> Thresholds:
-        """Tune by one of `RULES`; labels and scores as in `best_per_class`, a name for each
-        column."""
+        """Tune by one of `RULES`; arguments as in `best_per_class`, a name for each column."""
         if method not in RULES:
             raise DataError(f"unknown rule {method!r}; expected one of {', '.join(RULES)}")
         unseen = cross_fit(labels, scores, RULES[method])
@@ -353,8 +273,7 @@ class Thresholds:
         )
 
     def apply(self, scores: np.ndarray, names: Sequence[str]) -> np.ndarray:
-        """Decisions `(n_texts, n_classes)` as of `decide`; `names` are the model's, one for each
-        column of scores.
+        """Decisions `(n_texts, n_classes)` of `decide`; `names` are the model's columns.
 
         Raises:
             DataError: They are not the names that the thresholds were tuned for, in this order, or
@@ -363,8 +282,8 @@ class Thresholds:
         for name, own in zip_longest(names, self.names):
             if name != own:
                 raise DataError(
-                    f"class {name!r} where {own!r} was expected: tune thresholds for this "
-                    "model's classes"
+                    f"class {name!r} where {own!r} was expected: tune thresholds for this model's "
+                    "classes"
                 )
         if scores.shape[1:] != (len(self.names),):
             raise DataError(f"scores {scores.shape}; expected (n_texts, {len(self.names)})")
@@ -420,8 +339,7 @@ class Thresholds:
 def _cuts(
     labels: np.ndarray, scores: np.ndarray, objective: Objective
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of each class in falling order `(n_classes, n_rows)`, and what predicting the first k
-    of them is worth.
+    """Falling scores of each class `(n_classes, n_rows)`, and what the first k are worth.
 
     The values `(n_classes, n_rows + 1)` begin with k = 0, nothing predicted; cuts between equal
     scores are among them.
@@ -436,8 +354,7 @@ def _cuts(
 
 
 def _midway(ranked: np.ndarray, cut: np.ndarray) -> np.ndarray:
-    """Thresholds between the `cut` highest scores of each row of `ranked` and the next one,
-    `(len(ranked),)`."""
+    """Thresholds between the `cut` highest scores of each row and the next, `(len(ranked),)`."""
     rows = np.arange(len(ranked))
     here = np.where(cut > 0, ranked[rows, cut - 1], np.inf)
     below = ranked[rows, np.minimum(cut, ranked.shape[1] - 1)]

@@ -52,7 +52,7 @@ class Rule:
         pattern: A word, the beginning of a word (`глоб…`), two words in a row, or `column=value`.
         answer: The class.
         n_rows: Training rows with the pattern.
-        n_right: Of them, those of the class.
+        n_right: How many of them are of the class.
         bound: Lower end of the interval of its precision (95 %, one-sided). Among thousands of
             patterns some are right by luck, so it ranks the rules; what they are worth, rows that
             had no part in mining tell.
@@ -170,10 +170,10 @@ class Cascade:
             read.
         classes: In the order of the scores.
         rules: All of them; weaker ones than `min_bound` only object.
-        min_bound: Of a rule that decides.
+        min_bound: Least bound with which a rule decides.
         features: Fitted TF-IDF.
         coefficients: `(n_features, n_classes)`.
-        min_lead: Of the best class over the next, for the classifiers to decide.
+        min_lead: Least lead of the best class over the next with which the classifiers decide.
         rest: The model for what is left: `Hybrid.predict`, or what gives such a table with `answer`
             and `certainty`.
     """
@@ -197,8 +197,7 @@ class Cascade:
         return _features(self.features, self.preparation, rows)
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
-        """Of the one-against-rest classifiers `(n_rows, n_classes)`; about 1 for the class, 0 for
-        the others."""
+        """Scores of the classifiers `(n_rows, n_classes)`: about 1 for the class, 0 for others."""
         return self.read(rows) @ self.coefficients
 
     def decide(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -209,23 +208,27 @@ class Cascade:
         """
         require_columns(rows, self.preparation.names)
         require_rows(rows)
-        votes = vote(
-            self.rules, patterns(rows, self.preparation.texts, list(self.preparation.categories))
-        )
-        first, second, lead = _lead(self.scores(rows))
-        decided = [
-            (rule.answer, STAGES[0], str(rule))
-            if rule is not None and rule.bound >= self.min_bound
-            else (self.classes[best], STAGES[1], f"leads {self.classes[next_one]} by {by:.2f}")
-            for rule, best, next_one, by in zip(votes, first, second, lead, strict=True)
-        ]
-        table = pd.DataFrame(decided, rows.index, ["answer", "stage", "reason"], dtype=object)
-        left = (table["stage"] == STAGES[1]) & (lead < self.min_lead)
-        if left.any():
-            rest, _ = self.rest(rows[left])
-            reasons = [f"certainty {certainty:.2f}" for certainty in rest["certainty"]]
-            table.loc[left] = [*zip(rest["answer"], [STAGES[2]] * len(rest), reasons, strict=True)]
-        return table
+        found = patterns(rows, self.preparation.texts, list(self.preparation.categories))
+        votes = vote(self.rules, found)
+        best, runner_up, lead = _lead(self.scores(rows))
+        decided: list[tuple[str, str, str]] = []
+        later: list[int] = []  # positions of the rows that are left for the model
+        for row, rule in enumerate(votes):
+            if rule is not None and rule.bound >= self.min_bound:
+                decided.append((rule.answer, STAGES[0], str(rule)))
+            elif lead[row] >= self.min_lead:
+                reason = f"leads {self.classes[runner_up[row]]} by {lead[row]:.2f}"
+                decided.append((self.classes[best[row]], STAGES[1], reason))
+            else:
+                decided.append(("", STAGES[2], ""))
+                later.append(row)
+        if later:
+            rest, _ = self.rest(rows.iloc[later])
+            for row, answer, certainty in zip(
+                later, rest["answer"], rest["certainty"], strict=True
+            ):
+                decided[row] = (answer, STAGES[2], f"certainty {certainty:.2f}")
+        return pd.DataFrame(decided, rows.index, ["answer", "stage", "reason"], dtype=object)
 
 
 def fit(
@@ -247,8 +250,8 @@ def fit(
         precision: That rules and classifiers must reach on training rows they have not seen; each
             then decides as many rows as it can. A little more than is wished of new rows: the
             threshold is the best of many.
-        n_folds: Of the rows, for mining rules without a part of them.
-        seed: Of the folds.
+        n_folds: Parts into which the rows are cut, so that rules are mined without each of them.
+        seed: Decides on the folds.
 
     Raises:
         DataError: The label or a column that the preparation reads is missing.

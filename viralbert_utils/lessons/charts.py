@@ -49,7 +49,7 @@ def confusion(axes: Axes, matrix: pd.DataFrame, title: str) -> None:
     Args:
         axes: Where to draw.
         matrix: Rows = labels, columns = answers, each row adding up to 1.
-        title: Of the axes.
+        title: Title of the axes.
     """
     sns.heatmap(
         matrix,
@@ -96,7 +96,7 @@ def chords(axes: Axes, pairs: pd.DataFrame, names: Sequence[str], title: str) ->
         axes: Where to draw.
         pairs: Columns `a`, `b` and `phi`; pairs below zero are dashed.
         names: All emotions on the circle.
-        title: Of the axes.
+        title: Title of the axes.
     """
     angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
     places = dict(zip(names, np.column_stack([np.cos(angles), np.sin(angles)]), strict=True))
@@ -137,7 +137,7 @@ def tree(axes: Axes, matrix: pd.DataFrame, groups: Mapping[str, str], title: str
         axes: Where to draw.
         matrix: English names of emotions on both sides, as `correlation.ordered` gives it.
         groups: Emotion -> its group.
-        title: Of the axes.
+        title: Title of the axes.
     """
     distances = squareform((1 - matrix.to_numpy()).clip(0), checks=False)
     joined = linkage(distances, "average", optimal_ordering=True)

@@ -47,7 +47,7 @@ class Number:
     Attributes:
         log: Whether the logarithm of one plus the value is taken, which goes for all below.
         median: In the place of a missing value.
-        mean: Of the training values, for scaling.
+        mean: Mean of the training values, for scaling.
         scale: Their standard deviation.
         edges: Between the bins, in order.
     """
@@ -148,7 +148,7 @@ def prepare(
         texts: Columns to read as text.
         numbers: Columns to read as numbers.
         categories: Columns to read as categories.
-        n_bins: Of each number, equally full.
+        n_bins: Bins of each number, equally full.
 
     Raises:
         DataError: A column that is not there.

@@ -1,6 +1,6 @@
 """Which emotions go together: in labels, in predictions, in probabilities, and with virality.
 
-Of 0/1 columns Pearson's correlation is phi. Probabilities pile up near zero, and there a few large
+For 0/1 columns Pearson's correlation is phi. Probabilities pile up near zero, and there a few large
 ones would decide: for them take Spearman's, which sees their order only. Lesson 05 uses it. All
 intervals and tests are over texts; for many pairs at once they are corrected to a false discovery
 rate (Benjamini & Hochberg 1995): column `q`.
@@ -37,8 +37,8 @@ def correlation(values: np.ndarray, names: Sequence[str], spearman: bool = False
 
     Args:
         values: `(n_texts, n_classes)`, labels or probabilities.
-        names: Of the classes.
-        spearman: Of ranks; for probabilities.
+        names: The classes, in the order of the columns.
+        spearman: Whether ranks are correlated, as probabilities need it.
 
     Returns:
         `(n_classes, n_classes)`, with the names on both sides; nan for a class that does not vary.
@@ -70,7 +70,7 @@ def conditional(labels: np.ndarray, names: Sequence[str], min_positives: int = 1
 
     Args:
         labels: `(n_texts, n_classes)`, 0/1.
-        names: Of the classes.
+        names: The classes, in the order of the columns.
         min_positives: See `left_out`.
 
     Returns:
@@ -109,7 +109,7 @@ def pairs(labels: np.ndarray, names: Sequence[str], min_positives: int = 10) -> 
 
     Args:
         labels: `(n_texts, n_classes)`, 0/1.
-        names: Of the classes.
+        names: The classes, in the order of the columns.
         min_positives: See `left_out`.
 
     Returns:
@@ -164,9 +164,9 @@ def phi_difference(
     Args:
         labels: `(n_texts, n_classes)`, 0/1.
         predictions: Same shape, 0/1.
-        names: Of the classes.
+        names: The classes, in the order of the columns.
         n_resamples: No p-value is below `2 / (n_resamples + 1)`.
-        seed: Of the resamples.
+        seed: Decides on the resamples.
         min_positives: In both, see `left_out`.
         min_both: Pairs that meet less often, in labels and predictions together, are omitted: what
             hardly ever happens resampling cannot vary, and p-values come out too small.
@@ -209,10 +209,10 @@ def partial(
     Args:
         score: `(n_texts,)`, a label or a score.
         values: `(n_texts, n_classes)`, labels or probabilities.
-        names: Of the classes.
-        spearman: Of ranks (taken once, on all texts), see `correlation`.
-        n_resamples: Of the texts.
-        seed: Of the resamples.
+        names: The classes, in the order of the columns.
+        spearman: Whether ranks are correlated (taken once, on all texts), see `correlation`.
+        n_resamples: Bootstrap resamples of the texts.
+        seed: Decides on the resamples.
 
     Returns:
         A row a class that varies: `partial` with `low`, `high`, `alone` (its correlation with the
@@ -253,8 +253,8 @@ def _select(names: Sequence[str], min_positives: int, *matrices: np.ndarray) -> 
     kept = _kept(matrices, min_positives)
     if kept.sum() < 2:
         raise DataError(
-            f"{kept.sum()} classes have {min_positives} positives and negatives; at least two "
-            "are needed"
+            f"{kept.sum()} classes have {min_positives} positives and negatives; at least two are "
+            "needed"
         )
     return [np.array(list(names))[kept], *(x[:, kept] for x in matrices)]
 
@@ -294,10 +294,9 @@ def _correlations(values: np.ndarray, weights: np.ndarray | None = None) -> np.n
 
 
 def _partial(correlations: np.ndarray) -> np.ndarray:
-    """Of the first column with each other one given the rest `(n_resamples, n_columns - 1)`, from
-    the inverse matrix.
+    """Correlation of the first column with each other one, given the rest, by the inverse matrix.
 
-    nan in resamples in which a column is constant.
+    The shape is `(n_resamples, n_columns - 1)`; nan in resamples in which a column is constant.
     """
     defined = np.isfinite(correlations).all(axis=(1, 2))
     found = np.full((len(correlations), correlations.shape[1] - 1), np.nan)

@@ -31,10 +31,11 @@ from viralbert_utils.base.tokens import encode
 from viralbert_utils.data.tables import require_columns, require_rows
 from viralbert_utils.encoders.loading import load_encoder, mask_for, pad
 from viralbert_utils.evaluation.metrics import macro_f1, one_hot
+from viralbert_utils.lessons import frozen
 from viralbert_utils.lessons.columns import Preparation, empty
-from viralbert_utils.models import inference, storage
+from viralbert_utils.models import checks, inference, storage
 from viralbert_utils.models.classifiers import PooledClassifier
-from viralbert_utils.training import frozen, loop
+from viralbert_utils.training import loop
 from viralbert_utils.training.losses import cross_entropy
 from viralbert_utils.training.settings import Encoded, Settings, Task
 
@@ -70,12 +71,23 @@ class Inputs(NamedTuple):
     """What the hybrid reads of a batch.
 
     Attributes:
-        text: Token ids `(n_rows, n_tokens)`, or pooled vectors `(n_rows, size)` of an encoder that
-            does not learn.
+        ids: Token ids `(n_rows, n_tokens)`.
         columns: `(n_rows, n_columns)`.
     """
 
-    text: Tensor
+    ids: Tensor
+    columns: Tensor
+
+
+class PooledInputs(NamedTuple):
+    """What the hybrid reads of a batch whose texts an encoder that does not learn has read before.
+
+    Attributes:
+        vectors: One a text `(n_rows, size)`, see `HybridClassifier.pooled`.
+        columns: `(n_rows, n_columns)`.
+    """
+
+    vectors: Tensor
     columns: Tensor
 
 
@@ -93,10 +105,11 @@ class EncodedRows(Encoded):
         return hashlib.sha256(super().digest.encode() + self.columns.numpy().tobytes()).hexdigest()
 
     def batch(self, positions: Sequence[int], pad_id: int) -> tuple[Any, Tensor]:
-        """`Inputs` and attention mask of the rows at some positions."""
+        """`Inputs` (or `PooledInputs`) and attention mask of the rows at some positions."""
         columns = self.columns[list(positions)]
         if self.pooled is not None:
-            return Inputs(self.pooled[list(positions)], columns), torch.ones(len(columns), 1)
+            vectors = self.pooled[list(positions)]
+            return PooledInputs(vectors, columns), torch.ones(len(columns), 1)
         ids, mask = super().batch(positions, pad_id)
         return Inputs(ids, columns), mask
 
@@ -110,9 +123,9 @@ class HybridClassifier(PooledClassifier):
     Args:
         encoder: From `load_encoder` or `first_layers`.
         n_classes: Size of the output.
-        n_columns: Of `Preparation.columns`; 0 leaves the text alone.
+        n_columns: Width of `Preparation.columns`; 0 leaves the text alone.
         hidden: Width of the dense layers.
-        dropout: Of the text's vector and of the dense layers.
+        dropout: For the text's vector and for the dense layers.
         top_layers: Layers of the encoder that train, see `frozen.freeze`; word vectors do not.
     """
 
@@ -165,9 +178,10 @@ class HybridClassifier(PooledClassifier):
         return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9)
 
     def forward(self, inputs: Any, attention_mask: Tensor) -> Tensor:
-        """Logits `(n_rows, n_classes)` of `Inputs` and mask `(n_rows, n_tokens)`."""
+        """Logits `(n_rows, n_classes)` of `Inputs`, or a pair like them, and mask `(n_rows,
+        n_tokens)`; of `PooledInputs`, the mask is not looked at."""
         text, columns = inputs
-        pooled = text if text.is_floating_point() else self._pool(text, attention_mask)
+        pooled = text if isinstance(inputs, PooledInputs) else self._pool(text, attention_mask)
         vectors = self.dropout(self.norm(pooled - self.centre))
         return self.head(torch.cat([vectors, self.dense(columns)], dim=1))
 
@@ -175,7 +189,7 @@ class HybridClassifier(PooledClassifier):
 def first_layers(encoder: Any, n_layers: int) -> Any:
     """An encoder's word vectors and lowest layers as an encoder of its own, which shares their
     weights."""
-    lower = frozen.split(encoder, len(frozen.layers_of(encoder)) - n_layers)[0]
+    lower = frozen.split_encoder(encoder, len(frozen.layers_of(encoder)) - n_layers)[0]
     lower.config = copy.deepcopy(encoder.config)
     lower.config.num_hidden_layers = n_layers
     return lower
@@ -187,7 +201,7 @@ class Hybrid:
 
     Attributes:
         model: In evaluation mode.
-        tokenizer: Of its encoder.
+        tokenizer: The tokenizer of its encoder.
         preparation: Learnt from the training rows.
         classes: In the order of the outputs.
         max_length: Tokens kept of a text.
@@ -273,7 +287,7 @@ class Hybrid:
         """What `save` wrote.
 
         Args:
-            folder: See there.
+            folder: The folder that `save` was given.
             device: Where the model is put; `devices.default` if not given.
 
         Raises:
@@ -283,19 +297,18 @@ class Hybrid:
         if (path / EXPORTED).is_file():
             raise DataError(
                 f"{path} is an exported hybrid already: expected one that `save` wrote; give the "
-                "folder that it was "
-                "made from, or read it with OnnxModel.load, whose logits(texts, columns) take "
-                "the table"
+                "folder that it was made from, or read it with OnnxModel.load, whose logits(texts, "
+                "columns) take the table"
             )
         try:
             settings = json.loads((path / "classifier.json").read_text(encoding="utf-8"))
             if settings["kind"] != "hybrid":
                 raise ValueError(f"it holds a classifier of the kind {settings['kind']!r}")
-            storage.check_settings(settings, path / "classifier.json", ["hybrid"])
+            checks.check_settings(settings, path / "classifier.json", ["hybrid"])
             check_sums(path)
-            storage.check_layers(path / "encoder" / "config.json")
+            checks.check_layers(path / "encoder" / "config.json")
             tokenizer, encoder = load_encoder(str(path / "encoder"), device)
-            storage.check_length(settings, encoder, path)
+            checks.check_length(settings, encoder, path)
             model = HybridClassifier(
                 encoder, len(settings["names"]), **settings["shape"], dropout=settings["dropout"]
             )
@@ -334,10 +347,10 @@ def train(
         rows: Training rows.
         label: Column of the class.
         preparation: From `prepare`, on the same rows.
-        tokenizer: Of the encoder.
+        tokenizer: The tokenizer of the encoder.
         encoder: From `load_encoder` or `first_layers`; stays as it is, unless `top_layers` says
             otherwise.
-        settings: Of the training, gradient accumulation among them.
+        settings: How to train; gradient accumulation is among them.
         max_length: Tokens kept of a text.
         validation: Rows that choose the best epoch; without them the last one stays.
         shape: `hidden`, `dropout`, `top_layers` of `HybridClassifier`.
@@ -359,8 +372,7 @@ def train(
         encoded = replace(encoded, pooled=model.pooled(encoded.rows, tokenizer.pad_token_id))
     tuning = encoded
     if validation is None:
-        # Nobody chooses an epoch by these: the figure that only grows makes the last one the best.
-        settings = replace(settings, metric="epoch")
+        settings = replace(settings, keep="last")  # nobody is there to choose an epoch by
     else:
         tuning = _encoded(
             validation,

@@ -82,7 +82,7 @@ def plant(
 
     Args:
         labels: `(n_texts, n_classes)`, 0/1; not changed.
-        share: Of the rows.
+        share: Share of the rows that get an error.
         kinds: `flip` puts another class, at random, in the place of one of the row's; `swap` does
             so with a neighbour; `missing` takes one away.
         neighbours: Pairs of class ids for `swap`.
@@ -276,9 +276,9 @@ def compare_rankings(
         wrong: `(n_texts,)`, 1 for rows whose label is wrong.
         scores: Name -> suspicion `(n_texts,)`.
         reference: The ranking that the others are compared with, paired (bootstrap over rows).
-        k: Of the precision at k.
-        n_resamples: Of the intervals.
-        seed: Of the intervals.
+        k: How many rows the precision at k looks at.
+        n_resamples: Bootstrap resamples behind each interval.
+        seed: Decides on the resamples.
 
     Returns:
         A row a ranking with `average precision`, `low`, `high`, `gain`, `gain low`, `gain high`

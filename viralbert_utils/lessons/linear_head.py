@@ -93,9 +93,9 @@ def head_history(
         labels: `(n_texts, n_classes)`, 0/1.
         others: `(n_others, size)`; the same vectors, to watch training rows.
         n_epochs: Passes over the texts, in batches of 64.
-        dropout: Of the vectors.
+        dropout: Share of each vector's numbers that a step leaves out.
         train_mode: False forgets `head.train()`: then there is no dropout, and no error says so.
-        seed: Of order and dropout.
+        seed: Decides on order and dropout.
 
     Returns:
         Probabilities `(n_epochs, n_others, n_classes)`.

@@ -52,11 +52,11 @@ class Plan:
         n_steps: Updates.
         batch_size: Sequences an update.
         learning_rate: Highest rate.
-        weight_decay: Of matrices.
+        weight_decay: Decay of matrices; vectors have none.
         warmup: Share of the steps in which the rate rises.
-        share: Of the tokens that are hidden.
+        share: Share of the tokens that are hidden.
         n_targets: Tokens that can be asked for, the most frequent ones of the corpus.
-        seed: Of sequences, masks and dropout.
+        seed: Decides on sequences, masks and dropout.
         precision: See `devices.precision`; bfloat16 is twice as fast on a CPU that has it, slower
             on one that has not.
     """
@@ -132,7 +132,8 @@ class Bigrams:
     """The most frequent follower of each token in a corpus."""
 
     def __init__(self, sequences: np.ndarray, vocabulary_size: int) -> None:
-        """Args: `sequences` `(n_sequences, length)`; `vocabulary_size` of the tokenizer."""
+        """Count the pairs in `sequences` `(n_sequences, length)` of token ids below
+        `vocabulary_size`."""
         previous, self.following = sequences[:, :-1].ravel(), sequences[:, 1:].ravel()
         self.order = np.argsort(previous, kind="stable")
         self.starts = np.searchsorted(previous[self.order], np.arange(vocabulary_size + 1))
@@ -167,8 +168,8 @@ def hide(
     Args:
         batch: `(n_sequences, length)`.
         candidates: `(vocabulary_size,)`, whether a token may be chosen.
-        mask_id: Of the tokenizer.
-        share: Of the tokens.
+        mask_id: The tokenizer's id of `[MASK]`.
+        share: Share of the tokens that are hidden.
         rng: Source of randomness.
 
     Returns:
@@ -269,7 +270,7 @@ def pretrain(
         encoder: From `load_encoder`; it trains on the device where it is.
         mask_id: `tokenizer.mask_token_id`.
         corpus: Where the sequences come from.
-        plan: See there.
+        plan: Sizes, rates and seed of the training.
         checkpoint: File written whole every few rows of the history; if it exists, training goes on
             from it.
         every: Steps in a row of the history.
@@ -372,7 +373,7 @@ def masked_accuracy(
     Args:
         model: As `pretrain` returns it.
         sequences: `(n_sequences, length)`, held out.
-        mask_id: Of the tokenizer.
+        mask_id: The tokenizer's id of `[MASK]`.
         batch_size: Sequences at once.
 
     Returns:
@@ -445,7 +446,7 @@ def recorded(folder: Path = LAYERS.parent) -> tuple[pd.DataFrame, dict[str, Any]
     """What `run` wrote about the layers that come with the project.
 
     Args:
-        folder: Of another run.
+        folder: The folder of another run.
 
     Returns:
         The history (see `pretrain`), and the results: `masked_accuracy` on held-out text (`model`,
@@ -532,7 +533,7 @@ def run(
     """Pretrain an encoder of the recipe's shape from its start, and write what the project ships.
 
     Args:
-        sources: Of the texts; the share `held_out` of each is kept for the accuracy.
+        sources: Where the texts come from; the share `held_out` of each is kept for the accuracy.
         folder: Gets `layers.safetensors`, `history.csv` and `results.json` (see `recorded`); the
             checkpoint there lets a stopped run go on.
         plan: How to train.

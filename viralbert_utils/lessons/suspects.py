@@ -139,8 +139,8 @@ def read_corrections(
     if missing := {"id", "text", "corrected"} - set(sheet.columns):
         raise DataError(
             f"{path}: column {min(missing)!r} is missing; found "
-            f"{', '.join(map(str, sheet.columns))}. Keep the "
-            "columns of the sheet, and save it as CSV with commas or semicolons, UTF-8"
+            f"{', '.join(map(str, sheet.columns))}. Keep the columns of the sheet, and save it as "
+            "CSV with commas or semicolons, UTF-8"
         )
     ids = [_as_compared(value) for value in table["id"]]
     if len(set(ids)) < len(ids):
@@ -158,8 +158,8 @@ def read_corrections(
             )
         if _as_compared(text) != _as_compared(table["text"].iloc[place[name]]):
             raise DataError(
-                f"{where}: the text is not that of id {name!r}; sort whole rows, never one "
-                "column alone"
+                f"{where}: the text is not that of id {name!r}; sort whole rows, never one column "
+                "alone"
             )
         if not normalise(field):
             continue

@@ -1,5 +1,4 @@
-"""The classifiers of the course: an encoder, one vector a text, a head; saved as a folder, without
-pickle.
+"""The classifiers of the course: an encoder, one vector a text, and a head.
 
 Lesson 02 builds the pooled classifier, lesson 03 the one for two tasks.
 """
@@ -23,8 +22,7 @@ from viralbert_utils.models.inference import text_vectors
 
 @dataclass(frozen=True)
 class Head:
-    """What stands on the text's vector for one task: hidden layers with ReLU and dropout, then one
-    output a class.
+    """A task's layers on the text's vector: hidden ones with ReLU and dropout, then outputs.
 
     Attributes:
         names: The classes, in the order of the outputs.
@@ -46,8 +44,7 @@ class Head:
 
 
 def viralbert_heads(hidden_size: int) -> dict[str, Head]:
-    """ViralBERT v2's two heads, 768-256-128-1 and 768-256-28, in proportion to the encoder's
-    size."""
+    """ViralBERT v2's heads, 768-256-128-1 and 768-256-28, in the encoder's proportions."""
     third, sixth = hidden_size // 3, hidden_size // 6
     return {
         "virality": Head(("viral",), (third, sixth), (0.3, 0.2)),
@@ -61,10 +58,10 @@ class _TextVector(nn.Module):
     Args:
         encoder: From `load_encoder`.
         pooling: See `encoders.pool`.
-        dropout: Of the pooled vector.
+        dropout: Share of the pooled vector's numbers that a training step leaves out.
         train_embeddings: Whether the word vectors train, too. Each step then moves only those whose
             tokens it has read, so a large vocabulary costs little.
-        n_queries: Of attention pooling.
+        n_queries: Queries of attention pooling.
     """
 
     centre: Tensor
@@ -104,15 +101,14 @@ class _TextVector(nn.Module):
         return self.dropout(self.norm(pooled - self.centre))
 
     def centre_on(self, rows: list[list[int]], pad_id: int) -> None:
-        """Take away from every pooled vector what those of training texts have in common (their
-        mean), before training.
+        """Take away from pooled vectors what those of training texts share, before training.
 
         A linear layer at a usual rate needs very many steps to tell vectors apart that differ in
         the third digit.
 
         Args:
             rows: Encoded texts, some hundred at least.
-            pad_id: Of the tokenizer.
+            pad_id: The tokenizer's id of padding.
 
         Raises:
             ValueError: No text, or a single one, which would leave nothing of itself.
@@ -136,12 +132,14 @@ class PooledClassifier(_TextVector):
     """Encoder, one vector a text, one linear layer.
 
     Args:
-        encoder: See `_TextVector`, also for `pooling` and `options`.
+        encoder: From `load_encoder`.
         n_classes: Size of the output.
         pooling: See `encoders.pool`.
         rates: Share of the texts that carry each class `(n_classes,)`; the outputs start there
             instead of at one half, which for rare classes saves the first few hundred steps.
-        options: Of `_TextVector`.
+        dropout: Share of the pooled vector's numbers that a training step leaves out.
+        options: `train_embeddings` (whether the word vectors train, too) and `n_queries` (of
+            attention pooling).
     """
 
     def __init__(
@@ -168,11 +166,12 @@ class MultiTaskClassifier(_TextVector):
     """One encoder, one vector a text, a head for each task.
 
     Args:
-        encoder: See `_TextVector`, also for `pooling` and `options`.
+        encoder: From `load_encoder`.
         heads: Task -> head, e.g. `viralbert_heads(encoder.config.hidden_size)`.
         pooling: See `encoders.pool`; ViralBERT v2 takes `cls`.
         rates: Task -> share of the texts that carry each class, where the outputs start.
-        options: Of `_TextVector`.
+        dropout: Share of the pooled vector's numbers that a training step leaves out.
+        options: `train_embeddings` and `n_queries`, as in `PooledClassifier`.
     """
 
     def __init__(
@@ -193,8 +192,7 @@ class MultiTaskClassifier(_TextVector):
         self.heads = nn.ModuleDict(layers).to(devices.of(encoder))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, task: str | None = None) -> Tensor:
-        """Logits of one task `(n_texts, n_classes)`, or of all of them side by side, in the order
-        of `tasks`."""
+        """Logits `(n_texts, n_classes)` of one task, or of all side by side as in `tasks`."""
         vectors = self.vectors(input_ids, attention_mask)
         names = self.tasks if task is None else [task]
         return torch.cat([self.heads[name](vectors) for name in names], dim=1)

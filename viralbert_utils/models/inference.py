@@ -16,8 +16,7 @@ from viralbert_utils.encoders.pooling import pool
 
 
 class Texts(Protocol):
-    """What can be put into batches: `training.Encoded`, or vectors that were computed before
-    (`frozen.Cached`)."""
+    """What can be put into batches: `settings.Encoded`, or `frozen.Cached` vectors."""
 
     @property
     def lengths(self) -> list[int]:
@@ -37,13 +36,12 @@ def predict_logits(
     precision: str = "auto",
     **options: Any,
 ) -> Tensor:
-    """Logits of encoded texts in their order `(n_texts, n_classes)`, on the CPU; batches hold texts
-    of like length.
+    """Logits of encoded texts in their order `(n_texts, n_classes)`, on the CPU.
 
     Args:
         model: Any classifier; it computes where it is.
         texts: Token ids, or what else can be put into batches.
-        pad_id: Of the tokenizer.
+        pad_id: The tokenizer's id of padding.
         batch_size: Texts at once.
         precision: See `devices.precision`.
         options: Given to the model, e.g. `task="emotions"`.
@@ -53,8 +51,7 @@ def predict_logits(
 
 @torch.inference_mode()
 def array_logits(model: nn.Module, *inputs: np.ndarray, precision: str = "auto") -> np.ndarray:
-    """Logits of one batch, float32, arrays in and out; computed where the model is, see
-    `devices.precision`."""
+    """Logits of one batch, float32, computed where the model is; arrays in and out."""
     model.eval()
     device = devices.of(model)
     with devices.computing(device, devices.precision(device, precision)):
@@ -70,8 +67,7 @@ def text_vectors(
     batch_size: int = 128,
     precision: str = "auto",
 ) -> Tensor:
-    """Pooled vectors of an encoder as it stands `(n_texts, size)`, on the CPU; see
-    `encoders.pool`."""
+    """Pooled vectors of an encoder as it stands `(n_texts, size)`, on the CPU."""
 
     def step(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         hidden = encoder(input_ids=input_ids, attention_mask=mask_for(encoder, attention_mask))[0]

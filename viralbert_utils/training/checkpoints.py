@@ -47,8 +47,7 @@ def save_checkpoint(
     history: list[dict[str, float]],
     best: dict[str, Tensor],
 ) -> None:
-    """Write weights, optimisers, history and the random states of all processes; the first process
-    alone writes."""
+    """Write weights, optimisers, history and random states; the first process alone writes."""
     every = processes.gathered(devices.random_states(devices.of(model)))
     if processes.rank():
         return
@@ -77,16 +76,16 @@ def resume(
     state = read_checkpoint(
         path, {"model", "parts", "settings", "task", "history", "best", "random"}
     )
-    changed = [
-        name for name, value in asdict(settings).items() if state["settings"].get(name) != value
-    ]
+    # A checkpoint from before there was a setting was made with its default.
+    before = asdict(Settings()) | state["settings"]
+    changed = [name for name, value in asdict(settings).items() if before[name] != value]
     if state["task"] != task:
         changed.append("data or model")
     if changed:
         what = ", ".join(changed)
         raise DataError(
-            f"checkpoint {path} was made with other settings ({what}); keep them, or give "
-            "another folder"
+            f"checkpoint {path} was made with other settings ({what}); keep them, or give another "
+            "folder"
         )
     model.load_state_dict(state["model"], strict=False)
     for part, saved in zip(parts, state["parts"], strict=True):
@@ -101,7 +100,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write what a stopped training goes on from, whole; any device can read it.
 
     Args:
-        path: Of the file; its folder is made if missing.
+        path: The file; its folder is made if missing.
         state: Tensors, plain Python values, and numpy's numbers and arrays, in dictionaries and
             lists.
     """
@@ -111,8 +110,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def _plain(state: Any) -> Any:
-    """Nested dictionaries and lists with Python's numbers for numpy's, which `read_checkpoint`
-    refuses."""
+    """Nested dictionaries and lists without numpy's numbers, which `read_checkpoint` refuses."""
     if isinstance(state, dict):
         return {_plain(key): _plain(value) for key, value in state.items()}
     if isinstance(state, list | tuple):
@@ -124,8 +122,8 @@ def read_checkpoint(path: Path, keys: Collection[str]) -> dict[str, Any]:
     """What `write_checkpoint` wrote; nothing in the file can run code.
 
     Args:
-        path: Of the file.
-        keys: It must have.
+        path: The file.
+        keys: What it must hold.
 
     Raises:
         DataError: It is cut off or damaged, or holds something else.
@@ -161,15 +159,13 @@ def read_checkpoint(path: Path, keys: Collection[str]) -> dict[str, Any]:
     if missing:
         raise DataError(
             f"{path} is no checkpoint of this kind of training: {', '.join(sorted(missing))} "
-            "missing; give "
-            "another folder"
+            "missing; give another folder"
         )
     return state
 
 
 def digest_of(model: nn.Module, tasks: Mapping[str, Task]) -> str:
-    """What besides the settings decides how training goes: the texts, the labels, and the shape of
-    the model."""
+    """What besides the settings decides about training: texts, labels, the model's shape."""
     texts = [
         (name, task.weight, task.train.digest, task.validation.digest)
         for name, task in tasks.items()

@@ -1,5 +1,4 @@
-"""One training loop for all lessons: one task or several, decay groups, cosine with warm-up,
-batches of like length, stages with frozen layers, checkpoints, resume.
+"""One training loop for all lessons: tasks, surgery, schedules, checkpoints, resume.
 
 Lesson 02 uses it for one task, lesson 03 for two. Sources: Loshchilov & Hutter 2019 (AdamW) and
 2017 (cosine).
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from viralbert_utils.base import devices
 from viralbert_utils.models.inference import predict_logits
-from viralbert_utils.training import frozen, processes
+from viralbert_utils.training import processes
 from viralbert_utils.training.batches import mixed_batches, prepare
 from viralbert_utils.training.checkpoints import (
     copy_state,
@@ -31,6 +30,7 @@ from viralbert_utils.training.checkpoints import (
     trainable_state,
 )
 from viralbert_utils.training.processes import Part
+from viralbert_utils.training.readings import READ_EVERY, Readings
 from viralbert_utils.training.settings import (
     Settings,
     Task,
@@ -42,9 +42,7 @@ from viralbert_utils.training.settings import (
 )
 from viralbert_utils.training.surgery import TaskGradients
 
-# Steps between two looks at the losses: each look waits until the device has done all that it was
-# given to do.
-READ_EVERY = 50
+Row = dict[str, float]
 
 
 def fit(
@@ -54,11 +52,11 @@ def fit(
     pad_id: int = 0,
     checkpoint: Path | None = None,
     show_progress: bool = False,
-    log: list[dict[str, float]] | None = None,
+    log: list[Row] | None = None,
 ) -> pd.DataFrame:
     """Train, and leave the model with the weights of its best epoch.
 
-    Several processes (`distributed.process_group`) train as one would, each on its part of every
+    Several processes (`processes.process_group`) train as one would, each on its part of every
     batch; `loss` must then be a mean in which all texts count alike, which cross-entropy with
     weights of classes is not.
 
@@ -66,18 +64,19 @@ def fit(
         model: Takes `(inputs, attention_mask)`, and the name of the task if there are several;
             gives logits. It trains on the device where it is.
         tasks: One, or several by name: then the model has `heads`, and all outside them is shared.
-        settings: See there.
-        pad_id: Of the tokenizer.
+        settings: How to train, and which epoch's weights to keep.
+        pad_id: The tokenizer's id of padding.
         checkpoint: File that is written whole after each epoch. If it exists, training goes on from
             it and ends with the same weights as an uninterrupted run (to the bit on a CPU).
-        show_progress: A progress bar for each epoch.
-        log: Gets a row an update for several tasks: `update`, `cosine` between the first two tasks'
-            gradients (nan where only one had texts), and each task's loss.
+        show_progress: Whether each epoch has a progress bar.
+        log: Gets one row per update for several tasks: `update`, `cosine` between the first two
+            tasks' gradients (nan where only one had texts), and each task's loss.
 
     Returns:
-        A row an epoch: `epoch`, `train_loss`, `loss` (validation; sums over the tasks), the further
-        figures, for several tasks each as `task.figure`, with surgery `cosine` (mean) and
-        `conflicts` (share of updates in which it is negative), `learning_rate`, `best`.
+        One row per epoch: `epoch`, `train_loss`, `loss` (validation), the further figures,
+        `learning_rate`, `best`. With several tasks the losses are sums over the tasks, and each
+        figure of a task is named `task.figure`. With surgery there are `cosine` (mean) and
+        `conflicts` (share of updates in which it is negative).
 
     Raises:
         ValueError: No text or no epoch, a metric that is not computed.
@@ -95,225 +94,216 @@ def fit_and_keep_last(
     pad_id: int,
     checkpoint: Path | None,
     show_progress: bool,
-    log: list[dict[str, float]] | None,
+    log: list[Row] | None,
 ) -> tuple[pd.DataFrame, dict[str, Tensor]]:
-    """See `fit`; the weights after the last epoch besides."""
+    """Train as `fit` does, and give the weights after the last epoch besides."""
     tasks = {"": given} if isinstance(given, Task) else dict(given)
     check_training(tasks, settings, log is not None)
-    device = devices.of(model)
-    dtype = devices.precision(device, settings.precision)
     processes.same_weights(model)
     torch.manual_seed(settings.seed + processes.rank())
-    optimisers = make_optimisers(model, settings)
-    lengths = {name: task.train.lengths for name, task in tasks.items()}
-    n_updates = math.ceil(len(mixed_batches(lengths, settings, 0)) / settings.accumulate)
-    schedules = [
-        torch.optim.lr_scheduler.LambdaLR(
-            optimiser,
-            lambda step: cosine_with_warmup(
-                step, n_updates * settings.epochs, settings.warmup, settings.schedule
-            ),
-        )
-        for optimiser in optimisers
-    ]
-    # Only float16 needs it: gradients that it would round to zero are made longer, and shorter
-    # again before the update.
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    # What is saved and restored with the weights.
-    state = [*optimisers, *schedules, scaler]
-    history: list[dict[str, float]] = []
+    training = _Training(model, tasks, settings, pad_id, measure=log is not None)
+    history: list[Row] = []
     best: dict[str, Tensor] = {}
     task_digest = digest_of(model, tasks)
     if checkpoint is not None and checkpoint.is_file():
-        history, best = resume(checkpoint, model, state, settings, task_digest)
-    heads, shared = (
-        [
-            parameter
-            for name, parameter in model.named_parameters()
-            if name.startswith("heads.") == private
-        ]
-        for private in (True, False)
-    )
-    gradients = TaskGradients(shared, list(tasks), settings.surgery, log is not None, heads)
-    rows = log if log is not None else []
+        history, best = resume(checkpoint, model, training.parts, settings, task_digest)
+    updates = log if log is not None else []
     for epoch in range(len(history), settings.epochs):
-        if settings.patience and _epochs_since_best(history, settings.metric) >= settings.patience:
+        if settings.patience and _epochs_since_best(history, settings) >= settings.patience:
             break
-        plan = mixed_batches(lengths, settings, epoch)
-        rate = float(schedules[0].get_last_lr()[0])
-        name = f"epoch {epoch + 1}/{settings.epochs}"
-        hidden = not show_progress or processes.rank() > 0
-        n_before = len(rows)
-        with tqdm(total=len(plan), desc=name, unit="batch", disable=hidden, leave=False) as bar:
-            losses = _train_epoch(
-                model,
-                tasks,
-                plan,
-                settings,
-                pad_id,
-                optimisers,
-                schedules,
-                gradients,
-                rows,
-                dtype,
-                scaler,
-                bar,
-            )
-        figures: dict[str, float] = {"epoch": epoch + 1, "train_loss": 0.0, "loss": 0.0}
-        for name, task in tasks.items():
-            part = Part(task.validation)
-            logits = part.whole(
-                predict_logits(
-                    model, part, pad_id, precision=settings.precision, **task_argument(name)
-                )
-            )
-            own = {
-                "train_loss": losses[name],
-                "loss": float(task.loss(logits, task.validation.labels)),
-            }
-            for figure in ("train_loss", "loss"):
-                figures[figure] += task.weight * own[figure]
-            # Plain numbers: what numpy and torch return instead is more than a checkpoint may hold.
-            more = task.metrics(logits, task.validation.labels) if task.metrics else {}
-            own |= {figure: float(value) for figure, value in more.items()}
-            figures |= {
-                f"{name}.{figure}" if name else figure: value
-                for figure, value in own.items()
-                if name or figure not in figures
-            }
-        cosines = [row["cosine"] for row in rows[n_before:] if not math.isnan(row["cosine"])]
-        if cosines:
-            figures["cosine"] = sum(cosines) / len(cosines)
-            figures["conflicts"] = sum(cosine < 0 for cosine in cosines) / len(cosines)
+        rate = training.learning_rate
+        n_before = len(updates)
+        losses = training.run_epoch(epoch, updates, show_progress)
+        figures = training.evaluate(epoch, losses)
+        figures |= _conflicts(updates[n_before:])
         figures["learning_rate"] = rate
         check_metric_name(settings.metric, figures)
         history.append(figures)
-        if _epochs_since_best(history, settings.metric) == 0:
+        if _epochs_since_best(history, settings) == 0:
             best = copy_state(trainable_state(model))
         if checkpoint is not None:
-            save_checkpoint(checkpoint, model, state, settings, task_digest, history, best)
+            save_checkpoint(checkpoint, model, training.parts, settings, task_digest, history, best)
     final = copy_state(trainable_state(model))
     load_state(model, best)
     table = pd.DataFrame(history)
-    table["best"] = table.index == _best_epoch(history, settings.metric)
+    table["best"] = table.index == _best_epoch(history, settings)
     return table, final
 
 
-class _Readings:
-    """What the steps of an epoch have found, left on the device and read in one go now and then."""
+def stop_dropout(model: nn.Module) -> None:
+    """Turn off dropout in parts that do not learn: their vectors are the same in each epoch."""
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
 
-    def __init__(self) -> None:
-        self.waiting: list[tuple[int, str, int, Tensor | None]] = []
-        self.totals: dict[str, float] = {}
-        self.n_texts: dict[str, int] = {}
-        self.rows: list[dict[str, float]] = []  # one an update
-        self._row: dict[str, float] = {}  # losses of the update that is not complete yet
 
-    def loss(self, step: int, task: str, n_texts: int, value: Tensor) -> None:
-        """The mean loss of some texts of a task."""
-        self.waiting.append((step, task, n_texts, value))
+class _Training:
+    """A model with its tasks and all that moves its weights."""
 
-    def update(self, step: int, cosine: Tensor | None) -> None:
-        """An update, and the cosine between the gradients that made it."""
-        self.waiting.append((step, "", 0, cosine))
+    def __init__(
+        self,
+        model: nn.Module,
+        tasks: dict[str, Task],
+        settings: Settings,
+        pad_id: int,
+        measure: bool,
+    ) -> None:
+        self.model, self.tasks, self.settings, self.pad_id = model, tasks, settings, pad_id
+        self.device = devices.of(model)
+        self.dtype = devices.precision(self.device, settings.precision)
+        self.lengths = {name: task.train.lengths for name, task in tasks.items()}
+        self.optimisers = make_optimisers(model, settings)
+        n_steps = len(mixed_batches(self.lengths, settings, 0))
+        n_updates = math.ceil(n_steps / settings.accumulate) * settings.epochs
 
-    def read(self) -> None:
-        """Take over what waits.
+        def rate_factor(step: int) -> float:
+            return cosine_with_warmup(step, n_updates, settings.warmup, settings.schedule)
 
-        Raises:
-            FloatingPointError: A loss is no number.
+        self.schedules = [
+            torch.optim.lr_scheduler.LambdaLR(optimiser, rate_factor)
+            for optimiser in self.optimisers
+        ]
+        # Only float16 needs it: gradients that it would round to zero are made longer, and shorter
+        # again before the update.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        named = list(model.named_parameters())
+        heads = [parameter for name, parameter in named if name.startswith("heads.")]
+        shared = [parameter for name, parameter in named if not name.startswith("heads.")]
+        self.gradients = TaskGradients(shared, list(tasks), settings.surgery, measure, heads)
+
+    @property
+    def parts(self) -> list[Any]:
+        """What is saved and restored with the weights."""
+        return [*self.optimisers, *self.schedules, self.scaler]
+
+    @property
+    def learning_rate(self) -> float:
+        """The encoder's rate for the next update."""
+        return float(self.schedules[0].get_last_lr()[0])
+
+    def run_epoch(self, epoch: int, log: list[Row], show_progress: bool) -> dict[str, float]:
+        """Train for one epoch; mean loss of each task, taken while the weights still move."""
+        # from_pretrained gives a model in evaluation mode: without this line there is no dropout
+        # at all.
+        self.model.train()
+        stop_dropout(self.model)
+        plan = mixed_batches(self.lengths, self.settings, epoch)
+        accumulate = self.settings.accumulate
+        readings = Readings()
+        prepared = devices.ahead(
+            (partial(prepare, self.tasks, batch, self.pad_id) for batch in plan), self.device
+        )
+        title = f"epoch {epoch + 1}/{self.settings.epochs}"
+        hidden = not show_progress or processes.rank() > 0
+        with tqdm(total=len(plan), desc=title, unit="batch", disable=hidden, leave=False) as bar:
+            for step, (batch, inputs) in enumerate(zip(plan, prepared, strict=True), 1):
+                # The mean over the steps of the group; the last group of an epoch may hold fewer.
+                group_start = (step - 1) // accumulate * accumulate
+                in_group = min(accumulate, len(plan) - group_start)
+                for (task, positions), own in zip(batch, inputs, strict=True):
+                    loss = self._backward(task, own, len(positions), in_group)
+                    readings.loss(step, task, len(positions), loss)
+                if step % accumulate == 0 or step == len(plan):
+                    readings.update(step, self._update())
+                if step % READ_EVERY == 0:
+                    readings.read()
+                bar.update()
+        readings.read()
+        log.extend({"update": len(log) + n} | row for n, row in enumerate(readings.rows, 1))
+        return readings.means(self.tasks)
+
+    def _backward(self, name: str, inputs: tuple, n_texts: int, in_group: int) -> Tensor:
+        """Add to the gradient of a task; the mean loss of its texts in all processes' batch.
+
+        Args:
+            name: The task.
+            inputs: What this process has of its texts: input, mask and labels, or nothing.
+            n_texts: How many texts all processes have.
+            in_group: Steps that are averaged for one update.
         """
-        found = [value for *_, value in self.waiting if value is not None]
-        values = iter(torch.stack(found).tolist() if found else ())
-        for step, task, n_texts, given in self.waiting:
-            value = math.nan if given is None else next(values)
-            if not n_texts:
-                self.rows.append({"cosine": value} | self._row)
-                self._row = {}
-                continue
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"the loss is {value} at step {step}; lower the learning rate"
+        task = self.tasks[name]
+        value = torch.zeros((), device=self.device)
+        if inputs:
+            ids, mask, labels = inputs
+            with devices.computing(self.device, self.dtype):
+                logits = self.model(ids, mask, **task_argument(name))
+            # The sum over the processes is then the mean over the texts, also where their parts
+            # differ in size.
+            value = task.loss(logits.float(), labels) * (len(labels) / n_texts)
+        mean = processes.total(value.detach())
+        # A backward pass over the task's own texts: no graph is kept, nothing is computed twice.
+        with self.gradients.of(name):
+            if inputs:
+                self.scaler.scale(task.weight * value / in_group).backward()
+        return mean
+
+    def _update(self) -> Tensor | None:
+        """Move the weights; the cosine between the first two tasks' gradients, if it is known."""
+        cosine = self.gradients.combine()
+        for optimiser in self.optimisers:
+            self.scaler.unscale_(optimiser)
+        if self.settings.clip_norm:
+            # Word vectors with sparse gradients are left out of the norm; their optimiser does not
+            # depend on the scale.
+            groups = self.optimisers[0].param_groups
+            parameters = [parameter for group in groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
+        for optimiser, schedule in zip(self.optimisers, self.schedules, strict=True):
+            self.scaler.step(optimiser)
+            schedule.step()
+            optimiser.zero_grad(set_to_none=True)
+        self.scaler.update()
+        return cosine
+
+    def evaluate(self, epoch: int, train_losses: Mapping[str, float]) -> Row:
+        """The figures of an epoch that training and validation texts give."""
+        figures: Row = {"epoch": epoch + 1, "train_loss": 0.0, "loss": 0.0}
+        for name, task in self.tasks.items():
+            part, labels = Part(task.validation), task.validation.labels
+            logits = part.whole(
+                predict_logits(
+                    self.model,
+                    part,
+                    self.pad_id,
+                    precision=self.settings.precision,
+                    **task_argument(name),
                 )
-            self.totals[task] = self.totals.get(task, 0.0) + value * n_texts
-            self.n_texts[task] = self.n_texts.get(task, 0) + n_texts
-            self._row[f"{task}.loss"] = value
-        self.waiting = []
+            )
+            losses = {"train_loss": train_losses[name], "loss": float(task.loss(logits, labels))}
+            for figure, value in losses.items():
+                figures[figure] += task.weight * value
+            more = task.metrics(logits, labels) if task.metrics else {}
+            for figure, value in (losses | more).items():
+                # A plain number: what numpy and torch return is more than a checkpoint may hold.
+                if name:  # several tasks: each has columns of its own
+                    figures[f"{name}.{figure}"] = float(value)
+                else:
+                    figures.setdefault(figure, float(value))
+        return figures
 
 
-def _train_epoch(
-    model: nn.Module,
-    tasks: Mapping[str, Task],
-    plan: list[list[tuple[str, list[int]]]],
-    settings: Settings,
-    pad_id: int,
-    optimisers: list[torch.optim.Optimizer],
-    schedules: list[Any],
-    gradients: TaskGradients,
-    log: list[dict[str, float]],
-    dtype: torch.dtype,
-    scaler: torch.amp.GradScaler,
-    bar: tqdm,
-) -> dict[str, float]:
-    """Mean training loss of each task, taken while the weights still move."""
-    # from_pretrained gives a model in evaluation mode: without this line there is no dropout at
-    # all.
-    model.train()
-    frozen.still(model)
-    device = devices.of(model)
-    # Word vectors with sparse gradients are left out of the norm; their optimiser does not depend
-    # on the scale.
-    parameters = [p for group in optimisers[0].param_groups for p in group["params"]]
-    readings = _Readings()
-    prepared = devices.ahead((partial(prepare, tasks, batch, pad_id) for batch in plan), device)
-    for step, (batch, parts) in enumerate(zip(plan, prepared, strict=True), 1):
-        # The mean over the steps of the group; the last group of an epoch may hold fewer.
-        group_start = (step - 1) // settings.accumulate * settings.accumulate
-        in_group = min(settings.accumulate, len(plan) - group_start)
-        for (name, positions), part in zip(batch, parts, strict=True):
-            task = tasks[name]
-            value = torch.zeros((), device=device)
-            if part:
-                inputs, mask, labels = part
-                with devices.computing(device, dtype):
-                    logits = model(inputs, mask, **task_argument(name))
-                # The sum over the processes is then the mean over the texts, also where their parts
-                # differ in size.
-                value = task.loss(logits.float(), labels) * (len(labels) / len(positions))
-            readings.loss(step, name, len(positions), processes.total(value.detach()))
-            share = scaler.scale(task.weight * value / in_group)
-            # A backward pass over the task's own texts: no graph is kept, nothing is computed
-            # twice.
-            with gradients.of(name):
-                if part:
-                    share.backward()
-        if step % settings.accumulate == 0 or step == len(plan):
-            readings.update(step, gradients.combine())
-            for optimiser in optimisers:
-                scaler.unscale_(optimiser)
-            if settings.clip_norm:
-                nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
-            for optimiser, schedule in zip(optimisers, schedules, strict=True):
-                scaler.step(optimiser)
-                schedule.step()
-                optimiser.zero_grad(set_to_none=True)
-            scaler.update()
-        if step % READ_EVERY == 0:
-            readings.read()
-        bar.update()
-    readings.read()
-    log.extend({"update": len(log) + number} | row for number, row in enumerate(readings.rows, 1))
+def _conflicts(updates: list[Row]) -> Row:
+    """How often, and how far, the gradients of two tasks have pulled apart; empty if unknown."""
+    cosines = [row["cosine"] for row in updates if not math.isnan(row["cosine"])]
+    if not cosines:
+        return {}
     return {
-        name: readings.totals.get(name, 0.0) / max(1, readings.n_texts.get(name, 0))
-        for name in tasks
+        "cosine": sum(cosines) / len(cosines),
+        "conflicts": sum(cosine < 0 for cosine in cosines) / len(cosines),
     }
 
 
-def _best_epoch(history: list[dict[str, float]], metric: str) -> int:
-    worst = math.inf if metric.endswith("loss") else -math.inf
-    values = [worst if math.isnan(row[metric]) else row[metric] for row in history]
-    return values.index(min(values) if metric.endswith("loss") else max(values))
+def _best_epoch(history: list[Row], settings: Settings) -> int:
+    """Position of the epoch whose weights are kept."""
+    if settings.keep == "last":
+        return len(history) - 1
+    small_is_good = settings.metric.endswith("loss")
+    worst = math.inf if small_is_good else -math.inf
+    values = [row[settings.metric] for row in history]
+    values = [worst if math.isnan(value) else value for value in values]
+    return values.index(min(values) if small_is_good else max(values))
 
 
-def _epochs_since_best(history: list[dict[str, float]], metric: str) -> int:
-    return len(history) - 1 - _best_epoch(history, metric) if history else 0
+def _epochs_since_best(history: list[Row], settings: Settings) -> int:
+    return len(history) - 1 - _best_epoch(history, settings) if history else 0

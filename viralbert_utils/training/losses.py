@@ -15,18 +15,15 @@ from torch import Tensor
 from torch.nn import functional
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-WEIGHTINGS = ("none", "sqrt", "clipped", "balanced", "power")
 
 
 def _on_each_device(weight: Tensor | None) -> Callable[[torch.device], Tensor | None]:
-    """The weights on a device, copied there once: a copy in each step would wait for the device in
-    each step."""
+    """The weights on a device, copied once: each copy would wait for the device."""
     return cache(lambda device: None if weight is None else weight.to(device))
 
 
 def cross_entropy(weight: Tensor | None = None) -> Loss:
-    """Mean cross-entropy of one label a text; texts of a class count as much as its `weight`
-    `(n_classes,)` says."""
+    """Mean cross-entropy of one label a text; classes count by their `weight` `(n_classes,)`."""
     there = _on_each_device(weight)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -36,8 +33,7 @@ def cross_entropy(weight: Tensor | None = None) -> Loss:
 
 
 def binary_cross_entropy(pos_weight: Tensor | None = None) -> Loss:
-    """Mean binary cross-entropy over texts and classes; errors on positives weighted by
-    `pos_weight` `(n_classes,)`."""
+    """Mean binary cross-entropy; positives count by `pos_weight` `(n_classes,)`."""
     there = _on_each_device(pos_weight)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -47,61 +43,3 @@ def binary_cross_entropy(pos_weight: Tensor | None = None) -> Loss:
         )
 
     return loss
-
-
-def focal(gamma: float = 2.0) -> Loss:
-    """Binary cross-entropy times `(1 - p) ** gamma`, `p` the probability given to the right answer:
-    easy ones fade."""
-
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        labels = labels.to(logits.dtype)
-        entropy = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-        return ((1 - torch.exp(-entropy)) ** gamma * entropy).mean()
-
-    return loss
-
-
-def asymmetric(
-    gamma_negative: float = 4.0, gamma_positive: float = 0.0, margin: float = 0.05
-) -> Loss:
-    """Focal loss that lets easy negatives fade faster than positives; negatives below `margin` cost
-    nothing at all."""
-
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        labels = labels.to(logits.dtype)
-        probability = logits.sigmoid()
-        shifted = (probability - margin).clamp(min=0)
-        positive = functional.logsigmoid(logits) * (1 - probability) ** gamma_positive
-        negative = torch.log((1 - shifted).clamp(min=1e-8)) * shifted**gamma_negative
-        return -(labels * positive + (1 - labels) * negative).mean()
-
-    return loss
-
-
-def positive_weights(labels: Tensor, how: str = "clipped", power: float = 0.3) -> Tensor | None:
-    """Weights of positives in binary cross-entropy, for each class.
-
-    Args:
-        labels: `(n_texts, n_classes)`, 0/1, of the training texts.
-        how: `none`; `balanced`, negatives / positives; `sqrt`, its square root; `power`, its power
-            `power`; `clipped`, texts / (classes x positives) between 0.1 and 10. The last one is
-            ViralBERT v2's: a formula for one label a text, which here pushes frequent classes down
-            (lesson 03 measures it).
-        power: Of `power`: 0 = none, 1 = balanced.
-
-    Returns:
-        `(n_classes,)`, float32; `None` for `none`.
-
-    Raises:
-        ValueError: An unknown name.
-    """
-    if how not in WEIGHTINGS:
-        raise ValueError(f"weighting {how!r} is not known; use {', '.join(WEIGHTINGS)}")
-    if how == "none":
-        return None
-    n_texts, n_classes = labels.shape
-    positives = labels.float().sum(dim=0).clamp(min=1)
-    if how == "clipped":
-        return (n_texts / (n_classes * positives)).clamp(0.1, 10)
-    ratio = (n_texts - positives) / positives
-    return ratio ** {"balanced": 1.0, "sqrt": 0.5, "power": power}[how]

@@ -25,8 +25,7 @@ _NONE, _DENSE, _SPARSE = range(3)
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that torchrun has started on this machine, each with a GPU of its own if
-    there are any.
+    """Join the processes that torchrun has started here, each with a GPU if there are any.
 
     Raises:
         DataError: Fewer GPUs than processes.
@@ -68,11 +67,10 @@ def part(positions: Sequence[int]) -> Sequence[int]:
 
 
 class Part:
-    """What this process takes of a set of texts (`models.Texts`): as many as the others, the first
-    again if need be."""
+    """What this process takes of a set of texts: as many as the others, the first again."""
 
     def __init__(self, texts: Any) -> None:
-        """Args: `texts`, at least one."""
+        """`texts` holds at least one text."""
         self.texts = texts
         n_each = -(-len(texts.lengths) // n_processes())
         self.positions = [(rank() + n_processes() * i) % len(texts.lengths) for i in range(n_each)]
@@ -98,8 +96,7 @@ def total(value: Tensor) -> Tensor:
 def summed(
     parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
-    """Gradients added up over the processes, in place where they are dense; one that no process has
-    stays `None`."""
+    """Gradients added up over the processes, dense ones in place; `None` if nobody has one."""
     found = list(gradients)
     if n_processes() == 1 or not found:
         return found

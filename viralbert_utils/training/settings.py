@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from viralbert_utils.base import devices
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.encoders.loading import pad
-from viralbert_utils.training import frozen
+from viralbert_utils.models.inference import Texts
 from viralbert_utils.training.losses import Loss
 from viralbert_utils.training.surgery import weighting
 
@@ -33,10 +33,27 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 
 
+class LabelledTexts(Texts, Protocol):
+    """What a task can be trained on: `Encoded` texts, or what frozen layers gave for them."""
+
+    def __len__(self) -> int:
+        """Number of texts."""
+        ...
+
+    @property
+    def labels(self) -> Tensor:
+        """`(n_texts, n_classes)` (0/1) or `(n_texts,)` (class ids)."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Hash of texts and labels."""
+        ...
+
+
 @dataclass(frozen=True)
 class Encoded:
-    """Texts ready for training: token ids, and labels `(n_texts, n_classes)` (0/1) or `(n_texts,)`
-    (class ids).
+    """Token ids with labels `(n_texts, n_classes)` (0/1) or `(n_texts,)` (class ids).
 
     They lie on the CPU; training takes each batch to the model.
     """
@@ -80,8 +97,8 @@ class Task:
         weight: Factor of the loss.
     """
 
-    train: Encoded | frozen.Cached
-    validation: Encoded | frozen.Cached
+    train: LabelledTexts
+    validation: LabelledTexts
     loss: Loss
     metrics: Metrics | None = None
     weight: float = 1.0
@@ -99,7 +116,7 @@ class Settings:
             over many tokens differs little from text to text, so its weights have far to go.
         embedding_factor: The same for word vectors that train: a word that is met three times needs
             large steps.
-        weight_decay: Of matrices; biases and normalisation layers have none.
+        weight_decay: Decay of matrices; biases and normalisation layers have none.
         warmup: Share of the updates in which the rate rises from zero; 1 or more: their number.
         schedule: What it does after that: `cosine` and `linear` go down to zero, `constant` stays.
         accumulate: Steps whose gradients are averaged for one update.
@@ -107,6 +124,8 @@ class Settings:
         patience: Stop after so many epochs without a better figure; 0 = never.
         metric: Column of the history that decides which epoch is best; `loss` is best when small,
             all else when large.
+        keep: Which weights the model has at the end: `best`, those of the epoch that `metric`
+            decides on, or `last`.
         seed: Order of batches and dropout.
         bucket: Batches that are sorted by length together; 0 = no sorting.
         precision: In which matrices are multiplied, here and in the evaluation, see
@@ -134,11 +153,11 @@ class Settings:
     precision: str = "auto"
     surgery: str = "none"
     sampling: str = "proportional"
+    keep: str = "best"
 
 
 def make_optimisers(model: nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
-    """AdamW for all but sparse word vectors, which have their own (`SparseAdam`, moving only what a
-    batch has read).
+    """AdamW, and for sparse word vectors `SparseAdam`, which moves only what a batch has read.
 
     Encoder and head have their rates, matrices have weight decay, vectors have none. Everything
     outside `model.encoder` is head; a vector is a bias or belongs to a normalisation layer.
@@ -175,8 +194,7 @@ def make_optimisers(model: nn.Module, settings: Settings) -> list[torch.optim.Op
 
 
 def cosine_with_warmup(step: int, n_steps: int, warmup: float, schedule: str = "cosine") -> float:
-    """Factor of the learning rate for update `step` (from 0): linear rise, then half a cosine (or
-    other) to zero."""
+    """Factor of the rate for update `step` (from 0): linear rise, then the schedule to zero."""
     n_warm = max(1, round(warmup if warmup >= 1 else warmup * n_steps))
     if step < n_warm:
         return (step + 1) / n_warm
@@ -187,12 +205,14 @@ def check_training(tasks: Mapping[str, Task], settings: Settings, measured: bool
     """Refuse a training that cannot come to its end, before an epoch is spent on it.
 
     Args:
-        tasks: See `fit`.
-        settings: See there.
+        tasks: The tasks by name.
+        settings: What is to be checked.
         measured: Whether the angle between the tasks' gradients is kept.
     """
     if settings.schedule not in SCHEDULES:
         raise DataError(f"schedule {settings.schedule!r} is not known; use {', '.join(SCHEDULES)}")
+    if settings.keep not in ("best", "last"):
+        raise DataError(f"keep is {settings.keep!r}; use best or last")
     check_sampling(settings.sampling)
     weighting(settings.surgery)
     for name, least in (("batch_size", 1), ("accumulate", 1), ("patience", 0)):
@@ -203,8 +223,8 @@ def check_training(tasks: Mapping[str, Task], settings: Settings, measured: bool
             n_texts = f"{len(task.train)} training and {len(task.validation)} validation texts"
             of_task = f" of task {name!r}" if name else ""
             raise DataError(
-                f"nothing to do with {n_texts}{of_task} and {settings.epochs} epochs; each must "
-                "be at least 1"
+                f"nothing to do with {n_texts}{of_task} and {settings.epochs} epochs; each must be "
+                "at least 1"
             )
     check_metric(tasks, settings, measured)
 

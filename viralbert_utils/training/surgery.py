@@ -1,5 +1,4 @@
-"""Gradient surgery: what to do when the gradients of two tasks pull the shared parameters in
-different directions.
+"""Gradient surgery: what to do when two tasks pull the shared parameters apart.
 
 Each text belongs to one task, so the gradient of a task comes from a backward pass over its own
 texts alone: two half passes cost what one whole pass costs, as long as there is enough to compute
@@ -36,8 +35,7 @@ SURGERIES = {
 
 
 def pcgrad(gramian: Tensor) -> Tensor:
-    """PCGrad's weights: each gradient loses its part along every other one that it opposes; the
-    results are added.
+    """PCGrad's weights: each gradient loses its part along every other that it opposes.
 
     Projecting only ever subtracts a multiple of another task's gradient, so the sum of the
     projected gradients is a weighted sum of the given ones, and the weights follow from their
@@ -96,8 +94,7 @@ def weighting(name: str) -> Weighting:
 
 
 class TaskGradients:
-    """The gradients of several tasks on the parameters that they share, kept apart until they are
-    combined.
+    """The gradients of several tasks on shared parameters, kept apart until combined.
 
     Backward passes add to `.grad` as always; which tensor that is, is exchanged before and after,
     so nothing is copied and the memory is one more set of shared gradients for each task but one.
@@ -215,12 +212,11 @@ def _dense(found: list[list[Tensor | None]]) -> list[int]:
 
 
 def _weighted_sums(found: list[list[Tensor | None]], weights: Tensor | None) -> list[Tensor | None]:
-    """For each parameter the weighted sum over the tasks, in the memory of the first one's
-    gradients.
+    """Weighted sums over the tasks, in the memory of the first one's gradients.
 
     Args:
         found: The gradients of each task.
-        weights: Of the tasks, on their device; a single task has none.
+        weights: One for each task, on their device; a single task has none.
     """
     if weights is None:
         return found[0]

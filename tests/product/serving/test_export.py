@@ -20,7 +20,7 @@ from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaMode
 
 from tests.product.serving.test_predictor import TEXTS, make_tokenizer, thresholds
 from viralbert.cli import main
-from viralbert.serving import export, int8
+from viralbert.serving import export, int8, text_batches
 from viralbert.serving.int8 import NEARER
 from viralbert.serving.onnx_model import OnnxModel, runtime
 from viralbert.serving.predictor import HEAD_SHARE, ViralBERT
@@ -125,8 +125,8 @@ def test_plain_dynamic_quantisation_does_depend_on_neighbours(folders, tmp_path)
     )
     model = replace(OnnxModel.load(folders / "float"), session=session)
     rows = tokens.encode(model.tokenizer, MANY, 24)
-    apart = tokens.in_batches(model.step, rows, 0, n_tokens=1)
-    together = tokens.in_batches(model.step, rows, 0)
+    apart = text_batches.in_batches(model.step, rows, 0, n_tokens=1)
+    together = text_batches.in_batches(model.step, rows, 0)
     assert np.abs(expit(apart) - expit(together)).max() > 1e-4
 
 

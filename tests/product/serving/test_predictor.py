@@ -23,7 +23,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from viralbert.moments.ranking import find_moments
 from viralbert.moments.scores import Scores
 from viralbert.moments.subtitles import Cue
-from viralbert.serving import predictor
+from viralbert.serving import predictor, text_batches
 from viralbert.serving.predictor import ViralBERT
 from viralbert_utils.base import tokens
 from viralbert_utils.base.errors import DataError
@@ -139,7 +139,7 @@ def test_as_dict_is_json(bert):
 def test_order_and_answers_do_not_depend_on_windows_and_batches(bert, texts, window, budget):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(predictor, "WINDOW", window)
-        patch.setattr(tokens.in_batches, "__kwdefaults__", {"n_tokens": budget})
+        patch.setattr(text_batches.in_batches, "__kwdefaults__", {"n_tokens": budget})
         found = bert.predict(texts)
     alone = [bert.predict(text) for text in texts]
     for a, b in zip(found, alone, strict=True):

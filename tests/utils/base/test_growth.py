@@ -47,6 +47,7 @@ UNITS = {
     "marks in two orders": "\u0301\u0323",
     "marks that are letters": "е\u0308\u0301",
     "stress": "о\u0301",
+    "mojibake": "РџСЂРёРІРµС‚ ",
     "Latin stress": "áб",
     "joiners": "\u200d",
     "fillers": "\u3164",

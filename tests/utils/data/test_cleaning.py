@@ -76,6 +76,10 @@ def reasons(result: cleaning.Cleaned) -> dict[tuple[str, int], str]:
         ("`мама` и м´яч, 5´ а´b", "`мама` и м´яч, 5´ а´b"),
         ("\u0301", ""),
         ("да \u0301и нет", "да и нет"),
+        # UTF-8 that was read as CP1251 or as Latin-1.
+        ("РџСЂРёРІРµС‚, РјРёСЂ", "Привет, мир"),
+        ("ÐŸÑ€Ð¸Ð²ÐµÑ‚", "Привет"),
+        ("Р. С. Сергеев, СССР", "Р. С. Сергеев, СССР"),
         # Letters that look the same.
         ("кaк дeла, Mосква и CCCР", "как дела, Москва и СССР"),
         ("Аpple, СOVID-19, Хacker", "Apple, COVID-19, Xacker"),

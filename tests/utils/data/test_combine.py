@@ -2,6 +2,7 @@ import pandas as pd
 
 from viralbert_utils.data import combine
 from viralbert_utils.data.emotions import CEDR_CLASSES, EMOTIONS
+from viralbert_utils.lessons import preparation
 
 LABELS = [["joy"], ["curiosity"], ["neutral"], ["fear", "joy"]]
 EMOTION_ROWS = pd.DataFrame(
@@ -15,14 +16,14 @@ EMOTION_ROWS = pd.DataFrame(
 
 def test_two_tasks_keeps_every_row_with_the_labels_of_its_task():
     virality = pd.DataFrame({"text": ["кот", "афиша"], "label": [1, 0]}, index=[10, 11])
-    table = combine.two_tasks(EMOTION_ROWS, virality)
+    table = preparation.two_tasks(EMOTION_ROWS, virality)
     assert len(table) == 6
     by_text = table.set_index("text")
     assert by_text.loc["кот", "label"] == 1
     assert by_text.loc["кот", "labels"] == []
     assert by_text.loc["боюсь и рад", "labels"] == EMOTION_ROWS.loc[8, "labels"]
     assert table.loc[table["task"] == "emotions", "label"].isna().all()
-    pd.testing.assert_frame_equal(table, combine.two_tasks(EMOTION_ROWS, virality))
+    pd.testing.assert_frame_equal(table, preparation.two_tasks(EMOTION_ROWS, virality))
 
 
 def test_six_classes_leaves_out_what_has_no_counterpart():

@@ -2,20 +2,19 @@ import importlib
 import inspect
 import json
 import pkgutil
-from pathlib import Path
 from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from viralbert_utils import data, lessons
+import viralbert_utils
 from viralbert_utils.base import files
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.data import cleaning, combine, sources, splits, tables
 from viralbert_utils.data.contracts import CONTRACTS
 from viralbert_utils.data.sources import SAMPLE, Dataset
-from viralbert_utils.lessons import cascade, hybrid, suspects
+from viralbert_utils.lessons import cascade, hybrid, preparation, suspects
 
 
 def test_sample_has_every_set_but_cedr():
@@ -242,7 +241,7 @@ def test_a_broken_set_is_not_taken_for_a_missing_one(tmp_path):
     (tmp_path / "reviews").mkdir()
     assert sources.has("reviews", str(tmp_path))
     with pytest.raises(DataError, match="holds no training table"):
-        sources.load_all(str(tmp_path))
+        preparation.load_all(str(tmp_path))
 
 
 def test_one_split_in_two_formats_is_ambiguous(write_csv):
@@ -255,16 +254,19 @@ def test_one_split_in_two_formats_is_ambiguous(write_csv):
 def test_load_all_needs_emotions_and_virality(write_csv):
     folder = write_csv("emotions", text=["да"], labels=["[4]"])
     with pytest.raises(DataError, match="no data set 'virality'"):
-        sources.load_all(str(folder))
+        preparation.load_all(str(folder))
     own = folder / "own.csv"
     own.write_text("text,label\nда,1\n", "utf-8")
-    assert list(sources.load_all(str(folder), {"virality": str(own)})) == ["emotions", "virality"]
+    assert list(preparation.load_all(str(folder), {"virality": str(own)})) == [
+        "emotions",
+        "virality",
+    ]
     with pytest.raises(DataError, match=r"no file 'none\.csv' for the set 'virality'"):
-        sources.load_all(str(folder), {"virality": "none.csv"})
+        preparation.load_all(str(folder), {"virality": "none.csv"})
 
 
 def test_max_rows_takes_the_first(write_csv):
-    loaded = sources.load_all("sample", max_rows=5)
+    loaded = preparation.load_all("sample", max_rows=5)
     assert {len(table) for dataset in loaded.values() for table in dataset.splits.values()} == {5}
 
 
@@ -391,9 +393,12 @@ def test_a_table_of_ones_own_that_lacks_a_column_is_a_message(write_csv):
 
 ONE = pd.DataFrame({"text": ["да"]})
 READERS = {
-    "two_tasks, emotions": (lambda: combine.two_tasks(ONE, ONE), "emotions: no column 'labels'"),
+    "two_tasks, emotions": (
+        lambda: preparation.two_tasks(ONE, ONE),
+        "emotions: no column 'labels'",
+    ),
     "two_tasks, virality": (
-        lambda: combine.two_tasks(ONE.assign(labels=[[1]]), ONE),
+        lambda: preparation.two_tasks(ONE.assign(labels=[[1]]), ONE),
         "virality: no column 'label'",
     ),
     "six_classes": (lambda: combine.six_classes(ONE), "emotions: no column 'labels'"),
@@ -409,8 +414,7 @@ READERS = {
     "by_group": (lambda: splits.by_group(ONE, "film", "label"), "no column 'film', 'label'"),
     "by_time": (lambda: splits.by_time(ONE, "day"), "no column 'day'"),
     "split_set": (lambda: splits.split_set("reviews", {"all": ONE}), "no column 'film', 'label'"),
-    "label_shares": (lambda: splits.label_shares({"train": ONE}, 2), "train: no column 'labels'"),
-    "n_shared": (lambda: splits.n_shared({"train": ONE}, "title"), "train: no column 'title'"),
+    "n_shared": (lambda: preparation.n_shared({"train": ONE}, "title"), "train: no column 'title'"),
     "clean": (
         lambda: cleaning.clean(Dataset("mine", "here", {"all": ONE}), names=("a",)),
         "mine/all: no column 'labels'",
@@ -470,12 +474,11 @@ HANDED_ON = {
 
 def functions_of_tables():
     """Every public function of the module with a parameter that is a table, or tables by split."""
-    rooms = [*data.__path__, *lessons.__path__]
-    for found in pkgutil.iter_modules(rooms):
-        if found.name == "charts":  # their tables are the lessons' own
-            continue
-        room = Path(found.module_finder.path).name
-        module, name = importlib.import_module(f"viralbert_utils.{room}.{found.name}"), found.name
+    for found in pkgutil.walk_packages(viralbert_utils.__path__, "viralbert_utils."):
+        module = importlib.import_module(found.name)
+        name = found.name.rpartition(".")[2]
+        if name in ("lesson", "plots", "charts"):
+            continue  # they show what a lesson has made, not what somebody brings
         owners = [
             module,
             *(

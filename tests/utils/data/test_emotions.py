@@ -97,9 +97,8 @@ def test_names_are_complete_and_distinct():
     assert emotions.display_name("joy") == "joy · радость"
 
 
-@pytest.mark.parametrize("groups", [emotions.SENTIMENTS, emotions.EKMAN])
-def test_each_emotion_is_in_one_group(groups):
-    members = [name for names in groups.values() for name in names]
+def test_each_emotion_is_in_one_group():
+    members = [name for names in emotions.SENTIMENTS.values() for name in names]
     assert sorted(members) == sorted(emotions.EMOTIONS)
 
 
@@ -110,23 +109,16 @@ def test_groups_are_those_of_goemotions():
         "ambiguous": 4,
         "neutral": 1,
     }
-    # Ekman's six refine the sentiments: none of them mixes positive and negative emotions.
+    # No class of CEDR mixes positive and negative emotions.
     sentiment = {name: group for group, members in emotions.SENTIMENTS.items() for name in members}
-    assert {
-        ekman: {sentiment[name] for name in members} for ekman, members in emotions.EKMAN.items()
-    } == {
-        "anger": {"negative"},
-        "disgust": {"negative"},
-        "fear": {"negative"},
-        "joy": {"positive"},
-        "sadness": {"negative"},
-        "surprise": {"ambiguous"},
-        "neutral": {"neutral"},
+    assert {(cedr, sentiment[name]) for name, cedr in emotions.GOEMOTIONS_TO_CEDR.items()} == {
+        ("joy", "positive"),
+        ("sadness", "negative"),
+        ("surprise", "ambiguous"),
+        ("fear", "negative"),
+        ("anger", "negative"),
+        ("no_emotion", "neutral"),
     }
-    # Where CEDR's classes have a namesake among the six, our mapping to them agrees.
-    ekman_of = {name: group for group, members in emotions.EKMAN.items() for name in members}
-    for name, cedr in emotions.GOEMOTIONS_TO_CEDR.items():
-        assert ekman_of[name] == cedr.replace("no_emotion", "neutral")
 
 
 def test_multi_hot_places_every_label():

@@ -15,10 +15,11 @@ from viralbert_utils.base.files import ROOT
 from viralbert_utils.data import cleaning, emotions, sources, splits
 from viralbert_utils.data.sources import SAMPLE
 from viralbert_utils.evaluation import baselines, intervals, metrics, thresholds
+from viralbert_utils.lessons import preparation
 
 CLEANED = {
     name: cleaning.clean(dataset, **cleaning.RULES[name])
-    for name, dataset in sources.load_all("sample").items()
+    for name, dataset in preparation.load_all("sample").items()
 }
 
 
@@ -176,6 +177,17 @@ def test_five_files_in_two_formats():
     assert {path.suffix for path in FOLDER.iterdir()} == {".srt", ".vtt", ".json"}
 
 
+def test_no_text_of_the_sample_looks_damaged():
+    repair = texts._mojibake_repair()
+    lines = [
+        line
+        for path in (ROOT / "data" / "sample").rglob("*.*")
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+    assert len(lines) > 5000
+    assert [line for line in lines if repair(line) != line] == []
+
+
 # The datasheet ------------------------------------------------------------------------------------
 
 
@@ -185,7 +197,7 @@ def test_datasheet_figures_are_those_of_the_files():
     agreement = {}
     for name in ("emotions", "virality", "reviews"):
         both = sources.second_annotation(sources.load(name))
-        agreement[name] = metrics.agreement(list(both["first"]), list(both["second"]))
+        agreement[name] = preparation.agreement(list(both["first"]), list(both["second"]))
     facts = [f"{len(rows(name)):,}" for name in CLEANED]
     facts += [
         f"{(hot.sum(axis=1) > 1).mean():.0%}",

@@ -7,6 +7,7 @@ from sklearn.metrics import brier_score_loss
 
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.evaluation import calibration, thresholds
+from viralbert_utils.lessons import reliability
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def test_temperature_finds_the_factor():
     rng = np.random.default_rng(1)
     true = rng.normal(-1, 2, (5000, 3))
     labels = (rng.random(true.shape) < expit(true)).astype(np.int8)
-    found = calibration.temperature(labels, 4 * true)
+    found = reliability.temperature(labels, 4 * true)
     assert found.slope == pytest.approx(0.25, rel=0.05)
     assert len(set(found.slope)) == 1
     assert not found.intercept.any()
@@ -38,7 +39,7 @@ def test_platt_finds_factor_and_shift_of_each_class(overconfident):
     assert found.slope == pytest.approx([0.5] * 3, rel=0.15)
     assert found.intercept == pytest.approx([0, -0.5, 1], abs=0.2)
     mended, raw = found.apply(logits), expit(logits)
-    error = calibration.expected_calibration_error
+    error = reliability.expected_calibration_error
     assert (error(labels, mended) < 0.3 * error(labels, raw)).all()
     assert (calibration.brier_score(labels, mended) < calibration.brier_score(labels, raw)).all()
 
@@ -84,7 +85,7 @@ def test_separable_or_reversed_classes_stay_finite_and_in_order():
     z = np.linspace(-3, 3, 40)[:, None]
     apart, reversed_ = (z > 2.5).astype(int), (z < 0).astype(int)
     for labels in (apart, reversed_):
-        for fit in (calibration.platt, calibration.temperature):
+        for fit in (calibration.platt, reliability.temperature):
             found = fit(labels, z)
             assert np.isfinite([found.slope, found.intercept]).all()
             assert (np.diff(found.apply(z)[:, 0]) >= 0).all()
@@ -93,7 +94,7 @@ def test_separable_or_reversed_classes_stay_finite_and_in_order():
     assert constant == pytest.approx(apart.mean(), abs=0.02)
 
 
-@pytest.mark.parametrize("fit", [calibration.platt, calibration.temperature])
+@pytest.mark.parametrize("fit", [calibration.platt, reliability.temperature])
 def test_bad_logits_are_refused(fit):
     with pytest.raises(DataError, match="score of row 0, class 0 is nan"):
         fit(np.zeros((2, 1)), np.array([[np.nan], [0.0]]))
@@ -104,7 +105,7 @@ def test_bad_logits_are_refused(fit):
 def test_reliability_by_hand():
     probabilities = np.array([0.05, 0.05, 0.15, 0.5, 0.65, 0.95, 1.0])
     labels = np.array([0, 1, 0, 0, 1, 1, 1])
-    table = calibration.reliability(labels, probabilities, 2)
+    table = reliability.reliability(labels, probabilities, 2)
     assert table["from"].tolist() == [0, 0.5]
     assert table["to"].tolist() == [0.5, 1]
     assert table["count"].tolist() == [3, 4]
@@ -113,22 +114,22 @@ def test_reliability_by_hand():
     assert (table["low"] < table["share of positives"]).all()
     assert (table["share of positives"] < table["high"]).all()
     error = (abs(0.25 - 1) + abs(3.1 - 3)) / 7
-    assert calibration.expected_calibration_error(
+    assert reliability.expected_calibration_error(
         labels[:, None], probabilities[:, None], 2
     ) == pytest.approx(error)
     # Empty bins are left out; the last bin holds 1.
-    assert calibration.reliability(labels, probabilities, 10)["count"].tolist() == [2, 1, 1, 1, 2]
+    assert reliability.reliability(labels, probabilities, 10)["count"].tolist() == [2, 1, 1, 1, 2]
 
 
 def test_bins_of_equal_counts():
     probabilities = np.random.default_rng(0).random(1000) ** 8
     labels = np.zeros(1000, dtype=int)
-    assert calibration.reliability(labels, probabilities)["count"].max() > 700
+    assert reliability.reliability(labels, probabilities)["count"].max() > 700
     assert (
-        calibration.reliability(labels, probabilities, equal_counts=True)["count"].tolist()
+        reliability.reliability(labels, probabilities, equal_counts=True)["count"].tolist()
         == [100] * 10
     )
-    assert calibration.reliability(labels, np.full(1000, 0.3), equal_counts=True)[
+    assert reliability.reliability(labels, np.full(1000, 0.3), equal_counts=True)[
         "count"
     ].tolist() == [1000]
 
@@ -136,7 +137,7 @@ def test_bins_of_equal_counts():
 def test_true_probabilities_are_reliable():
     rng = np.random.default_rng(0)
     probabilities = rng.random((20_000, 1))
-    table = calibration.reliability(
+    table = reliability.reliability(
         rng.random(probabilities.shape) < probabilities, probabilities, 20
     )
     inside = (table["low"] <= table["mean probability"]) & (
@@ -154,7 +155,7 @@ def test_brier_score_agrees_with_scikit_learn(overconfident):
 
 def test_no_probabilities_no_reliability():
     with pytest.raises(DataError, match=r"expected probabilities; found -1 to 0.5"):
-        calibration.reliability(np.array([0, 1]), np.array([-1, 0.5]))
+        reliability.reliability(np.array([0, 1]), np.array([-1, 0.5]))
 
 
 @pytest.mark.parametrize(("share", "n"), [(0.02, 50), (0.2, 20), (0.5, 100), (0.9, 40)])

@@ -4,6 +4,7 @@ from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_sco
 
 from viralbert_utils.evaluation import intervals, metrics
 from viralbert_utils.evaluation.intervals import Estimate
+from viralbert_utils.lessons import class_table, preparation
 
 
 @pytest.fixture(scope="module")
@@ -105,17 +106,17 @@ def test_bootstrap_says_when_a_metric_is_mostly_undefined():
 
 
 def test_agreement():
-    assert metrics.agreement(["a", "b", "a"], ["a", "b", "a"]) == {
+    assert preparation.agreement(["a", "b", "a"], ["a", "b", "a"]) == {
         "texts": 3,
         "same": 1,
         "kappa": 1,
         "kappa_least": 1,
     }
-    assert metrics.agreement(["a", "a"], ["a", "a"])["kappa"] == 1
+    assert preparation.agreement(["a", "a"], ["a", "a"])["kappa"] == 1
     random = np.random.default_rng(0)
     first, second = random.integers(0, 2, 2000).tolist(), random.integers(0, 2, 2000).tolist()
-    assert metrics.agreement(first, second)["kappa"] == pytest.approx(0, abs=0.06)
-    lists = metrics.agreement([[1], [2], [1, 2]], [[1], [2], [1]])
+    assert preparation.agreement(first, second)["kappa"] == pytest.approx(0, abs=0.06)
+    lists = preparation.agreement([[1], [2], [1, 2]], [[1], [2], [1]])
     assert lists["same"] == pytest.approx(2 / 3)
     assert 0 < lists["kappa"] < 1
 
@@ -172,7 +173,7 @@ def test_the_table_per_class_is_scikit_learns():
     labels = (rng.random((80, 3)) < [0.5, 0.2, 0.0]).astype(int)
     scores = 0.4 * labels + rng.random(labels.shape)
     said = (scores > 0.7).astype(int)
-    table = metrics.per_class(labels, scores, said, ["a", "b", "none"])
+    table = class_table.per_class(labels, scores, said, ["a", "b", "none"])
     options = {"average": None, "zero_division": 0}
     for column, metric in {
         "precision": precision_score,

@@ -10,13 +10,14 @@ from hypothesis.extra import numpy as arrays
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.evaluation import thresholds
 from viralbert_utils.evaluation.metrics import f1_per_class, macro_f1
+from viralbert_utils.lessons import threshold_study
 
 OBJECTIVES = {
     "F1": thresholds.f_beta(),
     "F2": thresholds.f_beta(2),
-    "precision at recall 0.6": thresholds.precision_at_recall(0.6),
+    "precision at recall 0.6": threshold_study.precision_at_recall(0.6),
     "recall at precision 0.7": thresholds.recall_at_precision(0.7),
-    "cost": thresholds.cost(1, 3),
+    "cost": threshold_study.cost(1, 3),
 }
 # Few distinct values, so that ties are common; or any numbers, the largest and smallest among them.
 TIED = st.sampled_from([0, 0.1, 0.25, 0.5, 0.5000001, 0.9, 1])
@@ -92,18 +93,18 @@ def test_objectives_by_hand():
 
     assert cut(thresholds.f_beta(0.25)) == pytest.approx(0.85)
     assert cut(thresholds.f_beta(1)) == cut(thresholds.f_beta(2)) == pytest.approx(0.55)
-    assert cut(thresholds.precision_at_recall(1 / 3)) == pytest.approx(0.85)
-    assert cut(thresholds.precision_at_recall(2 / 3)) == pytest.approx(0.55)
+    assert cut(threshold_study.precision_at_recall(1 / 3)) == pytest.approx(0.85)
+    assert cut(threshold_study.precision_at_recall(2 / 3)) == pytest.approx(0.55)
     assert cut(thresholds.recall_at_precision(0.75)) == pytest.approx(0.55)
     assert cut(thresholds.recall_at_precision(0.8)) == pytest.approx(0.85)
-    assert cut(thresholds.cost(10, 1)) == pytest.approx(0.85)
-    assert cut(thresholds.cost(1, 10)) == pytest.approx(0.55)
+    assert cut(threshold_study.cost(10, 1)) == pytest.approx(0.85)
+    assert cut(threshold_study.cost(1, 10)) == pytest.approx(0.55)
     # Now the highest score is a false alarm: no threshold is always right, and none costs less than
     # silence ...
     labels = 1 - labels
-    assert cut(thresholds.recall_at_precision(1)) == cut(thresholds.cost(1, 1)) == np.inf
+    assert cut(thresholds.recall_at_precision(1)) == cut(threshold_study.cost(1, 1)) == np.inf
     # ... unless a miss is dear.
-    assert cut(thresholds.cost(1, 2)) == pytest.approx(0.4)
+    assert cut(threshold_study.cost(1, 2)) == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
@@ -228,7 +229,7 @@ def test_cross_fitting_takes_the_optimism_away():
     optimism."""
     rng = np.random.default_rng(0)
     labels = (rng.random((400, 20)) < 0.05).astype(int)
-    table = thresholds.compare_rules(labels, rng.random(labels.shape), n_resamples=200)
+    table = threshold_study.compare_rules(labels, rng.random(labels.shape), n_resamples=200)
     assert list(table.index) == list(thresholds.RULES)
     assert table.loc["one", ["gain", "low", "high", "optimism"]].tolist() == pytest.approx(
         [0, 0, 0, 0], abs=0.01
@@ -244,13 +245,13 @@ def test_cross_fitting_takes_the_optimism_away():
 
 def test_rare_classes_have_unstable_thresholds(noisy):
     labels, scores = noisy
-    found = thresholds.resampled(labels, scores, n_resamples=100)
+    found = threshold_study.resampled(labels, scores, n_resamples=100)
     assert found.shape == (100, 4)
     low, high = np.quantile(found, [0.1, 0.9], axis=0, method="inverted_cdf")
     assert high[0] - low[0] < 0.5 * (high[3] - low[3])
     assert (low <= thresholds.best_per_class(labels, scores)).all()
     assert np.ptp(
-        thresholds.resampled(labels, scores, thresholds.best_global, 5), axis=1
+        threshold_study.resampled(labels, scores, thresholds.best_global, 5), axis=1
     ) == pytest.approx(0)
 
 

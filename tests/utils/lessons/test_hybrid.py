@@ -13,7 +13,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import write_sums
-from viralbert_utils.lessons import hybrid
+from viralbert_utils.lessons import frozen, hybrid
 from viralbert_utils.lessons.columns import (
     Preparation,
     _frame,
@@ -23,7 +23,6 @@ from viralbert_utils.lessons.columns import (
     snippet,
 )
 from viralbert_utils.models import inference
-from viralbert_utils.training import frozen
 from viralbert_utils.training.settings import Settings
 
 TEXTS, NUMBERS, CATEGORIES = ["title", "note"], ["views", "seconds"], ["channel"]

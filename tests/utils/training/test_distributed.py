@@ -15,12 +15,12 @@ from transformers import BertConfig, BertModel
 
 from viralbert_utils.base import devices
 from viralbert_utils.evaluation import metrics
+from viralbert_utils.lessons.stages import Stage, fit_stages
 from viralbert_utils.models.classifiers import Head, MultiTaskClassifier, PooledClassifier
 from viralbert_utils.training import losses, processes
 from viralbert_utils.training.loop import fit
 from viralbert_utils.training.processes import Part
 from viralbert_utils.training.settings import Encoded, Settings, Task
-from viralbert_utils.training.stages import Stage, fit_stages
 
 HEADS = {"virality": Head(("viral",), (8,), (0.0,)), "emotions": Head(("a", "b", "c"))}
 SHORT = Settings(epochs=2, batch_size=16, learning_rate=3e-3, head_factor=3)

@@ -18,12 +18,13 @@ from transformers import (
 )
 
 from viralbert_utils.evaluation import metrics
+from viralbert_utils.lessons import frozen, stages
+from viralbert_utils.lessons.stages import Stage, fit_stages
 from viralbert_utils.models import classifiers, inference, storage
 from viralbert_utils.models.classifiers import Head, MultiTaskClassifier
-from viralbert_utils.training import batches, checkpoints, frozen, loop, losses, stages
+from viralbert_utils.training import batches, checkpoints, loop, losses
 from viralbert_utils.training.loop import fit
 from viralbert_utils.training.settings import Encoded, Settings, Task
-from viralbert_utils.training.stages import Stage, fit_stages
 
 SIZES = {"vocab_size": 60, "max_position_embeddings": 40}
 LAYERS = {
@@ -238,7 +239,7 @@ def test_cached_layers_give_what_the_whole_encoder_gives(tmp_path, kind, top_lay
     assert len(cached.vectors) == (
         20 if top_layers == 0 and pooling != "attention+max" else sum(texts.lengths)
     )
-    found = inference.predict_logits(frozen.on_top(model, top_layers), cached, 0)
+    found = inference.predict_logits(frozen.upper_classifier(model, top_layers), cached, 0)
     assert (found - inference.predict_logits(model, texts, 0)).abs().max() < 2e-3
     assert len(frozen.layers_of(model.encoder)) == 3, "the model itself is left whole"
 
@@ -387,7 +388,7 @@ def test_frozen_layers_have_no_dropout_and_others_do(monkeypatch):
     model = make_model()
     frozen.freeze(model, 1)
     model.train()
-    frozen.still(model)
+    loop.stop_dropout(model)
     layers = model.encoder.encoder.layer
     assert [layer.training for layer in layers] == [False, False, True]
     assert not model.encoder.embeddings.dropout.training

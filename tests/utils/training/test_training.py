@@ -1,6 +1,7 @@
 import math
 import os
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from viralbert_utils.base.errors import DataError
+from viralbert_utils.lessons.stages import Stage, fit_stages
 from viralbert_utils.models import inference, storage
 from viralbert_utils.models.classifiers import PooledClassifier
 from viralbert_utils.training import batches, checkpoints, loop, losses
@@ -19,7 +21,6 @@ from viralbert_utils.training.settings import (
     cosine_with_warmup,
     make_optimisers,
 )
-from viralbert_utils.training.stages import Stage, fit_stages
 
 SIZES = {
     "hidden_size": 16,
@@ -273,9 +274,36 @@ def test_a_checkpoint_of_other_data_or_another_model_is_refused(tmp_path):
         )
 
 
+def test_the_last_epoch_can_be_kept_in_place_of_the_best():
+    task = Task(make_data(40), make_data(20, 1), losses.cross_entropy(), accuracy)
+    best, last = make_model(), make_model()
+    # A rate at which the first epoch is the best one.
+    rough = Settings(epochs=4, learning_rate=0.5, head_factor=0.1)
+    found = fit(best, task, rough)
+    kept = fit(last, task, replace(rough, keep="last"))
+    assert kept["best"].tolist() == [False, False, False, True]
+    assert found.drop(columns="best").equals(kept.drop(columns="best"))
+    assert found["best"].tolist() != kept["best"].tolist()
+    assert not torch.equal(best.head.weight, last.head.weight)
+    with pytest.raises(DataError, match="keep is 'first'; use best or last"):
+        fit(best, task, replace(rough, keep="first"))
+
+
+def test_a_checkpoint_from_before_a_setting_was_known_goes_on(tmp_path):
+    task = Task(make_data(40), make_data(20, 1), losses.cross_entropy())
+    fit(make_model(), task, QUICK, checkpoint=tmp_path / "c.pt")
+    state = torch.load(tmp_path / "c.pt", weights_only=True)
+    del state["settings"]["keep"]
+    torch.save(state, tmp_path / "c.pt")
+    assert len(fit(make_model(), task, QUICK, checkpoint=tmp_path / "c.pt")) == QUICK.epochs
+    with pytest.raises(DataError, match=r"other settings \(keep\)"):
+        fit(make_model(), task, replace(QUICK, keep="last"), checkpoint=tmp_path / "c.pt")
+
+
 def test_an_undefined_figure_is_never_the_best():
-    assert loop._best_epoch([{"f1": float("nan")}, {"f1": 0.2}], "f1") == 1
-    assert loop._best_epoch([{"loss": float("nan")}, {"loss": 0.2}], "loss") == 1
+    for metric in ("f1", "loss"):
+        history = [{metric: float("nan")}, {metric: 0.2}]
+        assert loop._best_epoch(history, Settings(metric=metric)) == 1
 
 
 def test_patience_stops():

@@ -28,14 +28,14 @@ from viralbert_utils.encoders.pooling import pool
 
 class Cached:
     """Texts as the vectors that the first trainable layer reads; in the place of
-    `training.Encoded`."""
+    `settings.Encoded`."""
 
     def __init__(self, vectors: np.ndarray, texts: Any, pooled: bool) -> None:
         """What `cache` found.
 
         Args:
             vectors: `(n_tokens of all texts, size)`, any float type; `(n_texts, size)` if pooled.
-            texts: The `training.Encoded` they come from, whose lengths order the batches.
+            texts: The `settings.Encoded` they come from, whose lengths order the batches.
             pooled: Whether there is one vector a text.
         """
         self.vectors = vectors
@@ -65,13 +65,14 @@ class Upper(nn.Module):
     """The top layers of an encoder, which read vectors in the place of token ids."""
 
     def __init__(self, body: Any) -> None:
-        """Args: `body`, a shallow copy of the encoder that keeps its top layers only."""
+        """`body` is a shallow copy of the encoder that keeps its top layers only."""
         super().__init__()
         self.body = body
         self.config = body.config
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
-        """Called like an encoder; `input_ids` are vectors `(n_texts, n_tokens, size)`."""
+        """What the layers make of vectors; called like an encoder, so the vectors `(n_texts,
+        n_tokens, size)` of `Cached` texts stand in the place of token ids."""
         return self.body(inputs_embeds=input_ids, attention_mask=attention_mask)
 
 
@@ -93,8 +94,7 @@ def layers_of(encoder: Any) -> nn.ModuleList:
     if not isinstance(layers, nn.ModuleList) or not hasattr(encoder, "embeddings"):
         raise ValueError(
             f"{type(encoder).__name__} has no `embeddings` and `encoder.layer`, so its layers "
-            "cannot be frozen by "
-            "number; train it whole (top_layers=None)"
+            "cannot be frozen by number; train it whole (top_layers=None)"
         )
     return layers
 
@@ -123,16 +123,7 @@ def freeze(model: nn.Module, top_layers: int | None) -> None:
         layer.requires_grad_(True)
 
 
-def still(model: nn.Module) -> None:
-    """Turn off dropout in parts that do not learn, so that they give the same vectors in each
-    epoch."""
-    for module in model.modules():
-        parameters = list(module.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
-            module.eval()
-
-
-def split(encoder: Any, top_layers: int) -> tuple[Any, Upper]:
+def split_encoder(encoder: Any, top_layers: int) -> tuple[Any, Upper]:
     """The encoder below its top layers, and the top layers alone; both share their weights with the
     encoder."""
     layers = list(layers_of(encoder))
@@ -161,11 +152,11 @@ def _shallow(module: nn.Module) -> Any:
     return found
 
 
-def on_top(model: nn.Module, top_layers: int) -> Any:
+def upper_classifier(model: nn.Module, top_layers: int) -> Any:
     """The same classifier, sharing all weights, for `Cached` texts: its encoder is the top layers
     alone."""
     found = _shallow(model)
-    found._modules["encoder"] = split(model.encoder, top_layers)[1]
+    found._modules["encoder"] = split_encoder(model.encoder, top_layers)[1]
     return found
 
 
@@ -189,11 +180,11 @@ def cache(
 
     Args:
         model: A classifier of `models`.
-        texts: `training.Encoded`.
+        texts: `settings.Encoded`.
         top_layers: Layers that train.
         folder: Gets the file, named by what it was computed from: the same texts and weights are
             not computed again.
-        pad_id: Of the tokenizer.
+        pad_id: The tokenizer's id of padding.
         limit_gib: Largest file that may be written.
         batch_size: Texts at once.
         weights: `digest` of the layers below, where it is known already.
@@ -210,10 +201,9 @@ def cache(
     if needed > limit_gib:
         raise ValueError(
             f"the cache of {len(texts)} texts would take {needed:.1f} GiB, the limit is "
-            f"{limit_gib:g}; raise it, train "
-            "with fewer texts, or without a cache"
+            f"{limit_gib:g}; raise it, train with fewer texts, or without a cache"
         )
-    lower = split(encoder, top_layers)[0].eval()
+    lower = split_encoder(encoder, top_layers)[0].eval()
     dtype = devices.precision(devices.of(model), precision)
     key = [
         texts.digest,
@@ -264,7 +254,7 @@ def _fill(
 def digest(model: nn.Module, top_layers: int) -> str:
     """Tells the weights below the top layers apart; quick, and no protection against anybody who
     means harm."""
-    lower = split(model.encoder, top_layers)[0]
+    lower = split_encoder(model.encoder, top_layers)[0]
     # Nothing here reads BERT's pooler; where a folder has none, each loading draws it anew.
     used = [
         (name, p.detach().cpu())

@@ -23,9 +23,4 @@ def environment() -> dict[str, str]:
     """Python, the main packages, and the device that models compute on here."""
     versions = {"python": platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in VERSIONS_SHOWN}
-    return versions | {"device": device()}
-
-
-def device() -> str:
-    """The device that models compute on here, as reports name it; see `devices.describe`."""
-    return devices.describe()
+    return versions | {"device": devices.describe()}

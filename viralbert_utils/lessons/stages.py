@@ -15,7 +15,8 @@ from typing import Any
 import pandas as pd
 from torch import Tensor, nn
 
-from viralbert_utils.training import frozen, processes
+from viralbert_utils.lessons import frozen
+from viralbert_utils.training import processes
 from viralbert_utils.training.checkpoints import copy_state, load_state, trainable_state
 from viralbert_utils.training.loop import fit_and_keep_last
 from viralbert_utils.training.settings import Settings, Task, check_training
@@ -26,7 +27,7 @@ class Stage:
     """A part of a training with its own trainable layers, learning rate and warm-up.
 
     Attributes:
-        settings: See there.
+        settings: How this stage trains.
         top_layers: Layers of the encoder that train, from the top; 0 = none of it, `None` = all.
     """
 
@@ -64,7 +65,7 @@ def fit_stages(
         model: A classifier of `models`.
         tasks: See `fit`; texts as `Encoded`.
         stages: In their order; all have the same `metric`.
-        pad_id: Of the tokenizer.
+        pad_id: The tokenizer's id of padding.
         folder: For checkpoints, one a stage, so that a stopped training goes on.
         cached: Compute frozen layers once and train on what they gave (`frozen.cache`); the result
             is the same.
@@ -98,14 +99,14 @@ def fit_stages(
             checkpoint = folder / f"stage{number}.pt" if folder else None
             trained, own = model, tasks
             if cached and stage.top_layers is not None:
-                trained = frozen.on_top(model, stage.top_layers)
+                trained = frozen.upper_classifier(model, stage.top_layers)
                 own = _cached(model, tasks, stage, Path(scratch), pad_id, cache_gib)
             table, final = fit_and_keep_last(
                 trained, own, stage.settings, pad_id, checkpoint, show_progress, log
             )
             figures = table[stage.settings.metric]
             value = figures.min() if stage.settings.metric.endswith("loss") else -figures.max()
-            if value < best_value:
+            if value < best_value or stage.settings.keep == "last":
                 best_value = float(value)
                 best = copy_state(trainable_state(model))
                 tables = [earlier.assign(best=False) for earlier in tables]

@@ -5,10 +5,10 @@ import sys
 import pytest
 
 from tests.product.course.test_course import PARAMETERS
+from viralbert import packages
 from viralbert.course.catalogue import CourseError
 from viralbert.course.runner import run
 from viralbert.serving.onnx_model import OnnxModel
-from viralbert_utils.base import packages
 from viralbert_utils.base.errors import DataError
 
 
