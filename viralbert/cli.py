@@ -31,8 +31,8 @@ from viralbert.terminal import (
     say,
 )
 from viralbert_utils.base.errors import DataError
-from viralbert_utils.base.files import ROOT, opened, own_path
-from viralbert_utils.base.packages import missing
+from viralbert_utils.base.files import checkout, needed_checkout, opened, own_path
+from viralbert_utils.base.packages import install, missing, requirements
 
 if TYPE_CHECKING:
     from viralbert.course.runner import Run
@@ -144,10 +144,10 @@ def _parser() -> argparse.ArgumentParser:
     model = Parser(add_help=False, parents=[where])
     model.add_argument(
         "--model",
-        default=str(ROOT / "runs/sample/viralbert"),
+        default="",
         metavar="FOLDER",
         help="of a lesson's classifier, of `viralbert train` (its folder model), or of `viralbert "
-        "export`; default: that of lesson 06 in the sample run",
+        "export`; default, in the course's repository: that of lesson 06 in the sample run",
     )
     command = commands.add_parser(
         "predict", parents=[model], help="what a classifier says of texts, as JSON lines"
@@ -253,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
         "train", parents=[where], help="train, evaluate and save a classifier, resumable"
     )
     command.add_argument(
-        "--profile", help="trainings of profiles/train/<name>.yaml, a folder each: replicate"
+        "--profile", help="several trainings that come with viralbert, a folder each: replicate"
     )
     command.add_argument(
         "--output", required=True, type=_path, help="gets model/, metrics.json and history.csv"
@@ -313,7 +313,21 @@ def _parts_of_data(text: str) -> tuple[str, ...]:
     return parts
 
 
-def _task(options: argparse.Namespace) -> Run:
+def _model(options: argparse.Namespace) -> str:
+    """The folder that `--model` names, or the one that the sample run leaves in the repository."""
+    if options.model:
+        return options.model
+    root = checkout()
+    if root is None:
+        raise DataError(
+            "expected --model FOLDER, found none; give the folder of a model that `viralbert "
+            "train` (its folder model) or `viralbert export` has written"
+        )
+    return str(root / "runs/sample/viralbert")
+
+
+def _course_run(options: argparse.Namespace) -> Run:
+    needed_checkout(f"viralbert {options.command}")
     from viralbert.course.runner import Run
 
     only = [number for value in options.only for number in value.split(",")]
@@ -331,7 +345,7 @@ def _task(options: argparse.Namespace) -> Run:
 def _run(options: argparse.Namespace) -> None:
     from viralbert.course import runner
 
-    outcome = runner.run(_task(options))
+    outcome = runner.run(_course_run(options))
     for names, what in ((outcome.executed, "executed"), (outcome.skipped, "up to date")):
         if names:
             say(f"{what}: {', '.join(names)}")
@@ -340,14 +354,14 @@ def _run(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from viralbert.course.report import report
 
-    say(f"report: {os.path.relpath(report(_task(options)))}")
+    say(f"report: {os.path.relpath(report(_course_run(options)))}")
 
 
 def _download(options: argparse.Namespace) -> None:
     from viralbert.course.download import download
 
     folder = options.to
-    encoders, sets = download(_task(options), folder)
+    encoders, sets = download(_course_run(options), folder)
     if not encoders and not sets:
         say(f"profile {options.profile!r} takes nothing from the hub")
         return
@@ -381,7 +395,7 @@ def _predict(options: argparse.Namespace) -> int:
         )
     # The answer lags behind by a window of texts; tee keeps them meanwhile.
     texts, shown = itertools.tee(options.texts or _lines(options.file))
-    model = Predictor.load(options.model, options.device, options.precision)
+    model = Predictor.load(_model(options), options.device, options.precision)
     try:
         for text, found in zip(shown, model.predict_iter(texts), strict=True):
             line = json.dumps({"text": text} | found.as_dict(), ensure_ascii=False)
@@ -466,7 +480,7 @@ def _moments(options: argparse.Namespace) -> int:
         raise DataError(
             f"--video belongs to one subtitle file, found {len(paths)}; call once for each video"
         )
-    model = ViralBERT.load(options.model, options.device, options.precision)
+    model = ViralBERT.load(_model(options), options.device, options.precision)
     n_failed = 0
     for path, name in zip(paths, _own_names(paths), strict=True):
         folder = options.output / name
@@ -501,7 +515,7 @@ def _serve(options: argparse.Namespace) -> None:
     log.setFormatter(Lines("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[log])
     serve(
-        options.model,
+        _model(options),
         options.host,
         options.port,
         ServiceLimits.parse(options.limits),
@@ -527,7 +541,7 @@ def _archive(options: argparse.Namespace, limits: Limits) -> int:
             "the same everywhere; "
             f"found --device {options.device}: leave it out, or call without --engine"
         )
-    model = (options.model, options.precision)
+    model = (_model(options), options.precision)
     job = archives.Job(
         options.files[0],
         options.output,
@@ -632,25 +646,50 @@ def _train(options: argparse.Namespace) -> None:
                     say(f"{options.output / name}: {task}, macro-F1 on {split}: {scores}")
 
 
-def _check_environment(options: argparse.Namespace) -> int:
+def _count_different_packages() -> int:
+    """Compare what is installed with the lock, or with what the package asks for, and print it."""
+    root = checkout()
+    if root is None:
+        return _count_missing_packages()
     pins = re.findall(
-        r"^([\w.-]+)==([^\s;]+)(?: ; (.*))?$", (ROOT / "requirements.lock").read_text(), re.M
+        r"^([\w.-]+)==([^\s;]+)(?: ; (.*))?$", (root / "requirements.lock").read_text(), re.M
     )
     wrong = 0
     for name, wanted, marker in pins:
-        try:
-            found = importlib.metadata.version(name).split("+")[0]
-        except importlib.metadata.PackageNotFoundError:
-            if marker:  # a package for another platform or Python
-                continue
-            found = "missing"
+        found = _version(name)
+        if found is None and marker:  # a package for another platform or Python
+            continue
         if found != wanted:
             wrong += 1
-            print(f"[different] {name}: {found}, the lock says {wanted}")
+            print(f"[different] {name}: {found or 'missing'}, the lock says {wanted}")
     print(
         f"[{'ok' if not wrong else 'different'}] {len(pins) - wrong} of {len(pins)} packages as "
         "in requirements.lock"
     )
+    return wrong
+
+
+def _count_missing_packages() -> int:
+    """Look for the packages that an installation without a checkout asks for, and print it."""
+    lines = [line for line in requirements() if "extra ==" not in line]
+    names = [re.split(r"[^\w.-]", line)[0] for line in lines]
+    missing_names = [name for name in names if _version(name) is None]
+    for name in missing_names:
+        print(f"[missing] {name}: {install(name)}")
+    n_found = len(names) - len(missing_names)
+    print(f"[{'missing' if missing_names else 'ok'}] {n_found} of {len(names)} packages are there")
+    return len(missing_names)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name).split("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _check_environment(options: argparse.Namespace) -> int:
+    wrong = _count_different_packages()
     python = f"Python {sys.version.split()[0]}"
     try:
         from viralbert_utils.base.devices import describe

@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from viralbert.course.runner import read_yaml
+from viralbert.plain_yaml import read_yaml
 from viralbert.serving.predictor import Predictor
 from viralbert_utils.base.environment import environment
 from viralbert_utils.base.errors import DataError
-from viralbert_utils.base.files import ROOT, locked, write_whole
+from viralbert_utils.base.files import locked, write_whole
 from viralbert_utils.base.tokens import encode
 from viralbert_utils.data import combine, emotions, sources
 from viralbert_utils.data.cleaning import RULES, clean
@@ -41,6 +41,7 @@ from viralbert_utils.training.settings import Encoded, Settings, Task
 DATASETS = ("cedr", "combo", "emotions", "multitask")
 SPLITS = {"dev": "validation", "test": "test"}
 RULE = "shrunk"
+PROFILES = Path(__file__).parent / "train_profiles"
 CLASSES = {"emotions": emotions.EMOTIONS, "cedr": emotions.CEDR_CLASSES, "virality": ("viral",)}
 
 
@@ -96,13 +97,12 @@ Labelled = dict[str, tuple[list[str], np.ndarray]]  # split -> texts, labels (n_
 
 
 def profile(name: str, changes: Mapping[str, Any]) -> dict[str, Recipe]:
-    """The trainings of `profiles/train/<name>.yaml` by name, with some settings changed in all of
-    them.
+    """The trainings of `train_profiles/<name>.yaml` by name, with some settings changed in all.
 
     Raises:
         DataError: There is no such profile.
     """
-    path = ROOT / "profiles" / "train" / f"{name}.yaml"
+    path = PROFILES / f"{name}.yaml"
     if not path.is_file():
         names = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
         raise DataError(f"no profile {name!r} of trainings; there are: {names}")

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import yaml
 from filelock import FileLock, Timeout
 
 from viralbert.course import catalogue
@@ -35,6 +34,7 @@ from viralbert.course.catalogue import (
     notebooks,
     source_hash,
 )
+from viralbert.plain_yaml import read_yaml
 from viralbert_utils.base import devices, packages
 from viralbert_utils.base.environment import environment
 from viralbert_utils.base.files import ROOT, locked, own_path, sha256, write_whole
@@ -298,25 +298,6 @@ def _parse_setting(setting: str, known: Iterable[Notebook]) -> tuple[str, str, A
     if match[1] not in {notebook.number for notebook in known}:
         raise CourseError(f"setting {setting!r}: there is no notebook {match[1]}")
     return match[1], match[2], read_yaml(match[3], f"setting {setting[:70]!r}")
-
-
-def read_yaml(text: str, where: str) -> Any:
-    """What a text in YAML says, tags that would make objects of it left out.
-
-    Args:
-        text: To read.
-        where: It stands, for the message.
-
-    Raises:
-        CourseError: It is no YAML.
-    """
-    try:
-        return yaml.safe_load(text)
-    # A tag may promise what the value does not hold, and thousands of brackets are more than the
-    # reader can nest.
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise CourseError(f"{where} is no YAML that can be read ({problem})") from None
 
 
 def _number(value: Any, kind: str) -> Any:

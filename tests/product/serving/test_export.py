@@ -28,6 +28,7 @@ from viralbert_utils.base import tokens
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import ROOT, SUMS, write_sums
 from viralbert_utils.data.emotions import EMOTIONS
+from viralbert_utils.data.sources import load
 from viralbert_utils.evaluation.calibration import Calibration
 from viralbert_utils.lessons import columns, hybrid
 from viralbert_utils.models.classifiers import Head, MultiTaskClassifier, PooledClassifier
@@ -503,7 +504,8 @@ def test_an_export_in_use_opens_no_socket(folders, tmp_path):
 
 def test_only_one_place_imports_the_runtime():
     sources = [
-        *(ROOT / "viralbert_utils").glob("*.py"),
+        *(ROOT / "viralbert").rglob("*.py"),
+        *(ROOT / "viralbert_utils").rglob("*.py"),
         *(ROOT / "notebooks").glob("*.ipynb"),
         *(ROOT / "tools").glob("*.py"),
         *(ROOT / "benchmarks").glob("*.py"),
@@ -513,6 +515,11 @@ def test_only_one_place_imports_the_runtime():
         path.name for path in sources if re.search(importing, path.read_text(encoding="utf-8"))
     ]
     assert found == ["onnx_model.py"]
+
+
+def test_the_texts_that_an_export_is_measured_on_are_the_first_of_the_sample():
+    shipped = export.TEXTS.read_text(encoding="utf-8").splitlines()
+    assert shipped == list(load("emotions").splits["all"]["text"][:256])
 
 
 def test_options_of_torch_are_refused(folders, tmp_path):
