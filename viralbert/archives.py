@@ -28,7 +28,8 @@ from typing import Any
 from tqdm import tqdm
 
 from viralbert.moments import outputs
-from viralbert.moments.ranking import Found, Limits, find_moments
+from viralbert.moments.limits import Limits
+from viralbert.moments.ranking import Found, find_moments
 from viralbert.moments.scores import Scorer
 from viralbert.moments.subtitles import SUFFIXES, Subtitles, read_subtitles
 from viralbert.terminal import quote_warnings

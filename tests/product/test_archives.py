@@ -18,7 +18,7 @@ import pytest
 from tests.timing import HANG_S, until
 from viralbert import archives
 from viralbert.archives import Job, Outcome, run
-from viralbert.moments.ranking import Limits
+from viralbert.moments.limits import Limits
 from viralbert.moments.scores import Scores
 from viralbert.moments.subtitles import Cue, write_subtitles
 from viralbert_utils.base.errors import DataError

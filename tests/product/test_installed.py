@@ -149,3 +149,93 @@ def test_the_environment_is_checked_without_a_lock(place):
 def test_what_lies_in_a_checkout_is_named_where_there_is_none(place, arguments, message):
     (line,) = place.call(*arguments, status=1).splitlines()
     assert message in line
+
+
+# what an exported model needs
+
+PRINT_MODULES = """
+import json, sys
+from viralbert.cli import main
+main(sys.argv[1:])
+print(json.dumps(sorted(sys.modules)))
+"""
+TRAINING = {"torch", "transformers", "pandas", "sklearn", "datasets", "matplotlib", "nbformat"}
+OF_SUBTITLES = {"pysubs2", "razdel"}
+PREDICTING = {
+    "viralbert",
+    "viralbert.cli",
+    "viralbert.moments",
+    "viralbert.moments.limits",
+    "viralbert.moments.scores",
+    "viralbert.serving",
+    "viralbert.serving.onnx_model",
+    "viralbert.serving.predictor",
+    "viralbert.terminal",
+    "viralbert_utils",
+    "viralbert_utils.base",
+    "viralbert_utils.base.errors",
+    "viralbert_utils.base.files",
+    "viralbert_utils.base.packages",
+    "viralbert_utils.base.texts",
+    "viralbert_utils.base.tokens",
+    "viralbert_utils.data",
+    "viralbert_utils.data.emotions",
+    "viralbert_utils.evaluation",
+    "viralbert_utils.evaluation.calibration",
+    "viralbert_utils.evaluation.intervals",
+    "viralbert_utils.evaluation.metrics",
+    "viralbert_utils.evaluation.thresholds",
+}
+SERVING = PREDICTING | {
+    "viralbert.moments.cue_text",
+    "viralbert.moments.encodings",
+    "viralbert.moments.formats",
+    "viralbert.moments.outputs",
+    "viralbert.moments.ranking",
+    "viralbert.moments.recogniser_json",
+    "viralbert.moments.subtitles",
+    "viralbert.moments.timed_text",
+    "viralbert.moments.units",
+    "viralbert.serving.connections",
+    "viralbert.serving.gate",
+    "viralbert.serving.limits",
+    "viralbert.serving.request_batches",
+    "viralbert.serving.service",
+}
+
+
+def own(modules: list[str]) -> set[str]:
+    return {name for name in modules if name.partition(".")[0] in ("viralbert", "viralbert_utils")}
+
+
+def test_predicting_with_an_export_imports_no_more_than_it_needs(place, trained):
+    place.command = [sys.executable, "-c", PRINT_MODULES]
+    try:
+        printed = place.call("predict", "--model", "onnx", "Кот сам открыл дверь.")
+    finally:
+        place.command = [sys.executable, "-m", "viralbert"]
+    modules = json.loads(printed.splitlines()[-1])
+    assert own(modules) == PREDICTING
+    assert not set(modules) & (TRAINING | OF_SUBTITLES)
+
+
+def test_serving_an_export_imports_no_more_than_it_needs(place, trained):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PRINT_MODULES, "serve", "--model", "onnx", "--port", "0"],
+        cwd=place.folder,
+        env=place.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    (url,) = re.findall(r"http://\S+", process.stdout.readline())
+    cues = [{"text": "Кот сам открыл дверь.", "start": 0.5, "end": 30}]
+    for path, body in (("predict", {"text": "Кот ушёл."}), ("moments", {"cues": cues})):
+        request = urllib.request.Request(
+            f"{url}/v1/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        assert urllib.request.urlopen(request, timeout=60).status == 200
+    process.terminate()
+    modules = json.loads(process.communicate()[0].splitlines()[-1])
+    assert own(modules) == SERVING
+    assert not set(modules) & TRAINING

@@ -12,15 +12,17 @@ from pathlib import Path
 
 from viralbert.course.runner import KEYWORDS, Run
 from viralbert_utils.base.files import own_path
-from viralbert_utils.data import sources
 
 
 def wanted(task: Run) -> tuple[list[str], list[str]]:
     """Encoders and data sets that the notebooks of a run take from the hub, by name, in order of
     first use."""
+    selected = task.selected()  # refuses a wrong number before pandas is imported
+    from viralbert_utils.data import sources
+
     encoders: dict[str, None] = {}
     sets: dict[str, None] = {}
-    for notebook in task.selected():
+    for notebook in selected:
         values = {
             name: default for name, (_, default) in notebook.parameters.items()
         } | task.parameters(notebook)
@@ -52,6 +54,7 @@ def download(task: Run, folder: Path | None = None) -> tuple[list[str], list[str
     encoders, sets = wanted(task)
     if folder is not None:
         os.environ["HF_HUB_CACHE"] = str((folder / "hub").resolve())
+    from viralbert_utils.data import sources
     from viralbert_utils.encoders.loading import load_encoder
 
     for name in encoders:

@@ -21,9 +21,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nbformat
 from filelock import FileLock, Timeout
 
 from viralbert.course import catalogue
@@ -35,12 +34,13 @@ from viralbert.course.catalogue import (
     source_hash,
 )
 from viralbert.plain_yaml import read_yaml
-from viralbert_utils.base import devices, packages
-from viralbert_utils.base.environment import environment
+from viralbert_utils.base import packages
 from viralbert_utils.base.files import ROOT, locked, own_path, sha256, write_whole
-from viralbert_utils.data import sources
+from viralbert_utils.base.variables import DEVICE, PRECISION
 from viralbert_utils.data.contracts import CONTRACTS
-from viralbert_utils.data.sources import SAMPLE
+
+if TYPE_CHECKING:
+    import nbformat
 
 KERNEL = "python3"
 SOCKETS, RUNNING = (
@@ -79,9 +79,9 @@ class Run:
 
     def __post_init__(self) -> None:
         """Take device and precision from the environment where nothing else is said."""
-        self.device = self.device or os.environ.get(devices.DEVICE, "")
+        self.device = self.device or os.environ.get(DEVICE, "")
         if self.precision == "auto":
-            self.precision = os.environ.get(devices.PRECISION, "auto")
+            self.precision = os.environ.get(PRECISION, "auto")
 
     @property
     def name(self) -> str:
@@ -219,7 +219,7 @@ class Run:
         defaults = {name: default for name, (_, default) in notebook.parameters.items()}
         parameters = defaults | self.parameters(notebook)
         return {
-            "source": source_hash(notebook.node),
+            "source": source_hash(notebook.content),
             "parameters": parameters,
             "modules": {
                 path.relative_to(catalogue.HOME).as_posix(): sha256(path)[:16]
@@ -230,6 +230,10 @@ class Run:
 
     def _digests(self, notebook: Notebook, parameters: dict[str, Any]) -> Iterator[tuple[str, str]]:
         """Name and sha256 of every file that a notebook reads."""
+        from viralbert_utils.data import (
+            sources,
+        )  # pandas, which no error of a setting must wait for
+
         here = notebook.path.parent
         source = str(parameters.get("data", "sample"))
         source = source if source in KEYWORDS else str(here / own_path(source))
@@ -241,7 +245,7 @@ class Run:
             elif sources.has(name, source):
                 for path in sources.find_files(name, source).values():
                     yield f"data:{name}/{path.name}", sha256(path)
-        second = (SAMPLE if source == "sample" else Path(source)) / "second_annotation.csv"
+        second = (sources.SAMPLE if source == "sample" else Path(source)) / "second_annotation.csv"
         if any(item.startswith("data:") for item in notebook.reads) and second.is_file():
             yield f"data:{second.name}", sha256(second)
         for name, value in parameters.items():
@@ -346,7 +350,6 @@ def run(task: Run) -> Outcome:
         CourseError: See `execute`; also a notebook that does not leave what it declares.
         DataError: The data source lacks what a notebook reads, or there is no such device here.
     """
-    devices.choose(task.device, task.precision)  # kernels inherit it
     selected = task.selected()
     for notebook in selected:
         task.parameters(
@@ -362,8 +365,7 @@ def _bring_up_to_date(task: Run, selected: Sequence[Notebook]) -> Outcome:
         if task.is_fresh(notebook):
             outcome.skipped.append(notebook.name)
             continue
-        fingerprint = task.fingerprint(notebook)
-        stamp = {"fingerprint": fingerprint, "profile": task.profile, "environment": environment()}
+        stamp = _stamp(task, notebook)
         execute(
             notebook,
             task.parameters(notebook),
@@ -379,11 +381,32 @@ def _bring_up_to_date(task: Run, selected: Sequence[Notebook]) -> Outcome:
                     f"{notebook.name} declares that it leaves {item!r} in {task.folder}, but did "
                     "not"
                 )
-        finished = nbformat.read(task.executed(notebook), as_version=4)
-        finished.metadata["viralbert_run"]["left"] = task.leavings(notebook)
-        write_whole(task.executed(notebook), nbformat.writes(finished))
+        _note_what_is_left(task, notebook)
         outcome.executed.append(notebook.name)
     return outcome
+
+
+def _stamp(task: Run, notebook: Notebook) -> dict[str, Any]:
+    """Say where kernels shall compute, which they inherit, and note what a copy is made from.
+
+    Only when a notebook is about to run, because torch takes a second to import.
+    """
+    from viralbert_utils.base import devices
+    from viralbert_utils.base.environment import environment
+
+    devices.choose(task.device, task.precision)
+    fingerprint = task.fingerprint(notebook)
+    return {"fingerprint": fingerprint, "profile": task.profile, "environment": environment()}
+
+
+def _note_what_is_left(task: Run, notebook: Notebook) -> None:
+    """Write into the executed copy what the notebook has left, so that `Run.is_fresh` can tell."""
+    import nbformat
+
+    path = task.executed(notebook)
+    finished = nbformat.read(path, as_version=4)
+    finished.metadata["viralbert_run"]["left"] = task.leavings(notebook)
+    write_whole(path, nbformat.writes(finished))
 
 
 def execute(
@@ -412,7 +435,8 @@ def execute(
             notebook before its last cell. The copy up to the failing cell is kept in `failed/`
             beside the output.
     """
-    import papermill  # a second of imports, needed only when something runs
+    import nbformat  # as papermill a second of imports, needed only when something runs
+    import papermill
     from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -424,7 +448,7 @@ def execute(
             f"{notebook.name} has no parameter {', '.join(sorted(unknown))}; it has "
             f"{', '.join(notebook.parameters)}"
         )
-    kernel = notebook.node.metadata.get("kernelspec", {}).get("name")
+    kernel = notebook.content["metadata"].get("kernelspec", {}).get("name")
     if kernel != KERNEL:
         raise CourseError(
             f"{notebook.name} asks for the kernel {kernel!r}; the course runs on {KERNEL!r}: "
@@ -560,6 +584,8 @@ def _own_cells(node: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 def _failure(
     notebook: Notebook, partial: Path, exec_count: int | None, message: str
 ) -> CourseError:
+    import nbformat
+
     node = nbformat.read(partial, as_version=4)
     own = _own_cells(node)
     if exec_count is not None:

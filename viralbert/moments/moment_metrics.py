@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from viralbert.moments.ranking import MEDIAN_S, SIGMA, Limits, Moment
+from viralbert.moments.limits import Limits
+from viralbert.moments.ranking import MEDIAN_S, SIGMA, Moment
 from viralbert.moments.units import Unit
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import check_plain

@@ -16,8 +16,6 @@ import logging
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -25,6 +23,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from viralbert.serving.limits import ServiceLimits
 from viralbert_utils.base.errors import DataError
 
 # All else (health, metrics, page) is always answered.
@@ -54,64 +53,6 @@ STATUSES = {
     503: "Stopping, or not finished in time; Retry-After says when to come again.",
 }
 _log = logging.getLogger("viralbert.service")
-
-
-@dataclass(frozen=True)
-class ServiceLimits:
-    """What a service takes on.
-
-    Beyond it come 413 (bytes), 422 (texts, chars, cues), 429 (bodies, requests) and 503
-    (timeout_s).
-
-    Attributes:
-        bytes: Of a request's body.
-        bodies: Bytes of all bodies that come or are in hand, at once; never less than `bytes`.
-        texts: In one request.
-        chars: Of one text.
-        cues: In one request.
-        requests: Accepted and not yet answered, at once; and as many whose body comes.
-        timeout_s: From a request's first byte to its answer.
-        batch: Texts that are computed together.
-        wait_s: How long a text waits for others to be computed with.
-    """
-
-    bytes: int = 2_000_000
-    bodies: int = 64_000_000
-    texts: int = 256
-    chars: int = 20_000
-    cues: int = 20_000
-    requests: int = 256
-    timeout_s: float = 60.0
-    batch: int = 64
-    wait_s: float = 0.002
-
-    def __post_init__(self) -> None:
-        """Refuse limits under which nothing could be answered."""
-        for name, value in vars(self).items():
-            if not 0 <= value < float("inf") or (value == 0 and name != "wait_s"):
-                raise DataError(f"limit {name}: expected a number above 0, found {value}")
-
-    @classmethod
-    def parse(cls, settings: Sequence[str]) -> ServiceLimits:
-        """From `["requests=32", ...]`, as they come from a command line.
-
-        Raises:
-            DataError: An unknown name, or no number.
-        """
-        kinds = {name: type(value) for name, value in vars(cls()).items()}
-        found: dict[str, Any] = {}
-        for setting in settings:
-            name, _, value = setting.partition("=")
-            try:
-                found[name] = kinds[name](value)
-            except (KeyError, ValueError):
-                raise DataError(
-                    f"expected NAME=NUMBER with a name of {', '.join(kinds)}; found {setting!r}"
-                ) from None
-        return cls(**found)
-
-
-DEFAULTS = ServiceLimits()
 
 
 class Refusal(Exception):

@@ -20,7 +20,6 @@ from typing import Any, Self, overload
 import numpy as np
 from scipy.special import expit, softmax
 
-from viralbert.moments import ranking
 from viralbert.moments.scores import Scores
 from viralbert.serving.onnx_model import MODEL, OnnxModel
 from viralbert_utils.base import tokens
@@ -509,6 +508,8 @@ class ViralBERT(Predictor):
 
         See `moments.find_viral_moments_from_subtitles`.
         """
+        from viralbert.moments import ranking  # reads subtitles, which texts alone have no need of
+
         return await ranking.find_viral_moments_from_subtitles(subtitles, self.scores, **options)
 
     def _thresholds_of(self, task: str) -> Thresholds:

@@ -48,12 +48,14 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from typing_extensions import TypedDict
 
 from viralbert.moments import outputs, ranking
-from viralbert.moments.ranking import EmotionPeak, Found, Limits, Moment
+from viralbert.moments.limits import Limits
+from viralbert.moments.ranking import EmotionPeak, Found, Moment
 from viralbert.moments.scores import Scores
 from viralbert.moments.subtitles import Subtitles, read_subtitles
 from viralbert.moments.units import Unit, split_units
 from viralbert.serving.connections import bounded, room
-from viralbert.serving.gate import DEFAULTS, STATUSES, Gate, Refusal, ServiceLimits
+from viralbert.serving.gate import STATUSES, Gate, Refusal
+from viralbert.serving.limits import DEFAULTS, ServiceLimits
 from viralbert.serving.predictor import Label, Labels, Prediction, Predictor, Task, check_moments
 from viralbert.serving.request_batches import Batcher
 from viralbert_utils.base.errors import DataError
