@@ -243,7 +243,7 @@ class Predictor:
                 f"{MULTI_LABEL}"
             )
         for task, own in self.thresholds.items():
-            own.apply(np.empty((0, len(names[task]))), names[task])
+            own.check_names(names[task])
         if "virality" in names and (problem, len(names["virality"])) != (MULTI_LABEL, 1):
             raise DataError(
                 f"the task virality is one class, viral or not ({MULTI_LABEL}); found "
@@ -449,10 +449,10 @@ class Predictor:
         """Task -> names of its classes, in the order of the model's outputs."""
         if "names" in self._described:
             return {self._described["task"]: tuple(self._described["names"])}
-        return {
-            task: tuple(getattr(head, "names", head))
-            for task, head in getattr(self.model, "tasks", {}).items()
-        }
+        if isinstance(self.model, OnnxModel):
+            return self.model.tasks
+        heads = getattr(self.model, "tasks", {})  # a pooled classifier has none
+        return {task: tuple(head.names) for task, head in heads.items()}
 
     @property
     def _pad_id(self) -> int:
