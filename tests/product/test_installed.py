@@ -199,6 +199,7 @@ SERVING = PREDICTING | {
     "viralbert.serving.connections",
     "viralbert.serving.gate",
     "viralbert.serving.limits",
+    "viralbert.serving.refusals",
     "viralbert.serving.request_batches",
     "viralbert.serving.service",
 }

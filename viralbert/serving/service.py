@@ -2,7 +2,7 @@
 
 Lesson 09 starts it and asks it; `viralbert serve` and the Dockerfile run it. The event loop only
 reads and writes: whatever computes runs in the batcher's thread, and what was sent is parsed in
-another one. `admission` says which requests come in, `connections` how many connections may wait
+another one. `gate` says which requests come in, `connections` how many connections may wait
 with none.
 """
 
@@ -54,9 +54,10 @@ from viralbert.moments.scores import Scores
 from viralbert.moments.subtitles import Subtitles, read_subtitles
 from viralbert.moments.units import Unit, split_units
 from viralbert.serving.connections import bounded, room
-from viralbert.serving.gate import STATUSES, Gate, Refusal
+from viralbert.serving.gate import Gate
 from viralbert.serving.limits import DEFAULTS, ServiceLimits
 from viralbert.serving.predictor import Label, Labels, Prediction, Predictor, Task, check_moments
+from viralbert.serving.refusals import STATUSES, Refusal
 from viralbert.serving.request_batches import Batcher
 from viralbert_utils.base.errors import DataError
 
