@@ -624,7 +624,7 @@ def _archive(options: argparse.Namespace, limits: Limits) -> int:
     from viralbert import archives
 
     model = (_model(options), options.precision)
-    job = archives.Job(
+    job = archives.ArchiveJob(
         options.files[0],
         options.output,
         partial(archives.load_scorer, *model),
@@ -656,8 +656,9 @@ def _subtitle_files(path: Path) -> list[Path]:
 
 
 def _own_names(paths: Sequence[Path]) -> list[str]:
-    """A folder name for each file: after its stem, with a number where that is taken (upper and
-    lower case may be one).
+    """Find a folder name for each file, after its stem.
+
+    A number is added where a name is taken; upper and lower case may be one.
 
     No name leads out of the folder that holds them all.
     """

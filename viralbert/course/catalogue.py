@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,15 +158,17 @@ def source_hash(content: Mapping[str, Any]) -> str:
 
 
 def imported_modules(notebook: Notebook) -> list[Path]:
-    """Files of the course's packages that a notebook uses, directly or through one another, sorted
-    by name."""
+    """List the files of the course's packages that a notebook uses, sorted by name.
+
+    It may use them directly or through one another.
+    """
     pending: set[str] = set()
     cells = [cell for cell in notebook.content["cells"] if cell["cell_type"] == "code"]
     for number, cell in enumerate(cells, 1):
         # Magics are no Python; what they import does not matter here.
         plain = re.sub(r"^(\s*)[%!].*$", r"\1pass", cell["source"], flags=re.M)
         try:
-            pending |= _imports(ast.parse(plain))
+            pending |= _imports(plain)
         except SyntaxError as error:
             where = f"code cell {number} of {len(cells)}, line {error.lineno}"
             raise CourseError(f"{notebook.name}, {where}: {error.msg}") from None
@@ -175,19 +177,23 @@ def imported_modules(notebook: Notebook) -> list[Path]:
         for path in _files_of(pending.pop()):
             if path not in found:
                 found.add(path)
-                pending |= _imports(ast.parse(path.read_text(encoding="utf-8")))
+                pending |= _imports(path.read_text(encoding="utf-8"))
     return sorted(found)
 
 
-def _imports(tree: ast.AST) -> set[str]:
-    """Dotted names of what is imported from the course's packages: modules, or names in modules."""
+@cache
+def _imports(source: str) -> frozenset[str]:
+    """Dotted names of what is imported from the course's packages: modules, or names in modules.
+
+    Ten notebooks use the same modules, so each source is parsed once.
+    """
     names = set()
-    for statement in ast.walk(tree):
+    for statement in ast.walk(ast.parse(source)):
         if isinstance(statement, ast.ImportFrom) and statement.module:
             names |= {f"{statement.module}.{alias.name}" for alias in statement.names}
         elif isinstance(statement, ast.Import):
             names |= {alias.name for alias in statement.names}
-    return {name for name in names if name.partition(".")[0] in PACKAGES}
+    return frozenset(name for name in names if name.partition(".")[0] in PACKAGES)
 
 
 def _files_of(name: str) -> Iterator[Path]:

@@ -1,5 +1,6 @@
-"""Running the notebooks: profiles, one strict call around papermill, and re-execution only of what
-has changed.
+"""Running the notebooks, and only those that something has changed for.
+
+Profiles, and one strict call around papermill.
 
 A notebook says in its metadata what it reads and leaves (`viralbert: {reads: [...], leaves:
 [...]}`): `data:emotions` is a set of the data source, `run:tables/emotions` what an earlier
@@ -64,8 +65,8 @@ class Run:
         only: Numbers of notebooks; all if empty. What they read from is brought up to date first.
         settings: `03.epochs=2` each: one parameter of one notebook.
         root: The repository.
-        device: See `devices.default`; what the environment says if empty.
-        precision: See `devices.precision`; `auto` is what the environment says.
+        device: Where kernels compute (`devices.default`); the environment decides if empty.
+        precision: Kind of numbers (`devices.precision`); the environment decides if `auto`.
     """
 
     profile: str = "sample"
@@ -85,8 +86,10 @@ class Run:
 
     @property
     def name(self) -> str:
-        """`sample`, or a name of its own when told otherwise, so that it never overwrites the plain
-        run."""
+        """`sample`, or a name of its own when the run was told otherwise.
+
+        So it never overwrites the plain run.
+        """
         parts = [self.profile]
         for kind, value in (("data", self.data), ("encoder", self.encoder)):
             if value and value not in KEYWORDS and (folder := own_path(value).resolve()).is_dir():
@@ -109,8 +112,7 @@ class Run:
 
     @property
     def report(self) -> Path:
-        """`reports/` for the plain sample run once all of its lessons were executed, else a folder
-        of the run.
+        """`reports/` for the whole plain sample run, else a folder of the run.
 
         A report of some lessons in the place of the whole one would take the others' pages away.
         """
@@ -214,8 +216,10 @@ class Run:
         return [notebook for notebook in self.notebooks if notebook.number in wanted]
 
     def fingerprint(self, notebook: Notebook) -> dict[str, Any]:
-        """Everything on which a notebook's output depends: source, parameters, modules, what it
-        reads."""
+        """Everything on which a notebook's output depends.
+
+        That is its source, its parameters, the modules it uses, and what it reads.
+        """
         defaults = {name: default for name, (_, default) in notebook.parameters.items()}
         parameters = defaults | self.parameters(notebook)
         return {
@@ -265,8 +269,7 @@ class Run:
                         yield f"encoder:{file.relative_to(path).as_posix()}", sha256(file)
 
     def _left(self, name: str) -> Iterator[tuple[str, str]]:
-        """Name and sha256 of the files in the run's folder that an item such as `tables/emotions`
-        stands for."""
+        """Name and sha256 of the files that an item such as `tables/emotions` stands for."""
         found = self.folder / name
         for path in sorted(found.rglob("*")) if found.is_dir() else [found]:
             if path.is_file():
@@ -283,8 +286,10 @@ class Run:
         return self.folder / notebook.path.name
 
     def is_fresh(self, notebook: Notebook) -> bool:
-        """Whether the executed copy was made from exactly what is there now, and what it left is
-        still there."""
+        """Whether the executed copy was made from exactly what is there now.
+
+        What the notebook left must still be there, too.
+        """
         path = self.executed(notebook)
         if not path.is_file():
             return False
@@ -333,60 +338,65 @@ def _fits(value: Any, kind: str) -> bool:
 
 
 @dataclass
-class Outcome:
-    """What a run did: executed and skipped notebooks by name."""
+class RunOutcome:
+    """What a run did.
+
+    Attributes:
+        executed: Names of the notebooks that were executed.
+        skipped: Names of those that were up to date.
+    """
 
     executed: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
 
-def run(task: Run) -> Outcome:
-    """Bring the selected notebooks up to date, in order; each finished one is kept, whatever
-    happens after it.
+def run(course_run: Run) -> RunOutcome:
+    """Bring the selected notebooks up to date, in order.
 
-    A second run of the same folder waits for the first, and then finds its notebooks up to date.
+    Each finished one is kept, whatever happens after it. A second run of the same folder waits for
+    the first, and then finds its notebooks up to date.
 
     Raises:
         CourseError: See `execute`; also a notebook that does not leave what it declares.
         DataError: The data source lacks what a notebook reads, or there is no such device here.
     """
-    selected = task.selected()
+    selected = course_run.selected()
     for notebook in selected:
-        task.parameters(
+        course_run.parameters(
             notebook
         )  # a typo in the last notebook's parameters must not cost the first one's minutes
-    with locked(task.folder):
-        return _bring_up_to_date(task, selected)
+    with locked(course_run.folder):
+        return _bring_up_to_date(course_run, selected)
 
 
-def _bring_up_to_date(task: Run, selected: Sequence[Notebook]) -> Outcome:
-    outcome = Outcome()
+def _bring_up_to_date(course_run: Run, selected: Sequence[Notebook]) -> RunOutcome:
+    outcome = RunOutcome()
     for notebook in selected:
-        if task.is_fresh(notebook):
+        if course_run.is_fresh(notebook):
             outcome.skipped.append(notebook.name)
             continue
-        stamp = _stamp(task, notebook)
+        stamp = _stamp(course_run, notebook)
         execute(
             notebook,
-            task.parameters(notebook),
-            task.executed(notebook),
-            task.config["cell_timeout_s"],
-            offline=task.config["offline"],
+            course_run.parameters(notebook),
+            course_run.executed(notebook),
+            course_run.config["cell_timeout_s"],
+            offline=course_run.config["offline"],
             stamp=stamp,
         )
         for item in notebook.leaves:
-            if not (task.folder / item.removeprefix("run:")).exists():
-                task.executed(notebook).unlink()
+            if not (course_run.folder / item.removeprefix("run:")).exists():
+                course_run.executed(notebook).unlink()
                 raise CourseError(
-                    f"{notebook.name} declares that it leaves {item!r} in {task.folder}, but did "
-                    "not"
+                    f"{notebook.name} declares that it leaves {item!r} in {course_run.folder}, but "
+                    "did not"
                 )
-        _note_what_is_left(task, notebook)
+        _note_what_is_left(course_run, notebook)
         outcome.executed.append(notebook.name)
     return outcome
 
 
-def _stamp(task: Run, notebook: Notebook) -> dict[str, Any]:
+def _stamp(course_run: Run, notebook: Notebook) -> dict[str, Any]:
     """Say where kernels shall compute, which they inherit, and note what a copy is made from.
 
     Only when a notebook is about to run, because torch takes a second to import.
@@ -394,18 +404,18 @@ def _stamp(task: Run, notebook: Notebook) -> dict[str, Any]:
     from viralbert_utils.base import devices
     from viralbert_utils.base.environment import environment
 
-    devices.choose(task.device, task.precision)
-    fingerprint = task.fingerprint(notebook)
-    return {"fingerprint": fingerprint, "profile": task.profile, "environment": environment()}
+    devices.choose(course_run.device, course_run.precision)
+    fingerprint = course_run.fingerprint(notebook)
+    return {"fingerprint": fingerprint, "profile": course_run.profile, "environment": environment()}
 
 
-def _note_what_is_left(task: Run, notebook: Notebook) -> None:
+def _note_what_is_left(course_run: Run, notebook: Notebook) -> None:
     """Write into the executed copy what the notebook has left, so that `Run.is_fresh` can tell."""
     import nbformat
 
-    path = task.executed(notebook)
+    path = course_run.executed(notebook)
     finished = nbformat.read(path, as_version=4)
-    finished.metadata["viralbert_run"]["left"] = task.leavings(notebook)
+    finished.metadata["viralbert_run"]["left"] = course_run.leavings(notebook)
     write_whole(path, nbformat.writes(finished))
 
 
@@ -435,6 +445,8 @@ def execute(
             notebook before its last cell. The copy up to the failing cell is kept in `failed/`
             beside the output.
     """
+    from unittest.mock import patch
+
     import nbformat  # as papermill a second of imports, needed only when something runs
     import papermill
     from jupyter_client.kernelspec import NoSuchKernel
@@ -465,7 +477,7 @@ def execute(
         # would be those of all runs in this checkout. Its path is short, since a socket's path may
         # have no more than 104 bytes.
         with (
-            _environment_variables(variables),
+            patch.dict(os.environ, variables),
             _socket_folder() as sockets,
         ):
             papermill.execute_notebook(
@@ -547,8 +559,9 @@ def _socket_folder() -> Iterator[Path]:
 
 
 def _check_executed(notebook: Notebook, finished: nbformat.NotebookNode, partial: Path) -> None:
-    """Refuse a notebook that ended before its last cell: papermill takes `sys.exit(0)` for a good
-    end.
+    """Refuse a notebook that ended before its last cell.
+
+    papermill takes `sys.exit(0)` for a good end.
 
     Raises:
         CourseError: A code cell has not run to its end; the message names it.
@@ -567,8 +580,10 @@ def _check_executed(notebook: Notebook, finished: nbformat.NotebookNode, partial
 
 
 def _named(cell: nbformat.NotebookNode, node: nbformat.NotebookNode) -> str:
-    """A code cell's number and first line, counted as the source shows them: papermill adds one for
-    the parameters."""
+    """Name a code cell by its number and its first line.
+
+    It is counted as the source shows it: papermill adds one cell for the parameters.
+    """
     own = _own_cells(node)
     source = cell.source.splitlines()
     first_line = next((line.strip() for line in source if line.strip()), "")
@@ -603,17 +618,3 @@ def _failure(
         f"{notebook.name}, {where}: {message}; the copy up to that cell is "
         f"{os.path.relpath(partial)}"
     )
-
-
-@contextmanager
-def _environment_variables(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
