@@ -1,5 +1,6 @@
-"""Training from the command line: data in; model, thresholds, figures with intervals and a baseline
-beside them out.
+"""Training from the command line, from data to a judged model.
+
+What comes out are the model, its thresholds, and figures with intervals and a baseline beside them.
 
 The functions of lessons 01 to 04 in one row. Under torchrun (`distributed`) all processes train,
 the first one writes.
@@ -46,8 +47,9 @@ Labelled = dict[str, tuple[list[str], np.ndarray]]  # split -> texts, labels (n_
 
 
 def run(training: Training, output: Path, show_progress: bool = False) -> dict[str, Any]:
-    """Train and evaluate; a stopped run goes on with its next epoch, a finished one is not
-    repeated.
+    """Train and evaluate; a stopped run goes on with its next epoch.
+
+    A finished training is not repeated.
 
     A second training into the same folder waits for the first, and finds what it has left.
 
@@ -235,8 +237,10 @@ def _new_model(
 def _figures(
     training: Training, parts: Labelled, scores: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    """Of the model and of the baseline on each split, with thresholds of dev, which are
-    cross-fitted on dev itself."""
+    """Compute the figures of the model and of the baseline on each split.
+
+    Thresholds come from dev, and are cross-fitted on dev itself.
+    """
     texts, labels = parts["train"]
     baseline = baselines.tfidf_logistic().fit(texts, labels)
     n_classes = labels.shape[1]

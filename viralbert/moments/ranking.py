@@ -1,5 +1,6 @@
-"""Where in a video is the moment: the sentences of its subtitles, scored once each, ranked as
-windows of 15-60 s.
+"""Where in a video is the moment.
+
+The sentences of its subtitles are scored once each, and ranked as windows of 15 to 60 s.
 
 Lesson 06 derives it. A window of a minute is longer than what a line scorer was trained on, and
 scoring every window costs ten times as much, so units (sentences, or speech between pauses) are
@@ -175,8 +176,9 @@ def find_moments(
 async def find_viral_moments_from_subtitles(
     subtitles: Sequence[Mapping], score: Scorer, **options: Any
 ) -> list[dict[str, Any]]:
-    """The call of ViralBERT v2: `[{"text", "start"[, "end"]}, ...]` in (seconds), moments by rank
-    out.
+    """Find moments by the call of ViralBERT v2.
+
+    `[{"text", "start"[, "end"]}, ...]` goes in, times in seconds; moments come out by rank.
 
     The scorer runs in a thread, so that the event loop stays free; `options` are further arguments
     of `find_moments`.
@@ -211,8 +213,8 @@ def choose(
     counts as silence after its first time, and the note says so.
 
     Args:
-        units: Of one video, in order.
-        scores: Of these units, `n = len(units)`.
+        units: Units of one video, in order.
+        scores: Scores of these units, `n = len(units)`.
         limits: What may come out.
         weights: Of the ranking, which is within the video: unit scores are standardised over it.
         calibrate: From the mean probability of a window's units, by seconds, to the probability

@@ -1,5 +1,6 @@
-"""A trained classifier as ONNX, in float32 or int8: what a service loads without torch
-(`onnx_model`, lesson 09).
+"""A trained classifier as ONNX, in float32 or int8 (lesson 09).
+
+A service loads it without torch, through `onnx_model`.
 
 Sources: Jacob et al. 2018 (integer arithmetic); Nagel et al. 2021 (ranges by squared error). ONNX
 Runtime's own `quantize_dynamic` measures ranges at run time over a whole batch; here they are found
@@ -45,8 +46,9 @@ PACKAGES = ("torch", "transformers", "onnx", "onnxruntime")
 def export(
     source: Path | str, target: Path | str, int8: bool = False, texts: Sequence[str] | None = None
 ) -> OnnxModel:
-    """Write a classifier or predictor as `model.onnx`, `model.onnx.data` and `tokenizer.json`;
-    check it against torch.
+    """Write a classifier or predictor as ONNX, and check it against torch.
+
+    The files are `model.onnx`, `model.onnx.data` and `tokenizer.json`.
 
     Batch and length stay free. Labels, thresholds, calibration, settings, versions and the source's
     checksum go into the model's metadata. int8 makes the matrices of the linear layers and the word
@@ -203,8 +205,10 @@ def _graph(model: Any, n_columns: int = 0) -> Any:
 
 
 def _write(graph: Any, folder: Path, about: dict[str, Any]) -> None:
-    """Weights beside the graph: the runtime maps them into memory, and reads only the word vectors
-    it needs."""
+    """Write a graph, and its weights beside it.
+
+    The runtime maps them into memory, and reads only the word vectors that it needs.
+    """
     import onnx
 
     onnx.helper.set_model_props(

@@ -1,5 +1,4 @@
-"""Which requests a service lets in, and how it says no: limits, a readable reason, and a stop that
-loses nothing.
+"""Which requests a service lets in, and how it stops without losing one.
 
 Lesson 09 loads a service until it refuses. Refusing costs next to nothing: neither the model nor
 the validation has seen the request then. A request is accepted when its body is there, and from
@@ -52,7 +51,7 @@ class Gate:
 
         Args:
             limits: What is let in.
-            api_key: Is asked for if it isn't empty.
+            api_key: The key that is asked for, unless it is empty.
             hosts: Names that the header Host may have; `*` any, `0.0.0.0` any address.
 
         Raises:

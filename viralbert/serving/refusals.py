@@ -117,7 +117,7 @@ def check_key(headers: Headers, key: bytes) -> None:
 
 
 def _host_name(host: str) -> str:
-    """Of `name:port`; empty if it is no such thing."""
+    """The name in `name:port`; empty if it is no such thing."""
     try:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:

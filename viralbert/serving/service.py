@@ -185,8 +185,8 @@ def create_app(
         model: Folder of any text classifier, or of its ONNX export, which is served without torch.
         limits: What it takes on.
         api_key: If given, requests below `/v1/` must carry it in the header `X-API-Key`.
-        device: As `Predictor.load`.
-        precision: As `Predictor.load`.
+        device: Passed on to `Predictor.load`.
+        precision: Passed on to `Predictor.load`.
         hosts: Names, beside those of this machine, that a request's header Host may have; `*` any,
             for a server that looks at it itself.
 
@@ -484,18 +484,19 @@ def serve(
     hosts: Sequence[str] = (),
     needs_key: bool = True,
 ) -> None:
-    """Serve until SIGTERM, SIGINT or SIGHUP; then refuse what is new, answer what was accepted, and
-    return.
+    """Serve until SIGTERM, SIGINT or SIGHUP.
+
+    Then refuse what is new, answer what was accepted, and return.
 
     Args:
-        model: As `create_app`.
+        model: Passed on to `create_app`.
         host: `127.0.0.1` is this machine alone; `0.0.0.0` everybody who reaches it.
         port: 0 takes a free one.
-        limits: As `create_app`.
-        api_key: As `create_app`.
-        started: Is called with the URL as soon as the port is open.
-        device: As `create_app`.
-        precision: As `create_app`.
+        limits: Passed on to `create_app`.
+        api_key: Passed on to `create_app`.
+        started: A function that is called with the URL as soon as the port is open.
+        device: Passed on to `create_app`.
+        precision: Passed on to `create_app`.
         hosts: Names under which it may be asked, beside `host` and those of this machine: as
             `create_app`.
         needs_key: False lets others than this machine in without a key.
@@ -536,11 +537,12 @@ def serve(
 
 @contextmanager
 def running(model: Path | str, limits: Sequence[str] = ()) -> Iterator[Running]:
-    """A service of its own process on a free port of this machine, e.g. for a notebook; stopped at
-    the end.
+    """Run a service in a process of its own, for example for a notebook.
+
+    It takes a free port of this machine, and is stopped at the end.
 
     Args:
-        model: As `create_app`.
+        model: Passed on to `create_app`.
         limits: E.g. `["requests=8"]`.
 
     Raises:
@@ -640,8 +642,10 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _readable(errors: Sequence[Any]) -> str:
-    """What was expected, where, and of what kind the thing was that came; never the thing
-    itself."""
+    """Say what was expected where, and what kind of thing came.
+
+    The thing itself is never quoted.
+    """
     lines = []
     for error in errors[:3]:
         value = error.get("input")
@@ -667,8 +671,10 @@ def _as_list(value: object) -> object:
 
 
 def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema without definitions of its own, which OpenAPI would look for elsewhere (one level is
-    all there is)."""
+    """Write out the definitions of a schema, which OpenAPI would look for elsewhere.
+
+    One level of them is all there is.
+    """
     definitions = schema.pop("$defs", {})
     schema["properties"]["cues"]["items"] = definitions["CueIn"]
     return schema
@@ -696,7 +702,7 @@ def _answers(bert: Predictor) -> Any:
 
 
 def _answer(emotions: Task | None, found: Prediction) -> dict[str, Any]:
-    """As JSON."""
+    """Make a prediction plain, for JSON."""
     if emotions is None or found.probabilities is None:
         return found.as_dict()
     values = list(found.probabilities.values())
@@ -768,8 +774,9 @@ def _parsed(body: bytes) -> Any:
 
 
 async def _sent_file(request: Request) -> bytes:
-    """The field `file` of a form, which stays in memory: its size is limited, and a disk may be
-    full or read-only.
+    """Read the field `file` of a form into memory.
+
+    Its size is limited, and a disk may be full or read-only.
 
     Raises:
         Refusal: There is no such field, or no such form.
