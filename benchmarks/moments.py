@@ -92,7 +92,7 @@ def windows_instead(file: Path, bert: Any) -> None:
     import numpy as np
 
     from viralbert.moments import ranking
-    from viralbert.moments.ranking import Limits
+    from viralbert.moments.limits import Limits
     from viralbert.moments.units import split_units
 
     units = split_units(read_subtitles(file).cues)

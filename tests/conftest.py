@@ -131,7 +131,7 @@ def tiny_tokenizer():
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def save_tiny_encoder() -> Callable[..., None]:
     """Write a BERT that has learnt nothing, and its tokenizer, as a folder of transformers."""
     from tokenizers import Tokenizer, models, pre_tokenizers

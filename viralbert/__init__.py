@@ -1,2 +1,4 @@
-"""The product behind the `viralbert` command: moments, serving, training, archives, and the
-course's runner."""
+"""The product behind the `viralbert` command.
+
+Moments, serving, training, archives, and the course's runner.
+"""

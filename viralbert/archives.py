@@ -1,5 +1,6 @@
-"""Moments of a whole archive: thousands of subtitle files, on several processes or several
-machines, resumable by file.
+"""Moments of a whole archive: thousands of subtitle files.
+
+Several processes or several machines work on it, and a stopped run goes on file by file.
 
 One function handles one file; an engine only hands files out, so both engines write the same bytes.
 Which moments come out does not depend on the others either. Ray Data: Moritz et al. 2018 (arXiv
@@ -28,7 +29,8 @@ from typing import Any
 from tqdm import tqdm
 
 from viralbert.moments import outputs
-from viralbert.moments.ranking import Found, Limits, find_moments
+from viralbert.moments.limits import Limits
+from viralbert.moments.ranking import Found, find_moments
 from viralbert.moments.scores import Scorer
 from viralbert.moments.subtitles import SUFFIXES, Subtitles, read_subtitles
 from viralbert.packages import missing
@@ -45,7 +47,7 @@ FILES_A_CALL = 8  # how many a worker of Ray takes at once
 
 
 @dataclass(frozen=True)
-class Job:
+class ArchiveJob:
     """What is done with every file of an archive.
 
     Attributes:
@@ -56,7 +58,7 @@ class Job:
         load: Makes the scorer, once for each worker; a function of a module, since it is sent to
             other processes.
         scorer: Tells scorers apart, e.g. `model_digest`: another one does everything again.
-        limits: See `moments.Limits`.
+        limits: What may come out; see `limits.Limits`.
         fps: Frames a second of the videos, for the edit lists.
         otio: An OpenTimelineIO timeline, too.
     """
@@ -70,8 +72,9 @@ class Job:
     otio: bool = False
 
     def files(self) -> list[str]:
-        """Subtitle files as paths within the folder, sorted; without hidden ones and those in
-        `output`.
+        """List the subtitle files as paths within the folder, sorted.
+
+        Hidden ones and those in `output` are left out.
 
         Raises:
             DataError: No such folder, or no subtitle file in it.
@@ -90,8 +93,10 @@ class Job:
         return [str(path.relative_to(self.folder)) for path in found]
 
     def key(self, file: str) -> str:
-        """What a file's result depends on: its content, the limits, the scorer, the version of this
-        module."""
+        """Hash what a file's result depends on.
+
+        That is its content, the limits, the scorer and the version of this package.
+        """
         version = importlib.metadata.version("viralbert-course")
         parts = [
             sha256(self.folder / file),
@@ -105,8 +110,9 @@ class Job:
 
 
 def subtitle_files(folder: Path, pattern: str = "*") -> list[Path]:
-    """Subtitle files of a folder, sorted, without hidden ones; what only looks like one is skipped
-    with a warning.
+    """List the subtitle files of a folder, sorted, without hidden ones.
+
+    What only looks like one is skipped with a warning.
 
     A link that leads out of the folder would show what lies elsewhere to whoever reads the results,
     and a pipe or a device has no end. Whoever means such a file can name it.
@@ -140,9 +146,12 @@ def _unfit(path: Path, inside: Path) -> str:
 
 
 @dataclass
-class Outcome:
-    """How a run ended: files worked on now, complete from earlier runs, and failed, with the
-    reason."""
+class ArchiveOutcome:
+    """How a run over an archive ended.
+
+    It counts the files that were worked on now and those complete from earlier runs, and names
+    those that failed, with the reason.
+    """
 
     n_done: int = 0
     n_before: int = 0
@@ -150,10 +159,14 @@ class Outcome:
 
 
 def run(
-    job: Job, engine: str = "local", n_workers: int | None = None, show_progress: bool = False
-) -> Outcome:
-    """Handle every file that is not complete yet. A stopped run loses the files that were in work,
-    nothing else.
+    job: ArchiveJob,
+    engine: str = "local",
+    n_workers: int | None = None,
+    show_progress: bool = False,
+) -> ArchiveOutcome:
+    """Handle every file that is not complete yet.
+
+    A stopped run loses the files that were in work, nothing else.
 
     A second run on the same output waits for the first (on this machine), then does what its own
     settings ask for.
@@ -163,9 +176,9 @@ def run(
     paths.
 
     Args:
-        job: See there.
+        job: What is done, with which files.
         engine: `local`: processes of this machine; `ray`: Ray Data.
-        n_workers: As many as processors if not given.
+        n_workers: Number of processes; as many as processors if not given.
         show_progress: A progress bar.
 
     Raises:
@@ -178,10 +191,10 @@ def run(
         return _run(job, engine, n_workers or os.cpu_count() or 1, show_progress)
 
 
-def _run(job: Job, engine: str, n_workers: int, show_progress: bool) -> Outcome:
+def _run(job: ArchiveJob, engine: str, n_workers: int, show_progress: bool) -> ArchiveOutcome:
     files = job.files()
     waiting = [file for file in files if not _is_complete(job, file)]
-    outcome = Outcome(n_before=len(files) - len(waiting))
+    outcome = ArchiveOutcome(n_before=len(files) - len(waiting))
     if waiting:
         hand_out = _with_ray if engine == "ray" else _with_processes
         answers = hand_out(job, waiting, min(n_workers, len(waiting)))
@@ -230,12 +243,14 @@ def load_scorer(model: str, precision: str = "auto") -> Scorer:
 
 
 def model_digest(model: str, precision: str = "auto") -> str:
-    """Tells saved predictors apart by their files, without loading one; arguments as in
-    `load_scorer`."""
+    """Tell saved predictors apart by their files, without loading one.
+
+    The arguments are those of `load_scorer`.
+    """
     return folder_sha256(model) + ("" if precision in ("auto", "float32") else f" {precision}")
 
 
-def _is_complete(job: Job, file: str) -> bool:
+def _is_complete(job: ArchiveJob, file: str) -> bool:
     try:
         return json.loads((job.output / file / RECORD).read_bytes())["key"] == job.key(file)
     except (
@@ -250,14 +265,16 @@ def _is_complete(job: Job, file: str) -> bool:
 class Worker:
     """Handles files one after another with a scorer that is loaded for the first."""
 
-    def __init__(self, job: Job) -> None:
-        """See `Job`."""
+    def __init__(self, job: ArchiveJob) -> None:
+        """Take a job; the scorer is loaded with the first file."""
         self.job = job
         self.score: Scorer | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """For Ray: the same as `answer`, as JSON: Arrow's columns take no name that is not in
-        UTF-8."""
+        """Do the same as `answer` for Ray, in JSON.
+
+        Arrow's columns take no name that is not in UTF-8.
+        """
         return {"answer": [json.dumps(self.answer(json.loads(file))) for file in batch["file"]]}
 
     def answer(self, file: str) -> tuple[str, str]:
@@ -300,7 +317,7 @@ _log = logging.getLogger("viralbert.archives")
 _own: list[Worker] = []  # the worker of a process that `_with_processes` has started
 
 
-def _start(job: Job) -> None:
+def _start(job: ArchiveJob) -> None:
     quote_warnings()
     _own.append(Worker(job))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent decides
@@ -312,7 +329,9 @@ def _answer(file: str) -> tuple[str, str]:
     return _own[0].answer(file)
 
 
-def _with_processes(job: Job, files: Sequence[str], n_workers: int) -> Iterator[tuple[str, str]]:
+def _with_processes(
+    job: ArchiveJob, files: Sequence[str], n_workers: int
+) -> Iterator[tuple[str, str]]:
     pool = ProcessPoolExecutor(n_workers, get_context("spawn"), _start, (job,))
     try:
         for done in as_completed([pool.submit(_answer, file) for file in files]):
@@ -327,7 +346,7 @@ def _with_processes(job: Job, files: Sequence[str], n_workers: int) -> Iterator[
         pool.shutdown(cancel_futures=True)
 
 
-def _with_ray(job: Job, files: Sequence[str], n_workers: int) -> Iterator[tuple[str, str]]:
+def _with_ray(job: ArchiveJob, files: Sequence[str], n_workers: int) -> Iterator[tuple[str, str]]:
     with ray_session(n_workers) as ray:
         n_blocks = -(-len(files) // FILES_A_CALL)
         table = ray.data.from_items(
@@ -345,8 +364,9 @@ def _with_ray(job: Job, files: Sequence[str], n_workers: int) -> Iterator[tuple[
 
 @contextmanager
 def ray_session(n_workers: int) -> Iterator[Any]:
-    """Ray with room for so many workers: what runs already, the cluster at `RAY_ADDRESS`, or a
-    session of our own.
+    """Give Ray with room for so many workers.
+
+    It is what runs already, the cluster at `RAY_ADDRESS`, or a session of our own.
 
     Our own can be reached from this machine only, and reports nothing to anybody.
 

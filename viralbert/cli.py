@@ -20,7 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from viralbert.packages import missing
+from viralbert.moments.limits import Limits
+from viralbert.packages import install, missing, requirements
 from viralbert.pipes import opened
 from viralbert.terminal import (
     UNPRINTABLE,
@@ -33,11 +34,12 @@ from viralbert.terminal import (
     say,
 )
 from viralbert_utils.base.errors import DataError
-from viralbert_utils.base.files import ROOT, own_path
+from viralbert_utils.base.files import checkout, needed_checkout, own_path
 
 if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[Parser]
     from viralbert.course.runner import Run
-    from viralbert.moments.ranking import Limits, Moment
+    from viralbert.moments.ranking import Moment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,32 +83,55 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(prog="viralbert", description="Run the ViralBERT course and use its models.")
     commands = parser.add_subparsers(required=True, dest="command", metavar="command")
-    where = Parser(add_help=False)
-    where.add_argument(
+    _add_run(commands)
+    _add_report(commands)
+    _add_download(commands)
+    _add_pretrain(commands)
+    _add_predict(commands)
+    _add_moments(commands)
+    _add_serve(commands)
+    _add_export(commands)
+    _add_train(commands)
+    _add_check_env(commands)
+    _add_translate(commands)
+    return parser
+
+
+def _device_options() -> Parser:
+    """Options of whatever computes with a model."""
+    parser = Parser(add_help=False)
+    parser.add_argument(
         "--device", help="cpu, cuda, cuda:1 or mps; CUDA if there is one. An export: always cpu"
     )
-    where.add_argument(
+    parser.add_argument(
         "--precision",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
         help="of matrix products; auto: float32 on a CPU, what is fast on a GPU",
     )
-    task = Parser(add_help=False, parents=[where])
-    task.add_argument("--profile", default="sample", help="smoke, sample or full (profiles/*.yaml)")
-    task.add_argument(
+    return parser
+
+
+def _course_options() -> Parser:
+    """Options that say which notebooks run, and with what."""
+    parser = Parser(add_help=False, parents=[_device_options()])
+    parser.add_argument(
+        "--profile", default="sample", help="smoke, sample or full (profiles/*.yaml)"
+    )
+    parser.add_argument(
         "--data", default="", help="sample, hub or a folder laid out as <set>/<split>.csv"
     )
-    task.add_argument("--encoder", default="", help="embedded, a hub name or a folder")
-    task.add_argument(
+    parser.add_argument("--encoder", default="", help="embedded, a hub name or a folder")
+    parser.add_argument(
         "--only",
         action="append",
         default=[],
         help="number of a notebook; it brings what it reads from along",
     )
-    task.add_argument(
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -114,21 +139,53 @@ def _parser() -> argparse.ArgumentParser:
         metavar="03.epochs=2",
         help="a parameter",
     )
+    return parser
+
+
+def _model_options() -> Parser:
+    """Options of whatever reads a trained model."""
+    parser = Parser(add_help=False, parents=[_device_options()])
+    parser.add_argument(
+        "--model",
+        default="",
+        metavar="FOLDER",
+        help="of a lesson's classifier, of `viralbert train` (its folder model), or of `viralbert "
+        "export`; default, in the course's repository: that of lesson 06 in the sample run",
+    )
+    return parser
+
+
+def _add_run(commands: Commands) -> None:
     command = commands.add_parser(
-        "run", parents=[task], help="execute the notebooks that are not up to date"
+        "run", parents=[_course_options()], help="execute the notebooks that are not up to date"
     )
     command.set_defaults(function=_run)
-    command = commands.add_parser("report", parents=[task], help="write the report of a run")
-    command.set_defaults(function=_report)
+
+
+def _add_report(commands: Commands) -> None:
     command = commands.add_parser(
-        "download", parents=[task], help="fetch what a run takes from the hub beforehand"
+        "report", parents=[_course_options()], help="write the report of a run"
+    )
+    command.set_defaults(function=_report)
+
+
+def _add_download(commands: Commands) -> None:
+    command = commands.add_parser(
+        "download",
+        parents=[_course_options()],
+        help="fetch what a run takes from the hub beforehand",
     )
     command.add_argument(
         "--to", type=_path, help="a folder to carry or share; the usual cache without it"
     )
     command.set_defaults(function=_download)
+
+
+def _add_pretrain(commands: Commands) -> None:
     command = commands.add_parser(
-        "pretrain", parents=[where], help="train the embedded encoder's layers, resumable"
+        "pretrain",
+        parents=[_device_options()],
+        help="train the embedded encoder's layers, resumable",
     )
     command.add_argument(
         "--source",
@@ -142,16 +199,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--steps", type=int, default=7000)
     command.set_defaults(function=_pretrain)
-    model = Parser(add_help=False, parents=[where])
-    model.add_argument(
-        "--model",
-        default=str(ROOT / "runs/sample/viralbert"),
-        metavar="FOLDER",
-        help="of a lesson's classifier, of `viralbert train` (its folder model), or of `viralbert "
-        "export`; default: that of lesson 06 in the sample run",
-    )
+
+
+def _add_predict(commands: Commands) -> None:
     command = commands.add_parser(
-        "predict", parents=[model], help="what a classifier says of texts, as JSON lines"
+        "predict", parents=[_model_options()], help="what a classifier says of texts, as JSON lines"
     )
     command.add_argument("texts", nargs="*", metavar="TEXT")
     command.add_argument(
@@ -161,9 +213,12 @@ def _parser() -> argparse.ArgumentParser:
         "with a column text; - reads lines from the standard input",
     )
     command.set_defaults(function=_predict)
+
+
+def _add_moments(commands: Commands) -> None:
     command = commands.add_parser(
         "moments",
-        parents=[model],
+        parents=[_model_options()],
         help="where in a video are the moments: from subtitles; "
         "with a model for virality and emotions",
     )
@@ -205,9 +260,12 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=int, metavar="N", help="of the engine; as many as processors if not given"
     )
     command.set_defaults(function=_moments)
+
+
+def _add_serve(commands: Commands) -> None:
     command = commands.add_parser(
         "serve",
-        parents=[model],
+        parents=[_model_options()],
         help="a classifier and, if it has them, the moments over HTTP, and a page to try them",
     )
     command.add_argument(
@@ -234,9 +292,12 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         dest="limits",
         metavar="requests=256",
-        help="one of admission.ServiceLimits; can be repeated",
+        help="one of limits.ServiceLimits; can be repeated",
     )
     command.set_defaults(function=_serve)
+
+
+def _add_export(commands: Commands) -> None:
     command = commands.add_parser(
         "export", help="a trained model as ONNX, to serve it without torch"
     )
@@ -250,11 +311,16 @@ def _parser() -> argparse.ArgumentParser:
         "--int8", action="store_true", help="a quarter of the size, two to three times as fast"
     )
     command.set_defaults(function=_export)
+
+
+def _add_train(commands: Commands) -> None:
     command = commands.add_parser(
-        "train", parents=[where], help="train, evaluate and save a classifier, resumable"
+        "train",
+        parents=[_device_options()],
+        help="train, evaluate and save a classifier, resumable",
     )
     command.add_argument(
-        "--profile", help="trainings of profiles/train/<name>.yaml, a folder each: replicate"
+        "--profile", help="several trainings that come with viralbert, a folder each: replicate"
     )
     command.add_argument(
         "--output", required=True, type=_path, help="gets model/, metrics.json and history.csv"
@@ -281,10 +347,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--note", help="goes into metrics.json")
     command.set_defaults(function=_train)
+
+
+def _add_check_env(commands: Commands) -> None:
     command = commands.add_parser(
         "check-env", help="what is installed, what is missing, which device"
     )
     command.set_defaults(function=_check_environment)
+
+
+def _add_translate(commands: Commands) -> None:
     command = commands.add_parser(
         "translate", help="English texts to Russian with a Marian model, resumable"
     )
@@ -296,7 +368,6 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--model", default="Helsinki-NLP/opus-mt-en-ru", help="hub name or folder")
     command.add_argument("--batch-size", type=int, default=32)
     command.set_defaults(function=_translate)
-    return parser
 
 
 def _path(text: str) -> Path:
@@ -307,14 +378,28 @@ def _path(text: str) -> Path:
 
 
 def _parts_of_data(text: str) -> tuple[str, ...]:
-    """`dev,test` as a tuple; `train.Recipe` knows which there are."""
+    """`dev,test` as a tuple; `trainings.Training` knows which there are."""
     parts = tuple(part.strip() for part in text.split(","))
     if not all(parts):
         raise argparse.ArgumentTypeError(f"expected dev, test or both (dev,test), found {text!r}")
     return parts
 
 
-def _task(options: argparse.Namespace) -> Run:
+def _model(options: argparse.Namespace) -> str:
+    """The folder that `--model` names, or the one that the sample run leaves in the repository."""
+    if options.model:
+        return options.model
+    root = checkout()
+    if root is None:
+        raise DataError(
+            "expected --model FOLDER, found none; give the folder of a model that `viralbert "
+            "train` (its folder model) or `viralbert export` has written"
+        )
+    return str(root / "runs/sample/viralbert")
+
+
+def _course_run(options: argparse.Namespace) -> Run:
+    needed_checkout(f"viralbert {options.command}")
     from viralbert.course.runner import Run
 
     only = [number for value in options.only for number in value.split(",")]
@@ -332,7 +417,7 @@ def _task(options: argparse.Namespace) -> Run:
 def _run(options: argparse.Namespace) -> None:
     from viralbert.course import runner
 
-    outcome = runner.run(_task(options))
+    outcome = runner.run(_course_run(options))
     for names, what in ((outcome.executed, "executed"), (outcome.skipped, "up to date")):
         if names:
             say(f"{what}: {', '.join(names)}")
@@ -341,14 +426,14 @@ def _run(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from viralbert.course.report import report
 
-    say(f"report: {os.path.relpath(report(_task(options)))}")
+    say(f"report: {os.path.relpath(report(_course_run(options)))}")
 
 
 def _download(options: argparse.Namespace) -> None:
     from viralbert.course.download import download
 
     folder = options.to
-    encoders, sets = download(_task(options), folder)
+    encoders, sets = download(_course_run(options), folder)
     if not encoders and not sets:
         say(f"profile {options.profile!r} takes nothing from the hub")
         return
@@ -373,16 +458,17 @@ def _pretrain(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from viralbert.serving.predictor import Predictor
-
     if bool(options.texts) == bool(options.file):
         raise DataError(
             "expected texts or --file, found both or neither: viralbert predict 'Кот сам открыл "
             "дверь.'"
         )
+    folder = _model(options)
+    from viralbert.serving.predictor import Predictor
+
     # The answer lags behind by a window of texts; tee keeps them meanwhile.
     texts, shown = itertools.tee(options.texts or _lines(options.file))
-    model = Predictor.load(options.model, options.device, options.precision)
+    model = Predictor.load(folder, options.device, options.precision)
     try:
         for text, found in zip(shown, model.predict_iter(texts), strict=True):
             line = json.dumps({"text": text} | found.as_dict(), ensure_ascii=False)
@@ -453,13 +539,30 @@ def _begins_a_table(line: str) -> bool:
     )
 
 
+def _check_moments(options: argparse.Namespace) -> None:
+    """Refuse what does not go together before anything heavy is imported."""
+    _model(options)
+    if not options.engine:
+        return
+    if len(options.files) != 1 or not options.files[0].is_dir() or options.video:
+        raise DataError(
+            "--engine works through one folder and cuts no video; call without it for files"
+        )
+    if options.device not in (None, "cpu"):
+        raise DataError(
+            "--engine computes on the CPU, a process for each processor, so that the files are "
+            "the same everywhere; "
+            f"found --device {options.device}: leave it out, or call without --engine"
+        )
+
+
 def _moments(options: argparse.Namespace) -> int:
+    _check_moments(options)
+    limits = Limits(options.min, options.max, n=options.count)
     from viralbert import archives
     from viralbert.moments import outputs
-    from viralbert.moments.ranking import Limits
     from viralbert.serving.predictor import ViralBERT
 
-    limits = Limits(options.min, options.max, n=options.count)
     if options.engine:
         return _archive(options, limits)
     paths = list(dict.fromkeys(itertools.chain.from_iterable(map(_subtitle_files, options.files))))
@@ -467,7 +570,7 @@ def _moments(options: argparse.Namespace) -> int:
         raise DataError(
             f"--video belongs to one subtitle file, found {len(paths)}; call once for each video"
         )
-    model = ViralBERT.load(options.model, options.device, options.precision)
+    model = ViralBERT.load(_model(options), options.device, options.precision)
     n_failed = 0
     for path, name in zip(paths, _own_names(paths), strict=True):
         folder = options.output / name
@@ -492,20 +595,23 @@ def _moments(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    folder = _model(options)
+    from viralbert.serving.limits import ServiceLimits
+
+    limits = ServiceLimits.parse(options.limits)
     # FastAPI's error is no ModuleNotFoundError where it is missing.
     import python_multipart  # noqa: F401
 
-    from viralbert.serving.gate import ServiceLimits
     from viralbert.serving.service import serve
 
     log = logging.StreamHandler()
     log.setFormatter(Lines("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[log])
     serve(
-        options.model,
+        folder,
         options.host,
         options.port,
-        ServiceLimits.parse(options.limits),
+        limits,
         os.environ.get("VIRALBERT_API_KEY", ""),
         lambda url: print(printable(f"serving on {url}"), flush=True),
         options.device,
@@ -518,18 +624,8 @@ def _serve(options: argparse.Namespace) -> None:
 def _archive(options: argparse.Namespace, limits: Limits) -> int:
     from viralbert import archives
 
-    if len(options.files) != 1 or not options.files[0].is_dir() or options.video:
-        raise DataError(
-            "--engine works through one folder and cuts no video; call without it for files"
-        )
-    if options.device not in (None, "cpu"):
-        raise DataError(
-            "--engine computes on the CPU, a process for each processor, so that the files are "
-            "the same everywhere; "
-            f"found --device {options.device}: leave it out, or call without --engine"
-        )
-    model = (options.model, options.precision)
-    job = archives.Job(
+    model = (_model(options), options.precision)
+    job = archives.ArchiveJob(
         options.files[0],
         options.output,
         partial(archives.load_scorer, *model),
@@ -561,8 +657,9 @@ def _subtitle_files(path: Path) -> list[Path]:
 
 
 def _own_names(paths: Sequence[Path]) -> list[str]:
-    """A folder name for each file: after its stem, with a number where that is taken (upper and
-    lower case may be one).
+    """Find a folder name for each file, after its stem.
+
+    A number is added where a name is taken; upper and lower case may be one.
 
     No name leads out of the folder that holds them all.
     """
@@ -608,21 +705,21 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from viralbert.trainings import Training, profile
+
+    names = Training.__dataclass_fields__
+    given = {
+        name: value for name, value in vars(options).items() if name in names and value is not None
+    }
+    trainings = profile(options.profile, given) if options.profile else {"": Training(**given)}
     from viralbert import train
     from viralbert_utils.base import devices
     from viralbert_utils.training import processes
 
     devices.choose(options.device, options.precision)
-    names = train.Recipe.__dataclass_fields__
-    given = {
-        name: value for name, value in vars(options).items() if name in names and value is not None
-    }
-    recipes = (
-        train.profile(options.profile, given) if options.profile else {"": train.Recipe(**given)}
-    )
     with processes.process_group():
-        for name, recipe in recipes.items():
-            found = train.run(recipe, options.output / name, show_progress=sys.stderr.isatty())
+        for name, training in trainings.items():
+            found = train.run(training, options.output / name, sys.stderr.isatty())
             for task, splits in found.get("figures", {}).items():
                 for split, systems in splits.items():
                     scores = ", ".join(
@@ -633,25 +730,50 @@ def _train(options: argparse.Namespace) -> None:
                     say(f"{options.output / name}: {task}, macro-F1 on {split}: {scores}")
 
 
-def _check_environment(options: argparse.Namespace) -> int:
+def _count_different_packages() -> int:
+    """Compare what is installed with the lock, or with what the package asks for, and print it."""
+    root = checkout()
+    if root is None:
+        return _count_missing_packages()
     pins = re.findall(
-        r"^([\w.-]+)==([^\s;]+)(?: ; (.*?))? \\$", (ROOT / "requirements.lock").read_text(), re.M
+        r"^([\w.-]+)==([^\s;]+)(?: ; (.*?))? \\$", (root / "requirements.lock").read_text(), re.M
     )
     wrong = 0
     for name, wanted, marker in pins:
-        try:
-            found = importlib.metadata.version(name).split("+")[0]
-        except importlib.metadata.PackageNotFoundError:
-            if marker:  # a package for another platform or Python
-                continue
-            found = "missing"
+        found = _version(name)
+        if found is None and marker:  # a package for another platform or Python
+            continue
         if found != wanted:
             wrong += 1
-            print(f"[different] {name}: {found}, the lock says {wanted}")
+            print(f"[different] {name}: {found or 'missing'}, the lock says {wanted}")
     print(
         f"[{'ok' if not wrong else 'different'}] {len(pins) - wrong} of {len(pins)} packages as "
         "in requirements.lock"
     )
+    return wrong
+
+
+def _count_missing_packages() -> int:
+    """Look for the packages that an installation without a checkout asks for, and print it."""
+    lines = [line for line in requirements() if "extra ==" not in line]
+    names = [re.split(r"[^\w.-]", line)[0] for line in lines]
+    missing_names = [name for name in names if _version(name) is None]
+    for name in missing_names:
+        print(f"[missing] {name}: {install(name)}")
+    n_found = len(names) - len(missing_names)
+    print(f"[{'missing' if missing_names else 'ok'}] {n_found} of {len(names)} packages are there")
+    return len(missing_names)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name).split("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _check_environment(options: argparse.Namespace) -> int:
+    wrong = _count_different_packages()
     python = f"Python {sys.version.split()[0]}"
     try:
         from viralbert_utils.base.devices import describe

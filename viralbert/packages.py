@@ -31,7 +31,7 @@ def install(module: str) -> str:
     package = _package(module)
     extras = (
         re.fullmatch(rf'{re.escape(package)}[<>=[].*; extra == "(.+)"', line)
-        for line in _requirements()
+        for line in requirements()
     )
     return f"pip install '{next((f'{PROJECT}[{found[1]}]' for found in extras if found), PROJECT)}'"
 
@@ -39,7 +39,7 @@ def install(module: str) -> str:
 def is_own(module: str) -> bool:
     """Whether the project or one of its extras asks for the package of a module."""
     package = _package(module)
-    return any(re.match(rf"{re.escape(package)}(?![\w.-])", line) for line in _requirements())
+    return any(re.match(rf"{re.escape(package)}(?![\w.-])", line) for line in requirements())
 
 
 def _package(module: str) -> str:
@@ -47,7 +47,8 @@ def _package(module: str) -> str:
     return _PACKAGES.get(top, top.replace("_", "-"))
 
 
-def _requirements() -> list[str]:
+def requirements() -> list[str]:
+    """What the project and its extras ask for, a line each as pip reads it."""
     try:
         return importlib.metadata.requires(PROJECT) or []
     except importlib.metadata.PackageNotFoundError:  # run from its folder, without being installed

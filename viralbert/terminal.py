@@ -1,5 +1,7 @@
-"""Lines for people at a terminal, which shows them and does not obey them: names of files may hold
-anything."""
+"""Lines for people at a terminal, which shows them and does not obey them.
+
+Names of files may hold anything.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,10 @@ UNPRINTABLE = re.compile(
 
 
 def printable(text: str) -> str:
-    """A text that a terminal shows and does not obey: control characters and broken letters as
-    escapes."""
+    """Escape what a terminal would obey instead of showing it.
+
+    Control characters and broken letters are written as Python escapes them.
+    """
     return UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
@@ -33,8 +37,10 @@ def say(text: object) -> None:
 
 
 def complain(text: object, command: str = "") -> None:
-    """Print one line as an error, behind the name of the program and of the command that was given,
-    if it matters."""
+    """Print one line as an error, behind the name of the program.
+
+    The name of the command follows if one was given.
+    """
     print(printable(f"{f'viralbert {command}'.strip()}: {text}"), file=sys.stderr)
 
 

@@ -1,5 +1,6 @@
-"""Training from the command line: data in; model, thresholds, figures with intervals and a baseline
-beside them out.
+"""Training from the command line, from data to a judged model.
+
+What comes out are the model, its thresholds, and figures with intervals and a baseline beside them.
 
 The functions of lessons 01 to 04 in one row. Under torchrun (`distributed`) all processes train,
 the first one writes.
@@ -11,7 +12,7 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from viralbert.course.runner import read_yaml
 from viralbert.environment import environment
 from viralbert.serving.predictor import Predictor
+from viralbert.trainings import SPLITS, Training
 from viralbert_utils.base.errors import DataError
-from viralbert_utils.base.files import ROOT, locked, write_whole
+from viralbert_utils.base.files import locked, write_whole
 from viralbert_utils.base.tokens import encode
 from viralbert_utils.data import combine, emotions, sources
 from viralbert_utils.data.cleaning import RULES, clean
@@ -38,86 +39,22 @@ from viralbert_utils.models.storage import Classifier
 from viralbert_utils.training import loop, losses, processes
 from viralbert_utils.training.settings import Encoded, Settings, Task
 
-DATASETS = ("cedr", "combo", "emotions", "multitask")
-SPLITS = {"dev": "validation", "test": "test"}
 RULE = "shrunk"
 CLASSES = {"emotions": emotions.EMOTIONS, "cedr": emotions.CEDR_CLASSES, "virality": ("viral",)}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One training.
-
-    Attributes:
-        encoder: See `encoders.load_encoder`.
-        dataset: `emotions` (28), `cedr` (6), `combo` (6: CEDR and GoEmotions to train on, CEDR's
-            own rows to judge by), or `multitask` (28 and virality, with PCGrad).
-        data: See `data.load`. The sample has no CEDR: its emotions are mapped to the six classes.
-        epochs: The best one on dev is kept.
-        learning_rate: For the encoder; the heads learn ten times as fast. 0: 1e-3 for `embedded`,
-            else 2e-5.
-        schedule: See `training.Settings`.
-        batch_size: Texts an update, of all processes together.
-        max_length: Tokens of a text.
-        max_rows: Only the first rows of each table; 0 = all.
-        seed: Decides on splits, heads, batches.
-        evaluate: `dev`, `test`.
-        export_onnx: Write the model as ONNX, too.
-        note: Goes into `metrics.json`.
-    """
-
-    encoder: str = "embedded"
-    dataset: str = "emotions"
-    data: str = "sample"
-    epochs: int = 3
-    learning_rate: float = 0.0
-    schedule: str = "cosine"
-    batch_size: int = 16
-    max_length: int = 128
-    max_rows: int = 0
-    seed: int = 0
-    evaluate: tuple[str, ...] = ("dev", "test")
-    export_onnx: bool = False
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse what is not known."""
-        if self.dataset not in DATASETS:
-            raise DataError(f"dataset {self.dataset!r} is not known; use {', '.join(DATASETS)}")
-        least = {"epochs": 1, "batch_size": 1, "max_length": 3, "max_rows": 0, "learning_rate": 0}
-        for name, bound in least.items():
-            if not bound <= getattr(self, name) < float("inf"):
-                raise DataError(f"{name} is {getattr(self, name)}; expected at least {bound}")
-        if not set(self.evaluate) <= SPLITS.keys():
-            raise DataError(f"cannot evaluate {', '.join(self.evaluate)}; use dev, test or both")
 
 
 Labelled = dict[str, tuple[list[str], np.ndarray]]  # split -> texts, labels (n_texts, n_classes)
 
 
-def profile(name: str, changes: Mapping[str, Any]) -> dict[str, Recipe]:
-    """The trainings of `profiles/train/<name>.yaml` by name, with some settings changed in all of
-    them.
+def run(training: Training, output: Path, show_progress: bool = False) -> dict[str, Any]:
+    """Train and evaluate; a stopped run goes on with its next epoch.
 
-    Raises:
-        DataError: There is no such profile.
-    """
-    path = ROOT / "profiles" / "train" / f"{name}.yaml"
-    if not path.is_file():
-        names = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
-        raise DataError(f"no profile {name!r} of trainings; there are: {names}")
-    found = read_yaml(path.read_text(encoding="utf-8"), path.name)
-    return {run: Recipe(**(settings | dict(changes))) for run, settings in found.items()}
-
-
-def run(recipe: Recipe, output: Path, show_progress: bool = False) -> dict[str, Any]:
-    """Train and evaluate; a stopped run goes on with its next epoch, a finished one is not
-    repeated.
+    A finished training is not repeated.
 
     A second training into the same folder waits for the first, and finds what it has left.
 
     Args:
-        recipe: See there.
+        training: Encoder, data and settings.
         output: Gets `model/`, `metrics.json`, `history.csv` and, if wished, `onnx/`.
         show_progress: A progress bar for each epoch.
 
@@ -131,16 +68,16 @@ def run(recipe: Recipe, output: Path, show_progress: bool = False) -> dict[str, 
         with processes.first_alone():
             if not processes.rank():
                 stack.enter_context(locked(output))
-        return _run(recipe, output, show_progress)
+        return _run(training, output, show_progress)
 
 
-def _run(recipe: Recipe, output: Path, show_progress: bool) -> dict[str, Any]:
-    used = asdict(recipe) | {"evaluate": list(recipe.evaluate)}
+def _run(training: Training, output: Path, show_progress: bool) -> dict[str, Any]:
+    used = asdict(training) | {"evaluate": list(training.evaluate)}
     finished = output / "metrics.json"
     if output.is_file():
         raise DataError(f"{output} is a file; expected a folder, or a name that is free")
     started = time.perf_counter()
-    sets, files = read(recipe)
+    sets, files = read(training)
     if finished.is_file():
         found = json.loads(finished.read_text(encoding="utf-8"))
         if found["recipe"] != used:
@@ -154,29 +91,29 @@ def _run(recipe: Recipe, output: Path, show_progress: bool) -> dict[str, Any]:
             )
         return found
     with processes.first_alone():  # it may have to build or to fetch the encoder
-        tokenizer, encoder = load_encoder(recipe.encoder)
-    if recipe.max_length > (room := min(int(tokenizer.model_max_length), n_positions(encoder))):
+        tokenizer, encoder = load_encoder(training.encoder)
+    if training.max_length > (room := min(int(tokenizer.model_max_length), n_positions(encoder))):
         raise DataError(
-            f"max_length is {recipe.max_length}, and the encoder {recipe.encoder!r} reads {room} "
-            "at most"
+            f"max_length is {training.max_length}, and the encoder {training.encoder!r} reads "
+            f"{room} at most"
         )
     names = {task: CLASSES[task] for task in sets}
     encoded = {
         task: {
-            split: Encoded(encode(tokenizer, texts, recipe.max_length), torch.tensor(labels))
+            split: Encoded(encode(tokenizer, texts, training.max_length), torch.tensor(labels))
             for split, (texts, labels) in parts.items()
         }
         for task, parts in sets.items()
     }
-    model = _new_model(recipe, encoder, names, encoded, tokenizer.pad_token_id)
-    rate = recipe.learning_rate or (1e-3 if recipe.encoder == "embedded" else 2e-5)
+    model = _new_model(training, encoder, names, encoded, tokenizer.pad_token_id)
+    rate = training.learning_rate or (1e-3 if training.encoder == "embedded" else 2e-5)
     settings = Settings(
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
+        epochs=training.epochs,
+        batch_size=training.batch_size,
         learning_rate=rate,
         head_factor=10,
-        seed=recipe.seed,
-        schedule=recipe.schedule,
+        seed=training.seed,
+        schedule=training.schedule,
         surgery="pcgrad" if len(sets) > 1 else "none",
     )
     loss = losses.binary_cross_entropy()
@@ -202,9 +139,9 @@ def _run(recipe: Recipe, output: Path, show_progress: bool) -> dict[str, Any]:
         tuned[task] = Thresholds.tune(
             names[task], sets[task]["validation"][1], scores["validation"], RULE
         )
-        figures[task] = _figures(recipe, sets[task], scores)
-    _save(output / "model", model, tokenizer, tuned, recipe)
-    if recipe.export_onnx:
+        figures[task] = _figures(training, sets[task], scores)
+    _save(output / "model", model, tokenizer, tuned, training)
+    if training.export_onnx:
         from viralbert.serving.export import export
 
         export(output / "model", output / "onnx")
@@ -227,7 +164,7 @@ def _run(recipe: Recipe, output: Path, show_progress: bool) -> dict[str, Any]:
     return found
 
 
-def read(recipe: Recipe) -> tuple[dict[str, Labelled], list[dict[str, Any]]]:
+def read(training: Training) -> tuple[dict[str, Labelled], list[dict[str, Any]]]:
     """Task -> cleaned and split rows; and the files that were read, with their sha256.
 
     Raises:
@@ -236,19 +173,19 @@ def read(recipe: Recipe) -> tuple[dict[str, Labelled], list[dict[str, Any]]]:
     files: list[dict[str, Any]] = []
 
     def tables(name: str) -> dict[str, pd.DataFrame]:
-        loaded = sources.load(name, recipe.data)
-        if recipe.max_rows:
+        loaded = sources.load(name, training.data)
+        if training.max_rows:
             loaded.splits = {
-                split: table.head(recipe.max_rows) for split, table in loaded.splits.items()
+                split: table.head(training.max_rows) for split, table in loaded.splits.items()
             }
         files.extend({"set": name} | asdict(file) for file in loaded.files)
-        return split_set(name, clean(loaded, **RULES[name]).splits, recipe.seed)
+        return split_set(name, clean(loaded, **RULES[name]).splits, training.seed)
 
-    has_cedr = sources.has("cedr", recipe.data) or recipe.data != "sample"
-    general = {} if recipe.dataset == "cedr" and has_cedr else tables("emotions")
-    if recipe.dataset in ("emotions", "multitask"):
+    has_cedr = sources.has("cedr", training.data) or training.data != "sample"
+    general = {} if training.dataset == "cedr" and has_cedr else tables("emotions")
+    if training.dataset in ("emotions", "multitask"):
         found = {"emotions": _multi_hot(general, len(emotions.EMOTIONS))}
-        if recipe.dataset == "multitask":
+        if training.dataset == "multitask":
             own = tables("virality")
             found["virality"] = {
                 s: (list(t["text"]), t[["label"]].to_numpy(int)) for s, t in own.items()
@@ -270,17 +207,17 @@ def _multi_hot(tables: Mapping[str, pd.DataFrame], n_classes: int) -> Labelled:
 
 
 def _new_model(
-    recipe: Recipe,
+    training: Training,
     encoder: Any,
     names: Mapping[str, tuple[str, ...]],
     encoded: Mapping[str, Any],
     pad_id: int,
 ) -> Classifier:
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(training.seed)
     rates = {task: parts["train"].labels.float().mean(dim=0) for task, parts in encoded.items()}
     # The embedded encoder's word vectors know 250,000 words, most of which training never shows:
     # they stay.
-    train_embeddings = recipe.encoder != "embedded"
+    train_embeddings = training.encoder != "embedded"
     model: Classifier
     if len(names) > 1:
         heads = classifiers.viralbert_heads(encoder.config.hidden_size)
@@ -297,9 +234,13 @@ def _new_model(
     return model
 
 
-def _figures(recipe: Recipe, parts: Labelled, scores: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Figures of the model and the baseline on each split, with thresholds of dev; on dev itself
-    these are cross-fitted."""
+def _figures(
+    training: Training, parts: Labelled, scores: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Compute the figures of the model and of the baseline on each split.
+
+    Thresholds come from dev, and are cross-fitted on dev itself.
+    """
     texts, labels = parts["train"]
     baseline = baselines.tfidf_logistic().fit(texts, labels)
     n_classes = labels.shape[1]
@@ -314,7 +255,7 @@ def _figures(recipe: Recipe, parts: Labelled, scores: Mapping[str, np.ndarray]) 
     found: dict[str, Any] = {}
     for name, own in systems.items():
         tuning = parts["validation"][1], own["validation"]
-        for split in recipe.evaluate:
+        for split in training.evaluate:
             truth, p = parts[SPLITS[split]][1], own[SPLITS[split]]
             decided = cross_fit(*tuning, rule) if split == "dev" else decide(p, rule(*tuning))
             found.setdefault(split, {})[name] = {
@@ -327,13 +268,17 @@ def _figures(recipe: Recipe, parts: Labelled, scores: Mapping[str, np.ndarray]) 
 
 
 def _save(
-    folder: Path, model: Classifier, tokenizer: Any, tuned: Mapping[str, Thresholds], recipe: Recipe
+    folder: Path,
+    model: Classifier,
+    tokenizer: Any,
+    tuned: Mapping[str, Thresholds],
+    training: Training,
 ) -> None:
     about = {
         "problem_type": MULTI_LABEL,
-        "max_length": recipe.max_length,
+        "max_length": training.max_length,
         "head_share": 1.0,
-        "note": recipe.note,
+        "note": training.note,
     }
     if not isinstance(model, MultiTaskClassifier):
         (task,) = tuned

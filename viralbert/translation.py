@@ -1,5 +1,6 @@
-"""English to Russian with a Marian model, for those who have only English data. Lesson 01 says when
-it is worth it.
+"""English to Russian with a Marian model, for those who have only English data.
+
+Lesson 01 says when it is worth it.
 
 Translated texts are kept line by line as they come, so an interrupted run goes on where it stopped.
 A text whose translation fails is left out and counted; it never becomes an empty text with labels.
@@ -27,8 +28,9 @@ MODEL = "Helsinki-NLP/opus-mt-en-ru"
 
 
 def load_model(name: str = MODEL) -> tuple[Any, Any]:
-    """Tokenizer and translation model from the hub or a folder, in evaluation mode, on
-    `devices.default`.
+    """Load tokenizer and translation model, from the hub or a folder.
+
+    The model is in evaluation mode, on `devices.default`.
 
     Raises:
         DataError: It cannot be loaded; the message says what to do.
@@ -60,8 +62,8 @@ def translate(
 
     Args:
         texts: English texts; equal ones are translated once.
-        tokenizer: From `load_model`.
-        model: From `load_model`.
+        tokenizer: The first that `load_model` gives.
+        model: The second that `load_model` gives.
         kept: JSONL file of finished translations, read at the start and appended to after each
             batch.
         batch_size: Texts translated at once.
@@ -117,8 +119,9 @@ def translate(
 def translate_file(
     source: str, target: str, column: str = "text", model: str = MODEL, batch_size: int = 32
 ) -> tuple[int, int]:
-    """Translate a column of a table; the target gets the same rows with `ru_text` before the other
-    columns.
+    """Translate a column of a table.
+
+    The target gets the same rows, with `ru_text` before the other columns.
 
     Returns:
         Rows written, and rows left out because they could not be translated.

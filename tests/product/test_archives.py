@@ -17,8 +17,8 @@ import pytest
 
 from tests.timing import HANG_S, until
 from viralbert import archives
-from viralbert.archives import Job, Outcome, run
-from viralbert.moments.ranking import Limits
+from viralbert.archives import ArchiveJob, ArchiveOutcome, run
+from viralbert.moments.limits import Limits
 from viralbert.moments.scores import Scores
 from viralbert.moments.subtitles import Cue, write_subtitles
 from viralbert_utils.base.errors import DataError
@@ -84,8 +84,8 @@ def archive(tmp_path) -> Path:
 
 
 @pytest.fixture
-def job(archive, tmp_path) -> Job:
-    return Job(archive, tmp_path / "out", load, "hash")
+def job(archive, tmp_path) -> ArchiveJob:
+    return ArchiveJob(archive, tmp_path / "out", load, "hash")
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_killed_run_goes_on(job, archive, tmp_path, monkeypatch):
 import pathlib, tests.product.test_archives as t
 from viralbert import archives
 folders = pathlib.Path({str(archive)!r}), pathlib.Path({str(job.output)!r})
-archives.run(archives.Job(*folders, t.load_stuck, "hash"), "local", 2)
+archives.run(archives.ArchiveJob(*folders, t.load_stuck, "hash"), "local", 2)
 """
     environment = os.environ | {"PYTHONPATH": IMPORTED}
     with subprocess.Popen(
@@ -141,7 +141,7 @@ archives.run(archives.Job(*folders, t.load_stuck, "hash"), "local", 2)
         # ends when the workers, whose output it is too, have ended with their parent
         killed.stdout.read()
     assert len(list(job.output.rglob("record.json"))) == 2
-    assert run(job, "local", 2) == Outcome(n_done=10, n_before=2)
+    assert run(job, "local", 2) == ArchiveOutcome(n_done=10, n_before=2)
     whole = replace(job, output=tmp_path / "whole")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert {archives.Worker(whole).answer(file)[1] for file in whole.files()} == {""}
@@ -155,7 +155,7 @@ def test_two_archives_at_once_never_mix(job, archive, tmp_path):
 import pathlib, tests.product.test_archives as t
 from viralbert import archives
 folders = pathlib.Path({str(archive)!r}), pathlib.Path({str(job.output)!r})
-job = archives.Job(*folders, t.load_slow, "hash", t.Limits(10, {limit}), otio={limit == 45})
+job = archives.ArchiveJob(*folders, t.load_slow, "hash", t.Limits(10, {limit}), otio={limit == 45})
 archives.run(job, "local", 1)
 """
         both.append(
@@ -174,22 +174,22 @@ archives.run(job, "local", 1)
 
 
 def test_nothing_to_do_loads_nothing(in_process, job):
-    assert run(job) == Outcome(n_done=4)
-    assert run(replace(job, load=load_never)) == Outcome(n_before=4)
+    assert run(job) == ArchiveOutcome(n_done=4)
+    assert run(replace(job, load=load_never)) == ArchiveOutcome(n_before=4)
 
 
 def test_what_decides_on_the_result_is_done_again(in_process, job, archive):
     run(job)
     write(archive / "b" / "talk.vtt", "другое")
-    assert run(job) == Outcome(n_done=1, n_before=3)
+    assert run(job) == ArchiveOutcome(n_done=1, n_before=3)
     for other in (
         replace(job, limits=Limits(n=1)),
         replace(job, scorer="another"),
         replace(job, fps=24),
     ):
-        assert run(other) == Outcome(n_done=4)
+        assert run(other) == ArchiveOutcome(n_done=4)
     (job.output / "talk.srt" / "record.json").write_text("{")
-    assert run(other) == Outcome(n_done=1, n_before=3)
+    assert run(other) == ArchiveOutcome(n_done=1, n_before=3)
 
 
 def test_a_file_that_fails_anew_is_no_longer_complete(in_process, job, archive):
@@ -198,7 +198,7 @@ def test_a_file_that_fails_anew_is_no_longer_complete(in_process, job, archive):
     (archive / "talk.srt").write_text("")
     assert list(run(job).failures) == ["talk.srt"]
     (archive / "talk.srt").write_bytes(good)
-    assert run(job) == Outcome(n_done=1, n_before=3)
+    assert run(job) == ArchiveOutcome(n_done=1, n_before=3)
 
 
 def test_any_error_of_a_file_is_listed(in_process, job):
@@ -208,8 +208,8 @@ def test_any_error_of_a_file_is_listed(in_process, job):
 
 def test_the_output_may_lie_within_the_archive(in_process, job, archive):
     inside = replace(job, output=archive / "moments")
-    assert run(inside) == Outcome(n_done=4)
-    assert run(inside) == Outcome(n_before=4)
+    assert run(inside) == ArchiveOutcome(n_done=4)
+    assert run(inside) == ArchiveOutcome(n_before=4)
 
 
 def test_a_scorer_that_cannot_be_loaded_stops_the_run(in_process, job):

@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from viralbert import train
+from viralbert import train, trainings
 from viralbert.cli import main
 from viralbert.serving.predictor import ViralBERT
+from viralbert.trainings import Training
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.data.emotions import CEDR_CLASSES, EMOTIONS
 from viralbert_utils.encoders.loading import load_tokenizer
@@ -40,8 +41,8 @@ def encoder(tmp_path_factory) -> str:
 
 
 @pytest.fixture
-def recipe(encoder) -> train.Recipe:
-    return train.Recipe(
+def recipe(encoder) -> Training:
+    return Training(
         encoder, "cedr", epochs=1, learning_rate=1e-3, max_length=24, max_rows=300, batch_size=64
     )
 
@@ -186,12 +187,12 @@ def test_combo_trains_on_both_and_is_judged_by_cedr(recipe, write_csv, tmp_path)
 
 
 def test_the_profile_names_three_trainings_with_exchangeable_encoders():
-    found = train.profile("replicate", {"encoder": "embedded", "data": "sample"})
+    found = trainings.profile("replicate", {"encoder": "embedded", "data": "sample"})
     assert [recipe.dataset for recipe in found.values()] == ["cedr", "combo", "combo"]
     assert {recipe.encoder for recipe in found.values()} == {"embedded"}
-    assert len({recipe.encoder for recipe in train.profile("replicate", {}).values()}) == 2
+    assert len({recipe.encoder for recipe in trainings.profile("replicate", {}).values()}) == 2
     with pytest.raises(DataError, match=r"no profile 'x' of trainings; there are: replicate"):
-        train.profile("x", {})
+        trainings.profile("x", {})
 
 
 def test_the_profile_trains_its_three_models(encoder, tmp_path):
@@ -213,7 +214,7 @@ def test_the_profile_trains_its_three_models(encoder, tmp_path):
         "200",
     ]
     assert main(command) == 0
-    for name, recipe in train.profile("replicate", {}).items():
+    for name, recipe in trainings.profile("replicate", {}).items():
         found = json.loads((tmp_path / name / "metrics.json").read_text(encoding="utf-8"))
         assert found["recipe"]["dataset"] == recipe.dataset
         assert found["recipe"]["learning_rate"] == recipe.learning_rate, (
@@ -237,6 +238,6 @@ def test_bad_recipes_are_named(recipe, capsys, tmp_path):
     with pytest.raises(
         DataError, match="dataset 'imdb' is not known; use cedr, combo, emotions, multitask"
     ):
-        train.Recipe(dataset="imdb")
+        Training(dataset="imdb")
     assert main(["train", "--output", str(tmp_path), "--evaluate", "train"]) == 1
     assert "cannot evaluate train" in capsys.readouterr().err

@@ -6,17 +6,18 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
-
-import nbformat
+from typing import TYPE_CHECKING, Any
 
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import ROOT
 from viralbert_utils.data.contracts import CONTRACTS
+
+if TYPE_CHECKING:
+    import nbformat
 
 NOTEBOOKS = ROOT / "notebooks"
 HOME = Path(__file__).resolve().parents[2]
@@ -45,8 +46,28 @@ class Notebook:
 
     @cached_property
     def node(self) -> nbformat.NotebookNode:
-        """The notebook's content."""
+        """The notebook as nbformat reads and checks it."""
+        import nbformat  # a second of imports, and most questions need the content alone
+
         return nbformat.read(self.path, as_version=4)
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The notebook as plain JSON, the source of each cell as one text.
+
+        Raises:
+            CourseError: The file is no notebook.
+        """
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            for cell in content["cells"]:
+                cell["source"] = "".join(cell["source"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CourseError(
+                f"{self.path.name} is no notebook that can be read ({type(error).__name__}: "
+                f"{error}); save it again in Jupyter, or take it from the repository"
+            ) from None
+        return content
 
     @property
     def reads(self) -> list[str]:
@@ -59,7 +80,7 @@ class Notebook:
         return self._declared("leaves")
 
     def _declared(self, what: str) -> list[str]:
-        items = list(self.node.metadata.get("viralbert", {}).get(what, []))
+        items = list(self.content["metadata"].get("viralbert", {}).get(what, []))
         for item in items:
             kind, _, name = item.partition(":")
             if not (kind == "run" and name) and not (
@@ -80,14 +101,18 @@ class Notebook:
             CourseError: There is not exactly one cell tagged `parameters`, or a line is no `name:
                 type = literal`.
         """
-        cells = [cell for cell in self.node.cells if "parameters" in cell.metadata.get("tags", [])]
+        cells = [
+            cell
+            for cell in self.content["cells"]
+            if "parameters" in cell["metadata"].get("tags", [])
+        ]
         if len(cells) != 1:
             raise CourseError(
                 f"{self.path.name}: expected exactly one cell tagged 'parameters', found "
                 f"{len(cells)}"
             )
         found = {}
-        for statement in ast.parse(cells[0].source).body:
+        for statement in ast.parse(cells[0]["source"]).body:
             try:
                 if not isinstance(statement, ast.AnnAssign) or statement.value is None:
                     raise ValueError
@@ -120,12 +145,13 @@ def notebooks(folder: Path = NOTEBOOKS) -> list[Notebook]:
     return found
 
 
-def source_hash(node: nbformat.NotebookNode) -> str:
-    """sha256 of the cells, outputs apart."""
+def source_hash(content: Mapping[str, Any]) -> str:
+    """sha256 of a notebook's cells, outputs apart."""
     cells = [
-        [cell.cell_type, cell.source, sorted(cell.metadata.get("tags", []))] for cell in node.cells
+        [cell["cell_type"], cell["source"], sorted(cell["metadata"].get("tags", []))]
+        for cell in content["cells"]
     ]
-    declared = node.metadata.get("viralbert", {})
+    declared = content["metadata"].get("viralbert", {})
     return hashlib.sha256(json.dumps([cells, declared], ensure_ascii=False).encode()).hexdigest()[
         :16
     ]
@@ -137,10 +163,10 @@ def code_trees(notebook: Notebook) -> Iterator[ast.Module]:
     Raises:
         CourseError: A cell is no Python; the message names its number and line.
     """
-    cells = [cell for cell in notebook.node.cells if cell.cell_type == "code"]
+    cells = [cell for cell in notebook.content["cells"] if cell["cell_type"] == "code"]
     for number, cell in enumerate(cells, 1):
         # Magics are no Python; what they import does not matter here.
-        plain = re.sub(r"^(\s*)[%!].*$", r"\1pass", cell.source, flags=re.M)
+        plain = re.sub(r"^(\s*)[%!].*$", r"\1pass", cell["source"], flags=re.M)
         try:
             yield ast.parse(plain)
         except SyntaxError as error:

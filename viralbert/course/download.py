@@ -12,18 +12,22 @@ from pathlib import Path
 
 from viralbert.course.runner import KEYWORDS, Run
 from viralbert_utils.base.files import own_path
-from viralbert_utils.data import sources
 
 
-def wanted(task: Run) -> tuple[list[str], list[str]]:
-    """Encoders and data sets that the notebooks of a run take from the hub, by name, in order of
-    first use."""
+def wanted(course_run: Run) -> tuple[list[str], list[str]]:
+    """Name the encoders and data sets that a run takes from the hub.
+
+    They come in the order in which the notebooks first use them.
+    """
+    selected = course_run.selected()  # refuses a wrong number before pandas is imported
+    from viralbert_utils.data import sources
+
     encoders: dict[str, None] = {}
     sets: dict[str, None] = {}
-    for notebook in task.selected():
+    for notebook in selected:
         values = {
             name: default for name, (_, default) in notebook.parameters.items()
-        } | task.parameters(notebook)
+        } | course_run.parameters(notebook)
         encoder = str(values.get("encoder", "embedded"))
         if encoder not in KEYWORDS and not (notebook.path.parent / own_path(encoder)).is_dir():
             encoders[encoder] = None
@@ -33,11 +37,11 @@ def wanted(task: Run) -> tuple[list[str], list[str]]:
     return list(encoders), list(sets)
 
 
-def download(task: Run, folder: Path | None = None) -> tuple[list[str], list[str]]:
+def download(course_run: Run, folder: Path | None = None) -> tuple[list[str], list[str]]:
     """Fetch the encoders and data sets of a run.
 
     Args:
-        task: Profile, data and encoder as for `viralbert run`.
+        course_run: Profile, data and encoder as for `viralbert run`.
         folder: Encoders go to `hub/` in it (the hub library's own cache layout), data sets as
             tables to `data/`. Without it, both go to the usual cache. To be called before the hub's
             library is imported, which reads `HF_HUB_CACHE` once.
@@ -49,9 +53,10 @@ def download(task: Run, folder: Path | None = None) -> tuple[list[str], list[str
         DataError: Something could not be fetched; what was finished is kept, and a second call goes
             on from there.
     """
-    encoders, sets = wanted(task)
+    encoders, sets = wanted(course_run)
     if folder is not None:
         os.environ["HF_HUB_CACHE"] = str((folder / "hub").resolve())
+    from viralbert_utils.data import sources
     from viralbert_utils.encoders.loading import load_encoder
 
     for name in encoders:

@@ -1,5 +1,6 @@
-"""Running the notebooks: profiles, one strict call around papermill, and re-execution only of what
-has changed.
+"""Running the notebooks, and only those that something has changed for.
+
+Profiles, and one strict call around papermill.
 
 A notebook says in its metadata what it reads and leaves (`viralbert: {reads: [...], leaves:
 [...]}`): `data:emotions` is a set of the data source, `run:tables/emotions` what an earlier
@@ -21,10 +22,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nbformat
-import yaml
 from filelock import FileLock, Timeout
 
 from viralbert import packages
@@ -36,12 +35,13 @@ from viralbert.course.catalogue import (
     notebooks,
     source_hash,
 )
-from viralbert.environment import environment
-from viralbert_utils.base import devices
+from viralbert.plain_yaml import read_yaml
 from viralbert_utils.base.files import ROOT, locked, own_path, sha256, write_whole
-from viralbert_utils.data import sources
+from viralbert_utils.base.variables import DEVICE, PRECISION
 from viralbert_utils.data.contracts import CONTRACTS
-from viralbert_utils.data.sources import SAMPLE
+
+if TYPE_CHECKING:
+    import nbformat
 
 KERNEL = "python3"
 SOCKETS, RUNNING = (
@@ -65,8 +65,8 @@ class Run:
         only: Numbers of notebooks; all if empty. What they read from is brought up to date first.
         settings: `03.epochs=2` each: one parameter of one notebook.
         root: The repository.
-        device: See `devices.default`; what the environment says if empty.
-        precision: See `devices.precision`; `auto` is what the environment says.
+        device: Where kernels compute (`devices.default`); the environment decides if empty.
+        precision: Kind of numbers (`devices.precision`); the environment decides if `auto`.
     """
 
     profile: str = "sample"
@@ -80,14 +80,16 @@ class Run:
 
     def __post_init__(self) -> None:
         """Take device and precision from the environment where nothing else is said."""
-        self.device = self.device or os.environ.get(devices.DEVICE, "")
+        self.device = self.device or os.environ.get(DEVICE, "")
         if self.precision == "auto":
-            self.precision = os.environ.get(devices.PRECISION, "auto")
+            self.precision = os.environ.get(PRECISION, "auto")
 
     @property
     def name(self) -> str:
-        """`sample`, or a name of its own when told otherwise, so that it never overwrites the plain
-        run."""
+        """`sample`, or a name of its own when the run was told otherwise.
+
+        So it never overwrites the plain run.
+        """
         parts = [self.profile]
         for kind, value in (("data", self.data), ("encoder", self.encoder)):
             if value and value not in KEYWORDS and (folder := own_path(value).resolve()).is_dir():
@@ -110,8 +112,7 @@ class Run:
 
     @property
     def report(self) -> Path:
-        """`reports/` for the plain sample run once all of its lessons were executed, else a folder
-        of the run.
+        """`reports/` for the whole plain sample run, else a folder of the run.
 
         A report of some lessons in the place of the whole one would take the others' pages away.
         """
@@ -215,12 +216,14 @@ class Run:
         return [notebook for notebook in self.notebooks if notebook.number in wanted]
 
     def fingerprint(self, notebook: Notebook) -> dict[str, Any]:
-        """Everything on which a notebook's output depends: source, parameters, modules, what it
-        reads."""
+        """Everything on which a notebook's output depends.
+
+        That is its source, its parameters, the modules it uses, and what it reads.
+        """
         defaults = {name: default for name, (_, default) in notebook.parameters.items()}
         parameters = defaults | self.parameters(notebook)
         return {
-            "source": source_hash(notebook.node),
+            "source": source_hash(notebook.content),
             "parameters": parameters,
             "modules": {
                 path.relative_to(catalogue.HOME).as_posix(): sha256(path)[:16]
@@ -235,35 +238,29 @@ class Run:
         source = str(parameters.get("data", "sample"))
         source = source if source in KEYWORDS else str(here / own_path(source))
         for kind, _, name in (item.partition(":") for item in notebook.reads):
-            if kind == "run":
-                yield from self._left(name)
-            elif source == "hub":
-                yield f"data:{name}", f"hub:{CONTRACTS[name].hub}"
-            elif sources.has(name, source):
-                for path in sources.find_files(name, source).values():
-                    yield f"data:{name}/{path.name}", sha256(path)
-        second = (SAMPLE if source == "sample" else Path(source)) / "second_annotation.csv"
-        if any(item.startswith("data:") for item in notebook.reads) and second.is_file():
-            yield f"data:{second.name}", sha256(second)
+            yield from self._left(name) if kind == "run" else _in_tables(name, source)
+        if any(item.startswith("data:") for item in notebook.reads):
+            yield from _in_second_annotation(source)
         for name, value in parameters.items():
-            if not value or value in KEYWORDS or not (name == "encoder" or name.endswith("_file")):
-                continue
-            given = own_path(str(value))
-            path = here / given
-            if name.endswith("_file"):
-                # As in `lesson.find`: a file that comes with the course is named from the
-                # repository's root.
-                path = path if path.is_file() else self.root / given
-                if path.is_file():
-                    yield f"{name}:{path.name}", sha256(path)
-            elif path.is_dir():
-                for file in sorted(path.rglob("*")):
-                    if file.is_file():
-                        yield f"encoder:{file.relative_to(path).as_posix()}", sha256(file)
+            if value and value not in KEYWORDS and (name == "encoder" or name.endswith("_file")):
+                yield from self._given(name, here, own_path(str(value)))
+
+    def _given(self, name: str, here: Path, given: Path) -> Iterator[tuple[str, str]]:
+        """Name and sha256 of the files that a parameter names."""
+        path = here / given
+        if name == "encoder":
+            for file in sorted(path.rglob("*")) if path.is_dir() else []:
+                if file.is_file():
+                    yield f"encoder:{file.relative_to(path).as_posix()}", sha256(file)
+            return
+        # As in `lesson.find`: a file that comes with the course is named from the repository's
+        # root.
+        path = path if path.is_file() else self.root / given
+        if path.is_file():
+            yield f"{name}:{path.name}", sha256(path)
 
     def _left(self, name: str) -> Iterator[tuple[str, str]]:
-        """Name and sha256 of the files in the run's folder that an item such as `tables/emotions`
-        stands for."""
+        """Name and sha256 of the files that an item such as `tables/emotions` stands for."""
         found = self.folder / name
         for path in sorted(found.rglob("*")) if found.is_dir() else [found]:
             if path.is_file():
@@ -280,8 +277,10 @@ class Run:
         return self.folder / notebook.path.name
 
     def is_fresh(self, notebook: Notebook) -> bool:
-        """Whether the executed copy was made from exactly what is there now, and what it left is
-        still there."""
+        """Whether the executed copy was made from exactly what is there now.
+
+        What the notebook left must still be there, too.
+        """
         path = self.executed(notebook)
         if not path.is_file():
             return False
@@ -292,6 +291,27 @@ class Run:
         ) == self.fingerprint(notebook)
 
 
+def _in_tables(name: str, source: str) -> Iterator[tuple[str, str]]:
+    """Name and sha256 of the tables of a data set."""
+    # It brings pandas, for which no error of a setting must wait.
+    from viralbert_utils.data import sources
+
+    if source == "hub":
+        yield f"data:{name}", f"hub:{CONTRACTS[name].hub}"
+    elif sources.has(name, source):
+        for path in sources.find_files(name, source).values():
+            yield f"data:{name}/{path.name}", sha256(path)
+
+
+def _in_second_annotation(source: str) -> Iterator[tuple[str, str]]:
+    """Name and sha256 of the second annotation, if the source has one."""
+    from viralbert_utils.data import sources
+
+    path = (sources.SAMPLE if source == "sample" else Path(source)) / "second_annotation.csv"
+    if path.is_file():
+        yield f"data:{path.name}", sha256(path)
+
+
 def _parse_setting(setting: str, known: Iterable[Notebook]) -> tuple[str, str, Any]:
     match = re.fullmatch(r"(\d\d)(?:_\w+)?\.(\w+)=(.*)", setting)
     if not match:
@@ -299,25 +319,6 @@ def _parse_setting(setting: str, known: Iterable[Notebook]) -> tuple[str, str, A
     if match[1] not in {notebook.number for notebook in known}:
         raise CourseError(f"setting {setting!r}: there is no notebook {match[1]}")
     return match[1], match[2], read_yaml(match[3], f"setting {setting[:70]!r}")
-
-
-def read_yaml(text: str, where: str) -> Any:
-    """What a text in YAML says, tags that would make objects of it left out.
-
-    Args:
-        text: To read.
-        where: It stands, for the message.
-
-    Raises:
-        CourseError: It is no YAML.
-    """
-    try:
-        return yaml.safe_load(text)
-    # A tag may promise what the value does not hold, and thousands of brackets are more than the
-    # reader can nest.
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise CourseError(f"{where} is no YAML that can be read ({problem})") from None
 
 
 def _number(value: Any, kind: str) -> Any:
@@ -349,61 +350,86 @@ def _fits(value: Any, kind: str) -> bool:
 
 
 @dataclass
-class Outcome:
-    """What a run did: executed and skipped notebooks by name."""
+class RunOutcome:
+    """What a run did.
+
+    Attributes:
+        executed: Names of the notebooks that were executed.
+        skipped: Names of those that were up to date.
+    """
 
     executed: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
 
-def run(task: Run) -> Outcome:
-    """Bring the selected notebooks up to date, in order; each finished one is kept, whatever
-    happens after it.
+def run(course_run: Run) -> RunOutcome:
+    """Bring the selected notebooks up to date, in order.
 
-    A second run of the same folder waits for the first, and then finds its notebooks up to date.
+    Each finished one is kept, whatever happens after it. A second run of the same folder waits for
+    the first, and then finds its notebooks up to date.
 
     Raises:
         CourseError: See `execute`; also a notebook that does not leave what it declares.
         DataError: The data source lacks what a notebook reads, or there is no such device here.
     """
-    devices.choose(task.device, task.precision)  # kernels inherit it
-    selected = task.selected()
+    selected = course_run.selected()
     for notebook in selected:
-        task.parameters(
+        course_run.parameters(
             notebook
         )  # a typo in the last notebook's parameters must not cost the first one's minutes
-    with locked(task.folder):
-        return _bring_up_to_date(task, selected)
+    with locked(course_run.folder):
+        return _bring_up_to_date(course_run, selected)
 
 
-def _bring_up_to_date(task: Run, selected: Sequence[Notebook]) -> Outcome:
-    outcome = Outcome()
+def _bring_up_to_date(course_run: Run, selected: Sequence[Notebook]) -> RunOutcome:
+    outcome = RunOutcome()
     for notebook in selected:
-        if task.is_fresh(notebook):
+        if course_run.is_fresh(notebook):
             outcome.skipped.append(notebook.name)
             continue
-        fingerprint = task.fingerprint(notebook)
-        stamp = {"fingerprint": fingerprint, "profile": task.profile, "environment": environment()}
+        stamp = _stamp(course_run, notebook)
         execute(
             notebook,
-            task.parameters(notebook),
-            task.executed(notebook),
-            task.config["cell_timeout_s"],
-            offline=task.config["offline"],
+            course_run.parameters(notebook),
+            course_run.executed(notebook),
+            course_run.config["cell_timeout_s"],
+            offline=course_run.config["offline"],
             stamp=stamp,
         )
         for item in notebook.leaves:
-            if not (task.folder / item.removeprefix("run:")).exists():
-                task.executed(notebook).unlink()
+            if not (course_run.folder / item.removeprefix("run:")).exists():
+                course_run.executed(notebook).unlink()
                 raise CourseError(
-                    f"{notebook.name} declares that it leaves {item!r} in {task.folder}, but did "
-                    "not"
+                    f"{notebook.name} declares that it leaves {item!r} in {course_run.folder}, but "
+                    "did not"
                 )
-        finished = nbformat.read(task.executed(notebook), as_version=4)
-        finished.metadata["viralbert_run"]["left"] = task.leavings(notebook)
-        write_whole(task.executed(notebook), nbformat.writes(finished))
+        _note_what_is_left(course_run, notebook)
         outcome.executed.append(notebook.name)
     return outcome
+
+
+def _stamp(course_run: Run, notebook: Notebook) -> dict[str, Any]:
+    """Say where kernels shall compute, which they inherit, and note what a copy is made from.
+
+    Only when a notebook is about to run, because torch takes a second to import.
+    """
+    from viralbert_utils.base.environment import environment
+
+    from viralbert_utils.base import devices
+
+    devices.choose(course_run.device, course_run.precision)
+    fingerprint = course_run.fingerprint(notebook)
+    return {"fingerprint": fingerprint, "profile": course_run.profile, "environment": environment()}
+
+
+def _note_what_is_left(course_run: Run, notebook: Notebook) -> None:
+    """Write into the executed copy what the notebook has left, so that `Run.is_fresh` can tell."""
+    import nbformat
+
+    path = course_run.executed(notebook)
+    finished = nbformat.read(path, as_version=4)
+    finished.metadata["viralbert_run"]["left"] = course_run.leavings(notebook)
+    write_whole(path, nbformat.writes(finished))
 
 
 def execute(
@@ -432,7 +458,10 @@ def execute(
             notebook before its last cell. The copy up to the failing cell is kept in `failed/`
             beside the output.
     """
-    import papermill  # a second of imports, needed only when something runs
+    from unittest.mock import patch
+
+    import nbformat  # as papermill a second of imports, needed only when something runs
+    import papermill
     from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -444,7 +473,7 @@ def execute(
             f"{notebook.name} has no parameter {', '.join(sorted(unknown))}; it has "
             f"{', '.join(notebook.parameters)}"
         )
-    kernel = notebook.node.metadata.get("kernelspec", {}).get("name")
+    kernel = notebook.content["metadata"].get("kernelspec", {}).get("name")
     if kernel != KERNEL:
         raise CourseError(
             f"{notebook.name} asks for the kernel {kernel!r}; the course runs on {KERNEL!r}: "
@@ -461,7 +490,7 @@ def execute(
         # would be those of all runs in this checkout. Its path is short, since a socket's path may
         # have no more than 104 bytes.
         with (
-            _environment_variables(variables),
+            patch.dict(os.environ, variables),
             _socket_folder() as sockets,
         ):
             papermill.execute_notebook(
@@ -543,8 +572,9 @@ def _socket_folder() -> Iterator[Path]:
 
 
 def _check_executed(notebook: Notebook, finished: nbformat.NotebookNode, partial: Path) -> None:
-    """Refuse a notebook that ended before its last cell: papermill takes `sys.exit(0)` for a good
-    end.
+    """Refuse a notebook that ended before its last cell.
+
+    papermill takes `sys.exit(0)` for a good end.
 
     Raises:
         CourseError: A code cell has not run to its end; the message names it.
@@ -563,8 +593,10 @@ def _check_executed(notebook: Notebook, finished: nbformat.NotebookNode, partial
 
 
 def _named(cell: nbformat.NotebookNode, node: nbformat.NotebookNode) -> str:
-    """A code cell's number and first line, counted as the source shows them: papermill adds one for
-    the parameters."""
+    """Name a code cell by its number and its first line.
+
+    It is counted as the source shows it: papermill adds one cell for the parameters.
+    """
     own = _own_cells(node)
     source = cell.source.splitlines()
     first_line = next((line.strip() for line in source if line.strip()), "")
@@ -580,6 +612,8 @@ def _own_cells(node: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 def _failure(
     notebook: Notebook, partial: Path, exec_count: int | None, message: str
 ) -> CourseError:
+    import nbformat
+
     node = nbformat.read(partial, as_version=4)
     own = _own_cells(node)
     if exec_count is not None:
@@ -597,17 +631,3 @@ def _failure(
         f"{notebook.name}, {where}: {message}; the copy up to that cell is "
         f"{os.path.relpath(partial)}"
     )
-
-
-@contextmanager
-def _environment_variables(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -1,5 +1,7 @@
-"""The encoding of a subtitle file: marks, UTF-16, UTF-8, or the reading that is the least strange
-Russian."""
+"""The encoding of a subtitle file.
+
+Marks, UTF-16 and UTF-8 tell it, or the reading that is the least strange Russian.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +54,9 @@ def decode(content: bytes, found: Repairs) -> tuple[str, str]:
 
 
 def _least_strange(content: bytes, main: str = "") -> str:
-    """The encoding that gives the least strange Russian; the file's own, unless another is clearly
-    better.
+    """Find the encoding that gives the least strange Russian.
+
+    The file's own stays unless another is clearly better.
 
     Right for 98 of 100 lines of real lectures cut to 12 letters, and for all whole files.
     """
@@ -74,7 +77,7 @@ def _strangeness(text: str) -> int:
     total = 0
     for before, char in zip(" " + text, text, strict=False):
         if char > "\x7f" and char not in _SIGNS:
-            total += _RUSSIAN.get(char.lower(), 40) + char.isupper() * (
-                15 if before.islower() else 1
-            )
+            total += _RUSSIAN.get(char.lower(), 40)
+            if char.isupper():
+                total += 15 if before.islower() else 1
     return total

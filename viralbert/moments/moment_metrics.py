@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from viralbert.moments.ranking import MEDIAN_S, SIGMA, Limits, Moment
+from viralbert.moments.limits import Limits
+from viralbert.moments.ranking import MEDIAN_S, SIGMA, Moment
 from viralbert.moments.units import Unit
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import check_plain
@@ -66,14 +67,17 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def hits(predicted: np.ndarray, gold: np.ndarray, overlap: float) -> np.ndarray:
-    """Which predictions find a gold moment, `(n,)`: by rank, each takes the best gold that is still
-    free."""
+    """Which predictions find a gold moment, `(n,)`.
+
+    By rank, each takes the best gold that is still free.
+    """
     free = iou(predicted, gold)
     found = np.zeros(len(predicted), bool)
     for rank in range(len(predicted)):
         best = int(free[rank].argmax())
         found[rank] = free[rank, best] >= overlap
-        free[:, best] *= not found[rank]
+        if found[rank]:
+            free[:, best] = 0
     return found
 
 
@@ -92,8 +96,8 @@ def measure(
     Args:
         predicted: Spans by rank, `(n, 2)` seconds.
         gold: Gold spans, `(m, 2)`, `m >= 1`.
-        units: Its units (`moments.split_units`); without punctuation their sentences are what
-            lies between pauses.
+        units: Units of the video (`units.split_units`); without punctuation their sentences are
+            what lies between pauses.
         k: For recall.
 
     Returns:
@@ -125,10 +129,10 @@ def chance(
     many (`Limits.n`).
 
     Args:
-        duration_s: Length of the video.
+        duration_s: Length of the video in seconds.
         n: Moments in an answer, as many as the system gives.
         limits: Lengths are those of human cuts within them; `None`: the default ones.
-        n_draws: How often what is random is drawn; the metrics are averaged over them.
+        n_draws: Number of random draws that the metrics are averaged over.
         seed: Decides on the draws.
 
     Returns:
@@ -194,7 +198,7 @@ def summary(
     Args:
         table: Result of `per_video`.
         reference: `None`, or a system: then the others' differences from it, paired by video.
-        n_resamples: Resamples of the bootstrap.
+        n_resamples: Number of resamples of the bootstrap.
         seed: Decides on the resamples.
 
     Returns:

@@ -1,5 +1,6 @@
-"""Moments as files: JSON, LosslessCut, subtitles of each clip, chapters, edit lists, and the clips
-themselves.
+"""Moments as files, for editors, players and programs.
+
+JSON, LosslessCut, subtitles of each clip, chapters, edit lists, and the clips themselves.
 
 Lesson 06 writes them. Formats: LosslessCut's CSV (start, end, label; seconds; no header), ffmpeg's
 FFMETADATA1, CMX 3600 edit decision lists, OpenTimelineIO. All files are written whole.
@@ -53,14 +54,15 @@ def write_all(
     video: str = "",
     otio: bool = False,
 ) -> None:
-    """Every file of a video's moments: `moments.json`, `.csv`, `.edl`, `chapters.txt`,
-    `clips/<rank>.srt`.
+    """Write every file of a video's moments.
+
+    They are `moments.json`, `.csv`, `.edl`, `chapters.txt` and `clips/<rank>.srt`.
 
     Clips that an earlier call left in the folder go: it may have found more.
 
     Args:
         found: To write.
-        cues: Cues of the whole video, for the clips' subtitles.
+        cues: All cues of the video, for the clips' subtitles.
         folder: Made if missing.
         fps: Frames a second of the video.
         video: Its path or URL, for `moments.otio`.
@@ -194,7 +196,7 @@ def write_otio(moments: Sequence[Moment], path: Path, video: str, fps: float = 2
 
     Args:
         moments: To write.
-        path: The file of the timeline.
+        path: File of the timeline.
         video: Path or URL of the video, as the editor will find it.
         fps: Frames a second of the video; 24000/1001 and the like are fine.
 

@@ -1,5 +1,6 @@
-"""Where in a video is the moment: the sentences of its subtitles, scored once each, ranked as
-windows of 15-60 s.
+"""Where in a video is the moment.
+
+The sentences of its subtitles are scored once each, and ranked as windows of 15 to 60 s.
 
 Lesson 06 derives it. A window of a minute is longer than what a line scorer was trained on, and
 scoring every window costs ten times as much, so units (sentences, or speech between pauses) are
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from viralbert.moments.limits import DEFAULTS, Limits
 from viralbert.moments.scores import Scorer, Scores
 from viralbert.moments.subtitles import Cue, read_subtitles
 from viralbert.moments.units import MAX_PAUSE_S, Unit, split_units
@@ -79,27 +81,6 @@ _PENALTIES = {
     "boilerplate": "holds a greeting, a farewell, advertising, a call to subscribe or credits",
 }
 Calibration = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What may come out. A moment's length, padding included, lies in `min_s` .. `max_s`, or there
-    is no moment."""
-
-    min_s: float = 15.0
-    max_s: float = 60.0
-    max_gap_s: float = 4.0  # longest silence inside a moment
-    max_overlap: float = 0.0  # how much of the shorter of two moments the other may cover, 0 .. 1
-    n: int | None = None  # at most so many; None: one in two minutes, but at least 4 and at most 12
-    min_score: float = 0.0  # windows with a lower probability are no moments
-
-    def __post_init__(self) -> None:
-        """Refuse limits that nothing can meet."""
-        if not 0 < self.min_s <= self.max_s or (self.n is not None and self.n < 1):
-            raise DataError(
-                f"expected 0 < min_s <= max_s and n >= 1; found {self.min_s}, {self.max_s} and "
-                f"{self.n}"
-            )
 
 
 @dataclass(frozen=True)
@@ -174,7 +155,7 @@ class Found:
 def find_moments(
     cues: Sequence[Cue],
     score: Scorer,
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULTS,
     weights: Weights = Weights(),
     calibrate: Calibration | None = None,
 ) -> Found:
@@ -195,8 +176,9 @@ def find_moments(
 async def find_viral_moments_from_subtitles(
     subtitles: Sequence[Mapping], score: Scorer, **options: Any
 ) -> list[dict[str, Any]]:
-    """The call of ViralBERT v2: `[{"text", "start"[, "end"]}, ...]` in (seconds), moments by rank
-    out.
+    """Find moments by the call of ViralBERT v2.
+
+    `[{"text", "start"[, "end"]}, ...]` goes in, times in seconds; moments come out by rank.
 
     The scorer runs in a thread, so that the event loop stays free; `options` are further arguments
     of `find_moments`.
@@ -219,7 +201,7 @@ async def find_viral_moments_from_subtitles(
 def choose(
     units: Sequence[Unit],
     scores: Scores,
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULTS,
     weights: Weights = Weights(),
     calibrate: Calibration | None = None,
 ) -> Found:
@@ -231,8 +213,8 @@ def choose(
     counts as silence after its first time, and the note says so.
 
     Args:
-        units: The units of one video, in order.
-        scores: The scores of these units, `n = len(units)`.
+        units: Units of one video, in order.
+        scores: Scores of these units, `n = len(units)`.
         limits: What may come out.
         weights: How the ranking weighs its parts. Unit scores are standardised over the video.
         calibrate: From the mean probability of a window's units, by seconds, to the probability

@@ -257,34 +257,41 @@ def _row(entry: Any) -> _Row | None:
         plain = {_plain_name(str(key)): value for key, value in readings[0].items()} | plain
     name = next((name for name in _TEXT if isinstance(plain.get(name), str | int)), "")
     row = _Row(str(plain[name]) if name else None, name)
+    _take_times(row, plain)
+    for key in _SPAN:
+        if row.start is None and plain.get(key) is not None:
+            _take_span(row, key, plain[key])
+    return row
+
+
+def _take_times(row: _Row, plain: Mapping[str, Any]) -> None:
+    """Start, end and length that have fields of their own; with `ms` behind the name, too."""
     for names, target in ((_START, "start"), (_END, "end"), (_LENGTH, "length")):
         key = next((key for key in names if plain.get(key) is not None), None)
-        in_ms = (
-            None
-            if key
-            else next((key for key in map("".join, product(names, _MS)) if key in plain), None)
-        )
-        if key or in_ms:
-            setattr(row, target, plain[key or str(in_ms)])
-            row.unit = 0.001 if in_ms else row.unit
-    for key in _SPAN:
-        span = plain.get(key)
-        if row.start is not None or span is None:
+        if key:
+            setattr(row, target, plain[key])
             continue
-        if isinstance(span, list | tuple) and span and not isinstance(span[0], list | dict):
-            row.start, row.end, row.paired = span[0], span[1] if len(span) > 1 else None, True
-        elif isinstance(span, Mapping):
-            row.start, row.end = (
-                next((span[key] for key in names if key in span), None) for names in (_START, _END)
-            )
-        elif isinstance(span, str) and (both := _RANGE.fullmatch(span.strip())):
-            row.start, row.end = both.groups()
-        elif not isinstance(span, list | tuple):
-            row.start = span
-        row.unit = 0.001 if key in _IN_MS else row.unit
-        if row.start is not None and read_seconds(row.start) is None:
-            row.start = row.end = None  # the next one may be readable
-    return row
+        in_ms = next((key for key in map("".join, product(names, _MS)) if key in plain), None)
+        if in_ms:
+            setattr(row, target, plain[in_ms])
+            row.unit = 0.001
+
+
+def _take_span(row: _Row, key: str, span: Any) -> None:
+    """Start and end that stand in one field: a pair, an object, `00:01 - 00:03`."""
+    if isinstance(span, list | tuple) and span and not isinstance(span[0], list | dict):
+        row.start, row.end, row.paired = span[0], span[1] if len(span) > 1 else None, True
+    elif isinstance(span, Mapping):
+        row.start, row.end = (
+            next((span[key] for key in names if key in span), None) for names in (_START, _END)
+        )
+    elif isinstance(span, str) and (both := _RANGE.fullmatch(span.strip())):
+        row.start, row.end = both.groups()
+    elif not isinstance(span, list | tuple):
+        row.start = span
+    row.unit = 0.001 if key in _IN_MS else row.unit
+    if row.start is not None and read_seconds(row.start) is None:
+        row.start = row.end = None  # the next one may be readable
 
 
 @lru_cache(1000)

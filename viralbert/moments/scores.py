@@ -12,8 +12,10 @@ from viralbert_utils.data.emotions import EMOTIONS
 
 @dataclass(frozen=True)
 class Scores:
-    """What a scorer says of `n` texts; the thresholds (one for all, or one a column) decide which
-    emotions count."""
+    """What a scorer says of `n` texts.
+
+    The thresholds (one for all, or one a column) decide which emotions count.
+    """
 
     viral: np.ndarray  # (n,), probabilities
     emotions: np.ndarray  # (n, n_emotions), probabilities

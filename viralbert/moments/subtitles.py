@@ -125,7 +125,7 @@ def read_subtitles(
             f"{name}: no cue found{begins}. Expected SubRip, WebVTT, ASS, a list of {{text, "
             f"start[, end]}}, a "
             "recogniser's (Whisper) or YouTube's JSON, or the path of such a file"
-            f"{'; ' * bool(repairs)}{'; '.join(repairs[:3])}"
+            f"{''.join(f'; {repair}' for repair in repairs[:3])}"
         )
     if strict and repairs:
         raise DataError(f"{name} needs repairs (strict=False makes them): {'; '.join(repairs[:3])}")
@@ -195,9 +195,8 @@ def _as_path(source: str | Path) -> Path | None:
 
 
 def _first(cases: list[str], n: int = 3) -> str:
-    return "; ".join(
-        case if len(case) <= 100 else f"{case[:99]}…" for case in cases[:n]
-    ) + "; …" * (len(cases) > n)
+    shown = [case if len(case) <= 100 else f"{case[:99]}…" for case in cases[:n]]
+    return "; ".join([*shown, "…"] if len(cases) > n else shown)
 
 
 def _finish(raw: Sequence[RawCue], found: Repairs) -> list[Cue]:

@@ -52,8 +52,10 @@ _STOP = re.compile(r"[.!?…][\"'»“”)\]]*(?=\s|$)")
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of speech that is scored once. Times in seconds; whether it begins and ends where a
-    sentence does."""
+    """A piece of speech that is scored once; times in seconds.
+
+    It knows whether it begins and ends where a sentence does.
+    """
 
     start: float
     end: float
@@ -129,8 +131,10 @@ def split_units(cues: Sequence[Cue]) -> list[Unit]:
 
 
 def is_credit(text: str) -> bool:
-    """Whether a cue or a sentence is no speech but credits, such as "Редактор субтитров
-    А.Иванова"."""
+    """Whether a cue or a sentence is no speech but credits.
+
+    An example is "Редактор субтитров А.Иванова".
+    """
     return _CREDIT.match(text) is not None and len(text.split()) <= MAX_CREDIT_WORDS
 
 

@@ -1,5 +1,6 @@
-"""Connections of a service that are bounded in number, time and memory, whatever the other side
-does with them.
+"""Connections of a service, bounded in number, time and memory.
+
+The bounds hold whatever the other side does.
 
 uvicorn bounds the pause between two requests and the size of a header, but neither how long a
 header may take nor how many connections wait for one: it counts them as requests, and then refuses
@@ -31,8 +32,9 @@ BURST = 16
 
 
 def room(wanted: int) -> tuple[int, int]:
-    """How many connections to hold, and how many to take at once, with the descriptors that the
-    process may have.
+    """How many connections to hold, and how many to take at once.
+
+    The descriptors that the process may have decide.
 
     Its soft limit is raised as far as is needed and allowed. Without a bound below that of the
     system the next connection finds no descriptor, and asyncio tries and logs it thousands of times
@@ -65,8 +67,10 @@ def room(wanted: int) -> tuple[int, int]:
 
 
 class Connection(H11Protocol):
-    """One connection; the subclass that `bounded` makes says how many there may be, and for how
-    long."""
+    """One connection of the service.
+
+    The subclass that `bounded` makes says how many there may be, and for how long.
+    """
 
     n_connections: int
     request_s: float
@@ -96,8 +100,10 @@ class Connection(H11Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody waits for an answer here: no request has come, or its answer isn't
-        fetched."""
+        """Whether nobody waits for an answer here.
+
+        No request has come, or its answer is not fetched.
+        """
         return self.cycle is None or self.cycle.response_complete or self.flow.write_paused
 
     def handle_events(self) -> None:

@@ -1,5 +1,4 @@
-"""Which requests a service lets in, and how it says no: limits, a readable reason, and a stop that
-loses nothing.
+"""Which requests a service lets in, and how it stops without losing one.
 
 Lesson 09 loads a service until it refuses. Refusing costs next to nothing: neither the model nor
 the validation has seen the request then. A request is accepted when its body is there, and from
@@ -10,27 +9,22 @@ to others. Every request is counted and logged, never its text.
 from __future__ import annotations
 
 import asyncio
-import hmac
-import ipaddress
 import logging
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from viralbert.serving.limits import ServiceLimits
+from viralbert.serving.refusals import Refusal, check_host, check_key, check_origin
 from viralbert_utils.base.errors import DataError
 
 # All else (health, metrics, page) is always answered.
 GUARDED = ("/v1/predict", "/v1/moments", "/v1/classes", "/v1/emotions")
 PROBES = ("/healthz", "/readyz")  # whoever asks them knows no name of ours
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # a service that stops goes on refusing for so long, so that a balancer sees it before the port
 # closes
 LINGER_S = 1.0
@@ -40,100 +34,7 @@ HEADERS = {  # of every answer: nothing is guessed, framed, or read by a page of
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
 }
-STATUSES = {
-    400: "No proper HTTP request, or one for a host that is not served here.",
-    401: "The API key is missing or wrong.",
-    403: "A page of another origin asks.",
-    404: "There is nothing at this path.",
-    405: "This path takes another method; Allow names it.",
-    413: "The body is too large.",
-    415: "The body is of another kind; Content-Type says which.",
-    422: "What was sent cannot be used, and why.",
-    429: "Too many requests wait already; Retry-After says when to come again.",
-    500: "An error inside the service; its log says where.",
-    503: "Stopping, or not finished in time; Retry-After says when to come again.",
-}
 _log = logging.getLogger("viralbert.service")
-
-
-@dataclass(frozen=True)
-class ServiceLimits:
-    """What a service takes on.
-
-    Beyond it come 413 (bytes), 422 (texts, chars, cues), 429 (bodies, requests) and 503
-    (timeout_s).
-
-    Attributes:
-        bytes: Size of a request's body.
-        bodies: Bytes of all bodies that come or are in hand, at once; never less than `bytes`.
-        texts: In one request.
-        chars: Length of one text.
-        cues: In one request.
-        requests: Accepted and not yet answered, at once; and as many whose body comes.
-        timeout_s: From a request's first byte to its answer.
-        batch: Texts that are computed together.
-        wait_s: How long a text waits for others to be computed with.
-    """
-
-    bytes: int = 2_000_000
-    bodies: int = 64_000_000
-    texts: int = 256
-    chars: int = 20_000
-    cues: int = 20_000
-    requests: int = 256
-    timeout_s: float = 60.0
-    batch: int = 64
-    wait_s: float = 0.002
-
-    def __post_init__(self) -> None:
-        """Refuse limits under which nothing could be answered."""
-        for name, value in vars(self).items():
-            if not 0 <= value < float("inf") or (value == 0 and name != "wait_s"):
-                raise DataError(f"limit {name}: expected a number above 0, found {value}")
-
-    @classmethod
-    def parse(cls, settings: Sequence[str]) -> ServiceLimits:
-        """From `["requests=32", ...]`, as they come from a command line.
-
-        Raises:
-            DataError: An unknown name, or no number.
-        """
-        kinds = {name: type(value) for name, value in vars(cls()).items()}
-        found: dict[str, Any] = {}
-        for setting in settings:
-            name, _, value = setting.partition("=")
-            try:
-                found[name] = kinds[name](value)
-            except (KeyError, ValueError):
-                raise DataError(
-                    f"expected NAME=NUMBER with a name of {', '.join(kinds)}; found {setting!r}"
-                ) from None
-        return cls(**found)
-
-
-DEFAULTS = ServiceLimits()
-
-
-class Refusal(Exception):
-    """A request that is not answered, and why."""
-
-    def __init__(
-        self,
-        status: int,
-        detail: str,
-        retry_s: int | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        """Make the response; `retry_s` says when to come again."""
-        super().__init__(detail)
-        headers = dict(headers or {})
-        if retry_s is not None:
-            headers["Retry-After"] = str(retry_s)
-        if status == 401:
-            headers["WWW-Authenticate"] = "ApiKey"
-        # Half a surrogate pair, quoted from a request, has no UTF-8.
-        plain = detail.encode("utf-8", "replace").decode("utf-8")
-        self.response = JSONResponse({"detail": plain}, status, headers)
 
 
 class Gate:
@@ -150,7 +51,7 @@ class Gate:
 
         Args:
             limits: What is let in.
-            api_key: Is asked for if it isn't empty.
+            api_key: The key that is asked for, unless it is empty.
             hosts: Names that the header Host may have; `*` any, `0.0.0.0` any address.
 
         Raises:
@@ -168,17 +69,7 @@ class Gate:
         self.in_hand = self.held = 0
         self.stopped_at: float | None = None
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        self._count = Counter(
-            "viralbert_requests", "Requests", ["route", "status"], registry=self.registry
-        )
-        self._seconds = Histogram(
-            "viralbert_request_seconds", "Until the answer", ["route"], registry=self.registry
-        )
-        waiting = Gauge(
-            "viralbert_requests_in_hand", "Accepted, not yet answered", registry=self.registry
-        )
-        waiting.set_function(lambda: self.in_hand)
+        self._counts = _Counts(self.registry, lambda: self.in_hand)
 
     def stop(self) -> None:
         """From now on refuse."""
@@ -226,25 +117,20 @@ class Gate:
                     raise
                 await self._refusal(error).response(scope, receive, noting)
             finally:
-                self._note(scope, status, time.perf_counter() - began)
+                self._counts.note(scope, status, time.perf_counter() - began)
 
         return gated
 
     async def _let_in(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         if scope["path"] not in PROBES:
-            self._check_host(headers)
+            check_host(headers, self.hosts)
         if scope["path"] not in GUARDED:
             await app(scope, receive, send)
             return
         self.check_open()
-        _check_origin(headers)
-        if self.api_key and not hmac.compare_digest(
-            headers.get("x-api-key", "").encode("latin-1"), self.api_key
-        ):
-            raise Refusal(
-                401, "expected the service's key in the header X-API-Key, found none or another one"
-            )
+        check_origin(headers)
+        check_key(headers, self.api_key)
         async with asyncio.timeout(self.limits.timeout_s):
             self._check_place()
             body = await self._arrived(headers, receive)
@@ -303,29 +189,6 @@ class Gate:
             del self.coming[oldest]
             oldest.reschedule(0)
 
-    def _check_host(self, headers: Headers) -> None:
-        """A page whose name was made to lead here (DNS rebinding) says so in Host.
-
-        Raises:
-            Refusal: The name is none of ours, or the request can be read in two ways.
-        """
-        if "content-length" in headers and "transfer-encoding" in headers:
-            raise Refusal(
-                400,
-                "expected Content-Length or Transfer-Encoding, found both",
-                headers={"Connection": "close"},
-            )
-        name = _host_name(headers.get("host", ""))
-        if "*" in self.hosts or name in LOOPBACK or name in self.hosts:
-            return
-        if self.hosts & {"0.0.0.0", "::"} and _is_address(name):  # an address leads nowhere else
-            return
-        raise Refusal(
-            400,
-            "expected a host that is served here, found another one in the header Host; "
-            "viralbert serve --allow-host NAME serves it, too",
-        )
-
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         announced, received, parts = int(headers.get("content-length", 0)), 0, []
         while True:
@@ -361,51 +224,31 @@ class Gate:
             500, f"an error inside the service ({type(error).__name__}); its log says where"
         )
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        route = (
-            scope["path"] if scope["path"] in GUARDED else "other"
-        )  # else anybody could invent labels
-        self._count.labels(route, status).inc()
+
+class _Counts:
+    """What Prometheus is told of the requests, and a line of the log for each."""
+
+    def __init__(self, registry: CollectorRegistry, n_in_hand: Callable[[], int]) -> None:
+        ProcessCollector(registry=registry)
+        self._requests = Counter(
+            "viralbert_requests", "Requests", ["route", "status"], registry=registry
+        )
+        self._seconds = Histogram(
+            "viralbert_request_seconds", "Until the answer", ["route"], registry=registry
+        )
+        waiting = Gauge(
+            "viralbert_requests_in_hand", "Accepted, not yet answered", registry=registry
+        )
+        waiting.set_function(n_in_hand)
+
+    def note(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count an answer."""
+        # Only known routes, else anybody could invent labels.
+        route = scope["path"] if scope["path"] in GUARDED else "other"
+        self._requests.labels(route, status).inc()
         self._seconds.labels(route).observe(seconds)
         if route != "other":
             _log.info("%s %s %d %.0f ms", scope["method"], route, status, 1000 * seconds)
-
-
-def _check_origin(headers: Headers) -> None:
-    """Browsers say for which page they ask; programs say nothing.
-
-    Raises:
-        Refusal: It is a page of another origin, which may be anybody's.
-    """
-    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    if site is not None:
-        is_own = site in ("same-origin", "none")
-    else:
-        is_own = (
-            origin is None or origin.lower().partition("://")[2] == headers.get("host", "").lower()
-        )
-    if not is_own:
-        raise Refusal(
-            403,
-            "expected a request of a program or of the service's own page, found one of a page of "
-            "another origin; let the server of that page ask",
-        )
-
-
-def _host_name(host: str) -> str:
-    """The name in `name:port`; empty if it is no such thing."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 async def _answered(app: ASGIApp, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:

@@ -1,9 +1,17 @@
-"""The exported graph in 8 bits: ranges from texts, weights a column, sums as the processor adds
-them (lesson 09)."""
+"""The exported graph in eight bits, as lesson 09 derives it.
+
+Ranges of activations come from texts, each column of a matrix has a scale of its own, and sums are
+those that the processor adds. ONNX Runtime's own `quantize_static` would save these lines, and is
+slower and less true: `benchmarks/int8.py` measured 2.3 times the speed of float32 here and 2.0
+times there, on the sample's 316 test texts in one run on one processor. The root mean square error
+of a probability was 0.0020 here; it was 0.0028 there with matrices in seven bits, which every
+processor adds right and which are used here, and 0.0022 with eight. Decisions that came out
+otherwise than in float32, of 9,164: 8 here, 14 and 10 there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import product
 from typing import Any
 
@@ -18,10 +26,10 @@ TINY = float(np.finfo(np.float32).tiny)
 
 
 def in_int8(model: Any, rows: list[list[int]], pad_id: int, beside: list[np.ndarray]) -> Any:
-    """Linear layers in eight bits, each with its bias one node of ONNX Runtime's own, and tables of
-    vectors.
+    """Rewrite linear layers and tables of vectors in eight bits.
 
-    A scale belongs to each column of a matrix, to each row of a table, and to each activation (see
+    A linear layer and its bias become one node of ONNX Runtime's own. A scale belongs to each
+    column of a matrix, to each row of a table, and to each activation (see
     `_ranges`; a value beyond its range counts as the end).
     """
     import onnx
@@ -72,14 +80,9 @@ def in_int8(model: Any, rows: list[list[int]], pad_id: int, beside: list[np.ndar
             read, read_scale, zero = activation(node.input[0])
             weight, scale = rounded(node.input[1], 0)
             inputs, output = [read, weight, read_scale, scale, zero, ""], node.output[0]
-            after = readers.get(output, [])
-            bias = (
-                [name for name in after[0].input if name in weights]
-                if [n.op_type for n in after] == ["Add"]
-                else []
-            )
+            bias, sum_of_both = _bias_after(readers.get(output, []), weights)
             if bias:
-                output = after[0].output[0]
+                output = sum_of_both
                 made.add(output)
             nodes.append(
                 make("MatMulIntegerToFloat", [*inputs, *bias], [output], domain="com.microsoft")
@@ -102,8 +105,15 @@ def in_int8(model: Any, rows: list[list[int]], pad_id: int, beside: list[np.ndar
     return model
 
 
+def _bias_after(readers: list[Any], weights: Mapping[str, Any]) -> tuple[list[str], str]:
+    """The bias that is all that happens to a product, and the name of their sum; or nothing."""
+    if [node.op_type for node in readers] != ["Add"]:
+        return [], ""
+    return [name for name in readers[0].input if name in weights], readers[0].output[0]
+
+
 def _step_and_zero(low: float, high: float) -> tuple[float, int]:
-    """The width of the 256 steps between two values, zero among them, and the step for zero."""
+    """Width of the 256 steps between two values, zero among them, and which step is zero."""
     step = max((high - low) / 255, TINY)
     return step, round(-low / step)
 
@@ -111,10 +121,10 @@ def _step_and_zero(low: float, high: float) -> tuple[float, int]:
 def _ranges(
     model: Any, names: list[str], rows: list[list[int]], pad_id: int, beside: list[np.ndarray]
 ) -> dict[str, tuple[float, float]]:
-    """For each activation the range, zero in it, whose 256 steps have the least squared error over
-    all rows.
+    """Find the range of each activation whose 256 steps have the least squared error.
 
-    Nearer than the extremes: few values lie out there, and finer steps serve all the others.
+    All rows count, and zero lies in every range. Ends nearer than the extremes are tried: few
+    values lie out there, and finer steps serve all others.
     """
     import onnx
 

@@ -36,8 +36,9 @@ _MOST_TOKENS = 100_000
 
 
 def runtime() -> Any:
-    """The module `onnxruntime`, with its reports to its maker switched off; nothing else in the
-    course imports it.
+    """Import `onnxruntime`, with its reports to its maker switched off.
+
+    Nothing else in the packages imports it.
 
     It would write a device id and a database below `~/.cache` and ask the network for an address to
     send them to.
@@ -157,8 +158,9 @@ class OnnxModel:
             )
 
     def step(self, *inputs: np.ndarray) -> np.ndarray:
-        """Logits `(n_texts, n_classes of all tasks)` of one batch: ids and mask, int64 `(n_texts,
-        n_tokens)` each.
+        """Compute the logits of one batch, `(n_texts, n_classes of all tasks)`.
+
+        The inputs are ids and mask, int64 `(n_texts, n_tokens)` each.
 
         A hybrid takes the columns of its table beside them, float32 `(n_texts, n_columns)`.
         """
@@ -167,8 +169,10 @@ class OnnxModel:
         )[0]
 
     def logits(self, texts: Sequence[str], *columns: np.ndarray) -> np.ndarray:
-        """Logits of texts in their order `(n_texts, n_classes)`; `columns` of a hybrid's
-        `preparation.columns`."""
+        """Compute the logits of texts in their order, `(n_texts, n_classes)`.
+
+        A hybrid takes the columns of its `preparation.columns` beside them.
+        """
         settings = self.about["settings"]
         cut = {name: settings[name] for name in ("max_length", "head_share") if name in settings}
         return text_batches.in_batches(

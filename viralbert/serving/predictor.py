@@ -20,7 +20,6 @@ from typing import Any, Self, overload
 import numpy as np
 from scipy.special import expit, softmax
 
-from viralbert.moments import ranking
 from viralbert.moments.scores import Scores
 from viralbert.serving import text_batches
 from viralbert.serving.onnx_model import MODEL, OnnxModel
@@ -50,8 +49,10 @@ _log = logging.getLogger("viralbert.predictor")
 
 @dataclass(frozen=True)
 class Label:
-    """A class that a text carries, e.g. an emotion; `russian` repeats the name where there is no
-    Russian one."""
+    """A class that a text carries, for example an emotion.
+
+    `russian` repeats the name where there is no Russian one.
+    """
 
     name: str
     russian: str
@@ -65,7 +66,7 @@ class Labels:
     Attributes:
         labels: Those that reach their thresholds, most probable first; in a single-label task the
             most probable alone.
-        probabilities: One for each class, in the model's order.
+        probabilities: Those of all classes, in the model's order.
     """
 
     labels: tuple[Label, ...]
@@ -80,7 +81,7 @@ class Prediction:
         viral_score: Probability that the annotation guide would call the text viral, 0 .. 1.
         is_viral: Whether it reaches the threshold.
         emotions: Those that reach their thresholds, most probable first.
-        probabilities: One for each emotion, in the model's order.
+        probabilities: Those of all emotions, in the model's order.
         others: Answers of the tasks beside virality and emotions, by their names.
     """
 
@@ -92,8 +93,10 @@ class Prediction:
 
     @classmethod
     def of(cls, answers: Mapping[str, Labels]) -> Prediction:
-        """From the answer of each task: virality and emotions have fields of their own, those of
-        ViralBERT v2."""
+        """Make a prediction from the answer of each task.
+
+        Virality and emotions have fields of their own, those of ViralBERT v2.
+        """
         viral, emotions = answers.get("virality"), answers.get("emotions")
         return cls(
             next(iter(viral.probabilities.values())) if viral else None,
@@ -104,8 +107,10 @@ class Prediction:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """As plain values for JSON, without what the model has no task for; other tasks under their
-        own names."""
+        """Give plain values for JSON, without what the model has no task for.
+
+        Other tasks stand under their own names.
+        """
         known = {
             name: value
             for name, value in vars(self).items()
@@ -142,8 +147,10 @@ class Task:
 
     @property
     def note(self) -> str:
-        """In words, that nobody has tuned the thresholds; empty if somebody has, or if there are
-        none to tune."""
+        """Say in words that nobody has tuned the thresholds.
+
+        The note is empty if somebody has, or if there are none to tune.
+        """
         if self.thresholds is None or self.thresholds.n_rows:
             return ""
         return (
@@ -195,12 +202,12 @@ class Predictor:
     Attributes:
         model: A classifier of `models`, or an `OnnxModel`.
         tokenizer: Its tokenizer.
-        settings: As `models.load_classifier` gives them. `max_length`, `head_share` and
+        settings: What `storage.load_classifier` gives. `max_length`, `head_share` and
             `problem_type` are used; of a pooled classifier `names` and `task`, too. See `described`
             for what stands in when they are missing.
         thresholds: Task -> thresholds of its classes, on calibrated probabilities. A multi-label
             task without decides at 0.5, and `note` says so.
-        calibration: For virality (`calibration.platt`, one class); `None` leaves the model's
+        calibration: That of virality (`calibration.platt`, one class); `None` leaves the model's
             probabilities.
         precision: See `devices.precision`; an exported model has its own.
     """
@@ -213,8 +220,10 @@ class Predictor:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse a model that doesn't name its classes, and thresholds or a calibration that belong
-        to another one."""
+        """Refuse a model that does not name its classes.
+
+        Thresholds or a calibration that belong to another model are refused, too.
+        """
         names, problem = self._names, self._described["problem_type"]
         if not names:
             raise DataError(
@@ -245,7 +254,7 @@ class Predictor:
                 f"{MULTI_LABEL}"
             )
         for task, own in self.thresholds.items():
-            own.apply(np.empty((0, len(names[task]))), names[task])
+            own.check_names(names[task])
         if "virality" in names and (problem, len(names["virality"])) != (MULTI_LABEL, 1):
             raise DataError(
                 f"the task virality is one class, viral or not ({MULTI_LABEL}); found "
@@ -259,8 +268,9 @@ class Predictor:
 
     @classmethod
     def load(cls, folder: Path | str, device: str | None = None, precision: str = "auto") -> Self:
-        """Read a folder of `models.save_classifier`, `save` or `export.export`; an exported one
-        without torch.
+        """Read a folder that a classifier, a predictor or an export was saved in.
+
+        An exported model is read without torch.
 
         A process that has predicted may be forked: on the CPU, the child predicts with one thread.
         A GPU belongs to one process: start others with `multiprocessing.get_context("spawn")` and
@@ -331,8 +341,9 @@ class Predictor:
         return cls(model, model.tokenizer, settings, thresholds, line)
 
     def save(self, folder: Path | str) -> None:
-        """Write everything as one folder, whole; a predictor or classifier that stands there is
-        replaced.
+        """Write everything as one folder, whole.
+
+        A predictor or classifier that stands there is replaced.
 
         Raises:
             DataError: The folder holds something else, or the model is an exported one.
@@ -387,8 +398,9 @@ class Predictor:
         return list(self.predict_iter(texts))
 
     def predict_iter(self, texts: Iterable[str]) -> Iterator[Prediction]:
-        """Predictions in the order of the texts, in constant memory: a window of 4,096 texts is
-        read at a time.
+        """Predict the texts in their order, in constant memory.
+
+        A window of 4,096 texts is read at a time.
 
         Raises:
             DataError: Something that is no text, with its position, when its window is read.
@@ -415,8 +427,10 @@ class Predictor:
         return int(self.settings.get("max_length", 128))
 
     def _readable(self, position: int, text: object) -> str:
-        """A text as the model was trained on; of a very long one only what can be read, so that
-        memory is bounded."""
+        """Prepare a text as the model was trained on.
+
+        Of a very long one only what can be read is kept, so that memory is bounded.
+        """
         if not isinstance(text, str):
             raise DataError(
                 f"position {position}: expected a text (str), found {text!r:.80} "
@@ -451,10 +465,10 @@ class Predictor:
         """Task -> names of its classes, in the order of the model's outputs."""
         if "names" in self._described:
             return {self._described["task"]: tuple(self._described["names"])}
-        return {
-            task: tuple(getattr(head, "names", head))
-            for task, head in getattr(self.model, "tasks", {}).items()
-        }
+        if isinstance(self.model, OnnxModel):
+            return self.model.tasks
+        heads = getattr(self.model, "tasks", {})  # a pooled classifier has none
+        return {task: tuple(head.names) for task, head in heads.items()}
 
     @property
     def _pad_id(self) -> int:
@@ -475,11 +489,13 @@ class Predictor:
 
 
 class ViralBERT(Predictor):
-    """The predictor for virality and emotions, and whatever other tasks its model has: it also
-    finds moments."""
+    """The predictor for virality and emotions, which also finds moments.
+
+    Its model may have other tasks, too.
+    """
 
     def __post_init__(self) -> None:
-        """As of `Predictor`, and refuse a model without the two tasks."""
+        """Check what `Predictor` checks, and refuse a model without the two tasks."""
         super().__post_init__()
         check_moments(self.tasks)
 
@@ -505,11 +521,15 @@ class ViralBERT(Predictor):
     async def find_viral_moments_from_subtitles(
         self, subtitles: Sequence[Mapping], **options: Any
     ) -> list[dict[str, Any]]:
-        """ViralBERT v2's call: `[{"text", "start"[, "end"]}, ...]` in, dicts with start, end,
-        score, emotions out.
+        """Find moments by the call of ViralBERT v2.
+
+        `[{"text", "start"[, "end"]}, ...]` goes in; dicts with start, end, score and emotions come
+        out.
 
         See `moments.find_viral_moments_from_subtitles`.
         """
+        from viralbert.moments import ranking  # reads subtitles, which texts alone have no need of
+
         return await ranking.find_viral_moments_from_subtitles(subtitles, self.scores, **options)
 
     def _thresholds_of(self, task: str) -> Thresholds:
@@ -534,15 +554,16 @@ def check_moments(tasks: Collection[str]) -> None:
 
 
 def described(settings: Mapping[str, Any], stored: Collection[str]) -> dict[str, Any]:
-    """Settings of a classifier with `problem_type` and, of a pooled one, `task`, which older
-    folders leave out.
+    """Complete the settings of a classifier from an older folder.
+
+    It leaves out `problem_type` and, for a pooled classifier, `task`.
 
     A classifier of several tasks is multi-label. So is a pooled one with thresholds, whose task is
     named as they are; a pooled one without has a single label a text, and its task is called
     `classes`.
 
     Args:
-        settings: As `models.load_classifier` gives them.
+        settings: What `storage.load_classifier` gives.
         stored: The tasks that thresholds are stored for.
     """
     if "names" not in settings:
@@ -555,15 +576,17 @@ def described(settings: Mapping[str, Any], stored: Collection[str]) -> dict[str,
 
 
 def stored_thresholds(folder: Path) -> dict[str, Thresholds]:
-    """Task -> thresholds, from `thresholds/<task>.json` in a model's folder; errors as of
-    `Thresholds.load`."""
+    """Read `thresholds/<task>.json` in a model's folder: task -> thresholds.
+
+    The errors are those of `Thresholds.load`.
+    """
     return {
         path.stem: Thresholds.load(path) for path in sorted((folder / "thresholds").glob("*.json"))
     }
 
 
 def probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:
-    """Probabilities from logits `(n_texts, n_classes)`: each class by itself, or one of all."""
+    """Turn logits `(n_texts, n_classes)` into probabilities: by a sigmoid each, or by a softmax."""
     return softmax(logits, axis=1) if problem_type == SINGLE_LABEL else expit(logits)
 
 
@@ -572,7 +595,7 @@ def _untuned(names: tuple[str, ...]) -> Thresholds:
 
 
 def load_calibration(folder: Path) -> Calibration | None:
-    """Virality's calibration, from `calibration.json` in a model's folder; `None` if there is none.
+    """Read the calibration of virality in a model's folder; `None` if there is none.
 
     Raises:
         DataError: It is damaged.

@@ -1,5 +1,6 @@
-"""Dynamic batching: texts of several requests computed together, in one thread beside the event
-loop.
+"""Dynamic batching: texts of several requests are computed together.
+
+One thread computes beside the event loop.
 
 Lesson 09 measures what it is worth. While a batch is computed, the next one gathers; only a text
 that comes to an idle service waits for company, `wait_s` at most. The model comes in as a function
@@ -20,8 +21,10 @@ Answer = TypeVar("Answer")
 
 
 class ComputeError(RuntimeError):
-    """What was computed ended in something that is no `Exception`, e.g. a panic of a library
-    written in Rust."""
+    """The computation ended in something that is no `Exception`.
+
+    That is, for example, a panic of a library written in Rust.
+    """
 
 
 class Batcher(Generic[Answer]):
@@ -37,11 +40,11 @@ class Batcher(Generic[Answer]):
         """Take over `compute`: nobody else calls it from now on.
 
         Args:
-            compute: From texts to as many answers, in their order.
+            compute: A function from texts to as many answers, in their order.
             size: Texts that are computed together; a longer request is cut up, so that others get
                 in between.
             wait_s: How long a text waits for others.
-            observe: Is called with the number of texts of each batch.
+            observe: A function that is called with the number of texts of each batch.
         """
         self._compute, self._size, self._wait_s, self._observe = compute, size, wait_s, observe
         self._queue: asyncio.Queue[tuple[list[str], asyncio.Future[list[Answer]]]] = asyncio.Queue()
@@ -129,8 +132,10 @@ class Batcher(Generic[Answer]):
             self._began = None
 
     def _attempt(self, jobs: list[list[str]]) -> list[list[Answer] | Exception]:
-        """Answers of each job, or its own error: jobs that fail together are halved until the
-        culprit is alone."""
+        """Compute the answers of each job, or its own error.
+
+        Jobs that fail together are halved until the culprit is alone.
+        """
         try:
             found = iter(self._compute([text for texts in jobs for text in texts]))
             return [list(islice(found, len(texts))) for texts in jobs]

@@ -2,7 +2,7 @@
 
 Lesson 09 starts it and asks it; `viralbert serve` and the Dockerfile run it. The event loop only
 reads and writes: whatever computes runs in the batcher's thread, and what was sent is parsed in
-another one. `admission` says which requests come in, `connections` how many connections may wait
+another one. `gate` says which requests come in, `connections` how many connections may wait
 with none.
 """
 
@@ -48,13 +48,16 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from typing_extensions import TypedDict
 
 from viralbert.moments import outputs, ranking
-from viralbert.moments.ranking import EmotionPeak, Found, Limits, Moment
+from viralbert.moments.limits import Limits
+from viralbert.moments.ranking import EmotionPeak, Found, Moment
 from viralbert.moments.scores import Scores
 from viralbert.moments.subtitles import Subtitles, read_subtitles
 from viralbert.moments.units import Unit, split_units
 from viralbert.serving.connections import bounded, room
-from viralbert.serving.gate import DEFAULTS, STATUSES, Gate, Refusal, ServiceLimits
+from viralbert.serving.gate import Gate
+from viralbert.serving.limits import DEFAULTS, ServiceLimits
 from viralbert.serving.predictor import Label, Labels, Prediction, Predictor, Task, check_moments
+from viralbert.serving.refusals import STATUSES, Refusal
 from viralbert.serving.request_batches import Batcher
 from viralbert_utils.base.errors import DataError
 
@@ -182,8 +185,8 @@ def create_app(
         model: Folder of any text classifier, or of its ONNX export, which is served without torch.
         limits: What it takes on.
         api_key: If given, requests below `/v1/` must carry it in the header `X-API-Key`.
-        device: As `Predictor.load`.
-        precision: As `Predictor.load`.
+        device: Passed on to `Predictor.load`.
+        precision: Passed on to `Predictor.load`.
         hosts: Names, beside those of this machine, that a request's header Host may have; `*` any,
             for a server that looks at it itself.
 
@@ -192,8 +195,6 @@ def create_app(
     """
     gate = Gate(limits, api_key, hosts)
     bert = Predictor.load(model, device, precision)
-    emotions = bert.tasks.get("emotions")
-    has_moments = emotions is not None and "virality" in bert.tasks
     bert.predict("Разогрев.")  # the first call is slower than the rest
     sizes = Histogram(
         "viralbert_batch_texts",
@@ -202,31 +203,81 @@ def create_app(
         registry=gate.registry,
     )
     batcher = Batcher(bert.predict, limits.batch, limits.wait_s, sizes.observe)
+    service = _Service(bert, gate, limits, batcher)
+    app = _new_app(service)
+    _add_errors(app)
+    _add_predict(app, service)
+    _add_moments(app, service)
+    _add_classes(app, service)
+    _add_health(app, service)
+    for path, name in PAGE.items():
+        app.add_api_route(path, _page(name), include_in_schema=False)
+    return app
 
-    def scores(texts: Sequence[str]) -> Scores:
-        return _scores(bert, bert.predict(list(texts)))
+
+@dataclass(frozen=True)
+class _Service:
+    """What the routes of one application share."""
+
+    bert: Predictor
+    gate: Gate
+    limits: ServiceLimits
+    batcher: Batcher[Prediction]
+
+    @property
+    def emotions(self) -> Task | None:
+        return self.bert.tasks.get("emotions")
+
+    @property
+    def has_moments(self) -> bool:
+        return {"emotions", "virality"} <= self.bert.tasks.keys()
+
+    def refusals(self, *without: int) -> dict[int | str, dict[str, Any]]:
+        """The answers other than 200, as the description lists them; some statuses left out."""
+        return {
+            status: {"description": why, "content": {"application/json": {"schema": _REFUSAL}}}
+            for status, why in STATUSES.items()
+            if status not in without and (self.gate.api_key or status != 401)
+        }
+
+    def unguarded(self, *more: int) -> dict[int | str, dict[str, Any]]:
+        """The refusals of a route that is always answered, and more statuses of its own."""
+        return self.refusals(*(STATUSES.keys() - {400, 404, 405, 500, *more}))
+
+    @property
+    def dependencies(self) -> list[Any]:
+        """The key, for the description only: the gate has looked at it before."""
+        key = Depends(APIKeyHeader(name="X-API-Key", auto_error=False))
+        return [key] if self.gate.api_key else []
+
+
+def _new_app(service: _Service) -> FastAPI:
+    """An application behind the gate, without routes."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with batcher.working():
+        async with service.batcher.working():
             yield
 
-    what = (
-        "What a model says of Russian texts: "
-        f"{', '.join(bert.tasks)}{'; moments of a video' * has_moments}."
-    )
+    tasks = ", ".join(service.bert.tasks)
+    moments = "; moments of a video" if service.has_moments else ""
     app = FastAPI(
         title="ViralBERT",
         version="1",
-        summary=what,
+        summary=f"What a model says of Russian texts: {tasks}{moments}.",
         description="A score is a judgement by the annotation guide, never a forecast of views.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.gate = gate
-    app.add_middleware(gate.around)
+    app.state.gate = service.gate
+    app.add_middleware(service.gate.around)
+    return app
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Answer every error in the service's form."""
 
     @app.exception_handler(RequestValidationError)
     @app.exception_handler(ValidationError)
@@ -245,13 +296,37 @@ def create_app(
         told = f"{reason}; /openapi.json says what is where" if reason else error.detail
         return Refusal(error.status_code, told, headers=error.headers).response
 
-    Text = Annotated[str, Field(max_length=limits.chars)]
-    Texts = Annotated[list[Text], Field(min_length=1, max_length=limits.texts)]
+
+def _add_predict(app: FastAPI, service: _Service) -> None:
+    Text = Annotated[str, Field(max_length=service.limits.chars)]
+    Texts = Annotated[list[Text], Field(min_length=1, max_length=service.limits.texts)]
 
     class Question(Body):
         """One text, or a list of them."""
 
         text: Annotated[Texts, BeforeValidator(_as_list, json_schema_input_type=Text | Texts)]
+
+    content = {"application/json": {"schema": Question.model_json_schema(), "example": _QUESTION}}
+
+    @app.post(
+        "/v1/predict",
+        response_model=_answers(service.bert),
+        openapi_extra={"requestBody": {"required": True, "content": content}},
+        responses=service.refusals(),
+        dependencies=service.dependencies,
+    )
+    async def predict(request: Request) -> Any:
+        """What the model says of one text or many; in the order of the texts."""
+        question = await _sent(request, Question)
+        answers = await service.batcher.answers(question.text)
+        found = [_answer(service.emotions, one) for one in answers]
+        note = service.bert.note
+        return {"predictions": found} | ({"note": note} if note else {})
+
+
+def _cues_type(limits: ServiceLimits) -> Any:
+    """The type of subtitles that come as JSON, as long as the limits allow."""
+    Text = Annotated[str, Field(max_length=limits.chars)]
 
     class CueIn(Body):
         """What is said, and when, in seconds; without an end it is guessed from the next start and
@@ -266,59 +341,28 @@ def create_app(
 
         cues: Annotated[list[CueIn], Field(min_length=1, max_length=limits.cues, fail_fast=True)]
 
-    refusals: dict[int | str, dict[str, Any]] = {
-        status: {"description": why, "content": {"application/json": {"schema": _REFUSAL}}}
-        for status, why in STATUSES.items()
-        if api_key or status != 401
-    }
-    always: dict[int | str, dict[str, Any]] = {
-        status: refusals[status] for status in (400, 404, 405, 500)
-    }
-    asking = {
-        status: about for status, about in refusals.items() if status not in (413, 415, 422, 429)
-    }
-    options: dict[str, Any] = {"responses": refusals}
-    if api_key:  # for the description only: the gate has looked at the key before
-        options["dependencies"] = [Depends(APIKeyHeader(name="X-API-Key", auto_error=False))]
+    return Cues
 
-    asked = {
-        "required": True,
-        "content": {
-            "application/json": {"schema": Question.model_json_schema(), "example": _QUESTION}
-        },
-    }
 
-    @app.post(
-        "/v1/predict",
-        response_model=_answers(bert),
-        openapi_extra={"requestBody": asked},
-        **options,
-    )
-    async def predict(request: Request) -> Any:
-        """What the model says of one text or many; in the order of the texts."""
-        question = await _sent(request, Question)
-        found = [_answer(emotions, one) for one in await batcher.answers(question.text)]
-        return {"predictions": found} | ({"note": bert.note} if bert.note else {})
-
-    files = {
+def _add_moments(app: FastAPI, service: _Service) -> None:
+    Cues = _cues_type(service.limits)
+    file = {
         "type": "object",
         "required": ["file"],
         "properties": {"file": {"type": "string", "format": "binary"}},
     }
-    body = {
-        "required": True,
-        "content": {
-            "application/json": {"schema": _inlined(Cues.model_json_schema()), "example": _CUES},
-            "multipart/form-data": {"schema": files},
-        },
+    content = {
+        JSON: {"schema": _inlined(Cues.model_json_schema()), "example": _CUES},
+        FORM: {"schema": file},
     }
 
     @app.post(
         "/v1/moments",
         response_model=MomentsInfo,
-        openapi_extra={"requestBody": body},
-        include_in_schema=has_moments,
-        **options,
+        openapi_extra={"requestBody": {"required": True, "content": content}},
+        include_in_schema=service.has_moments,
+        responses=service.refusals(),
+        dependencies=service.dependencies,
     )
     async def find(
         request: Request,
@@ -332,76 +376,100 @@ def create_app(
         The answer is what `viralbert moments` writes as `moments.json`, with `start_s`,
         `duration_s` and `repairs`.
         """
-        check_moments(bert.tasks)
+        check_moments(service.bert.tasks)
         wanted = Limits(min_s, max_s, n=n)
-        if _media_type(request) == FORM:
-            read = await batcher.run(read_subtitles, await _sent_file(request))
-        else:
-            cues = (await _sent(request, Cues, f"{JSON} or {FORM}")).cues
-            read = await batcher.run(
-                read_subtitles, [cue.model_dump(exclude_none=True) for cue in cues]
-            )
-        if len(read.cues) > limits.cues:
-            raise Refusal(
-                422,
-                f"expected at most {limits.cues} cues, found {len(read.cues)}; send the video in "
-                "parts",
-            )
-        units = await batcher.run(_units, read, wanted)
-        if units:
-            answers = await batcher.answers([unit.text for unit in units])
-            found = await batcher.run(ranking.choose, units, _scores(bert, answers), wanted)
-        else:  # says why
-            found = await batcher.run(ranking.find_moments, read.cues, scores)
-        if bert.note:
-            found = replace(found, note=f"{found.note}; {bert.note}")
+        read = await _sent_subtitles(request, service, Cues)
+        found = await _found(service, read, wanted)
         start = read.cues[0].start
         span = {"start_s": start, "duration_s": round(max(cue.end for cue in read.cues) - start, 3)}
         return JSONResponse(outputs.as_dict(found) | span | {"repairs": read.repairs})
 
-    @app.get("/v1/classes", **options | {"responses": asking})
+
+async def _sent_subtitles(request: Request, service: _Service, kind: Any) -> Subtitles:
+    """The subtitles of a request, from a form or from JSON.
+
+    Raises:
+        Refusal: As `_sent` and `_sent_file`, or there are more cues than the limits allow.
+        DataError: As `read_subtitles`.
+    """
+    given: Any
+    if _media_type(request) == FORM:
+        given = await _sent_file(request)
+    else:
+        cues = (await _sent(request, kind, f"{JSON} or {FORM}")).cues
+        given = [cue.model_dump(exclude_none=True) for cue in cues]
+    read = await service.batcher.run(read_subtitles, given)
+    if len(read.cues) > service.limits.cues:
+        raise Refusal(
+            422,
+            f"expected at most {service.limits.cues} cues, found {len(read.cues)}; send the video "
+            "in parts",
+        )
+    return read
+
+
+async def _found(service: _Service, read: Subtitles, wanted: Limits) -> Found:
+    """The moments of subtitles, whose texts are computed together with those of other requests."""
+    bert, batcher = service.bert, service.batcher
+
+    def scores(texts: Sequence[str]) -> Scores:
+        return _scores(bert, bert.predict(list(texts)))
+
+    units = await batcher.run(_units, read, wanted)
+    if units:
+        answers = await batcher.answers([unit.text for unit in units])
+        found = await batcher.run(ranking.choose, units, _scores(bert, answers), wanted)
+    else:  # says why
+        found = await batcher.run(ranking.find_moments, read.cues, scores)
+    return replace(found, note=f"{found.note}; {bert.note}") if bert.note else found
+
+
+def _add_classes(app: FastAPI, service: _Service) -> None:
+    asking: dict[str, Any] = {
+        "responses": service.refusals(413, 415, 422, 429),
+        "dependencies": service.dependencies,
+    }
+    emotions = service.emotions
+
+    @app.get("/v1/classes", **asking)
     async def classes() -> list[TaskInfo]:
         """The model's tasks with their classes, Russian names and thresholds."""
         return [
             TaskInfo(task, own.problem_type, _classes(own), own.note)
-            for task, own in bert.tasks.items()
+            for task, own in service.bert.tasks.items()
         ]
 
     if emotions is not None:
 
-        @app.get("/v1/emotions", **options | {"responses": asking})
+        @app.get("/v1/emotions", **asking)
         async def emotion_classes() -> list[ClassInfo]:
             """The emotions, their Russian names and their thresholds."""
             return _classes(emotions)
 
-    @app.get("/healthz", responses=always)
+
+def _add_health(app: FastAPI, service: _Service) -> None:
+    @app.get("/healthz", responses=service.unguarded())
     async def health() -> dict[str, str]:
         """Whether the process lives."""
         return {"status": "ok"}
 
-    @app.get("/readyz", responses=always | {503: refusals[503]})
+    @app.get("/readyz", responses=service.unguarded(503))
     async def ready() -> dict[str, str]:
         """Whether it takes requests, and can answer them."""
-        gate.check_open()
-        if not batcher.is_working:
+        service.gate.check_open()
+        busy_s = service.batcher.busy_s
+        if not service.batcher.is_working:
             raise Refusal(503, "the model's thread has ended; start the service again", 5)
-        if batcher.busy_s > limits.timeout_s:
+        if busy_s > service.limits.timeout_s:
             raise Refusal(
-                503,
-                f"the model has been at one batch for {batcher.busy_s:.0f} s; nobody gets an "
-                "answer",
-                5,
+                503, f"the model has been at one batch for {busy_s:.0f} s; nobody gets an answer", 5
             )
         return {"status": "ok"}
 
-    @app.get("/metrics", response_class=Response, responses=always)
+    @app.get("/metrics", response_class=Response, responses=service.unguarded())
     async def metrics() -> Response:
         """Counters and times for Prometheus."""
-        return Response(exposition(gate.registry), media_type=CONTENT_TYPE_LATEST)
-
-    for path, name in PAGE.items():
-        app.add_api_route(path, _page(name), include_in_schema=False)
-    return app
+        return Response(exposition(service.gate.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def serve(
@@ -416,18 +484,19 @@ def serve(
     hosts: Sequence[str] = (),
     needs_key: bool = True,
 ) -> None:
-    """Serve until SIGTERM, SIGINT or SIGHUP; then refuse what is new, answer what was accepted, and
-    return.
+    """Serve until SIGTERM, SIGINT or SIGHUP.
+
+    Then refuse what is new, answer what was accepted, and return.
 
     Args:
-        model: As `create_app`.
+        model: Passed on to `create_app`.
         host: `127.0.0.1` is this machine alone; `0.0.0.0` everybody who reaches it.
         port: 0 takes a free one.
-        limits: As `create_app`.
-        api_key: As `create_app`.
-        started: Is called with the URL as soon as the port is open.
-        device: As `create_app`.
-        precision: As `create_app`.
+        limits: Passed on to `create_app`.
+        api_key: Passed on to `create_app`.
+        started: A function that is called with the URL as soon as the port is open.
+        device: Passed on to `create_app`.
+        precision: Passed on to `create_app`.
         hosts: Names under which it may be asked, beside `host` and those of this machine: as
             `create_app`.
         needs_key: False lets others than this machine in without a key.
@@ -468,11 +537,12 @@ def serve(
 
 @contextmanager
 def running(model: Path | str, limits: Sequence[str] = ()) -> Iterator[Running]:
-    """A service of its own process on a free port of this machine, e.g. for a notebook; stopped at
-    the end.
+    """Run a service in a process of its own, for example for a notebook.
+
+    It takes a free port of this machine, and is stopped at the end.
 
     Args:
-        model: As `create_app`.
+        model: Passed on to `create_app`.
         limits: E.g. `["requests=8"]`.
 
     Raises:
@@ -482,7 +552,7 @@ def running(model: Path | str, limits: Sequence[str] = ()) -> Iterator[Running]:
     command = [
         sys.executable,
         "-m",
-        "viralbert.cli",
+        "viralbert",
         "serve",
         "--model",
         str(model),
@@ -572,8 +642,10 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _readable(errors: Sequence[Any]) -> str:
-    """What was expected, where, and of what kind the thing was that came; never the thing
-    itself."""
+    """Say what was expected where, and what kind of thing came.
+
+    The thing itself is never quoted.
+    """
     lines = []
     for error in errors[:3]:
         value = error.get("input")
@@ -599,8 +671,10 @@ def _as_list(value: object) -> object:
 
 
 def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema without definitions of its own, which OpenAPI would look for elsewhere (one level is
-    all there is)."""
+    """Write out the definitions of a schema, which OpenAPI would look for elsewhere.
+
+    One level of them is all there is.
+    """
     definitions = schema.pop("$defs", {})
     schema["properties"]["cues"]["items"] = definitions["CueIn"]
     return schema
@@ -628,7 +702,7 @@ def _answers(bert: Predictor) -> Any:
 
 
 def _answer(emotions: Task | None, found: Prediction) -> dict[str, Any]:
-    """As JSON."""
+    """Make a prediction plain, for JSON."""
     if emotions is None or found.probabilities is None:
         return found.as_dict()
     values = list(found.probabilities.values())
@@ -700,8 +774,9 @@ def _parsed(body: bytes) -> Any:
 
 
 async def _sent_file(request: Request) -> bytes:
-    """The field `file` of a form, which stays in memory: its size is limited, and a disk may be
-    full or read-only.
+    """Read the field `file` of a form into memory.
+
+    Its size is limited, and a disk may be full or read-only.
 
     Raises:
         Refusal: There is no such field, or no such form.

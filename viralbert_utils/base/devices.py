@@ -21,11 +21,9 @@ import torch
 from torch import nn
 
 from viralbert_utils.base.errors import DataError
+from viralbert_utils.base.variables import DEVICE as DEVICE
+from viralbert_utils.base.variables import PRECISION as PRECISION
 
-DEVICE, PRECISION = (
-    "VIRALBERT_DEVICE",
-    "VIRALBERT_PRECISION",
-)  # environment variables, which child processes inherit
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 N_AHEAD = 3  # batches that are prepared while the device computes
 

@@ -31,6 +31,29 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux' renameat2
 _log = logging.getLogger("viralbert.files")
 
 
+def checkout() -> Path | None:
+    """The course's repository, if this module lies in one; `None` if it was installed by itself."""
+    return ROOT if (ROOT / "notebooks").is_dir() and (ROOT / "profiles").is_dir() else None
+
+
+def needed_checkout(what: str) -> Path:
+    """The course's repository, for what cannot do without it.
+
+    Args:
+        what: The command or value that needs it, for the message.
+
+    Raises:
+        DataError: The package was installed by itself.
+    """
+    found = checkout()
+    if found is None:
+        raise DataError(
+            f"{what} needs a checkout of the course's repository, with its notebooks and its data, "
+            "and viralbert is installed here without one; clone the repository and use it there"
+        )
+    return found
+
+
 def own_path(path: Path | str) -> Path:
     """A path as somebody has given it, with `~` spelt out, as shells do and Python does not.
 

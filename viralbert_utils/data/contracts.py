@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import yaml
 
 from viralbert_utils.base.errors import DataError as DataError
 from viralbert_utils.base.files import write_whole as write_whole
-from viralbert_utils.data.tables import require_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPLITS = ("train", "validation", "test")
 
@@ -58,6 +60,10 @@ def conform(table: pd.DataFrame, name: str, where: str) -> pd.DataFrame:
         DataError: It is no table, or a required column is missing (the message lists those that are
             there).
     """
+    import pandas as pd  # heavy, and the contracts alone need no table
+
+    from viralbert_utils.data.tables import require_table
+
     require_table(table, where)
     contract = CONTRACTS[name]
     chosen = {}

@@ -16,7 +16,7 @@ import pandas as pd
 
 from viralbert_utils.base import hub
 from viralbert_utils.base.errors import DataError as DataError
-from viralbert_utils.base.files import ROOT, own_path, sha256, whole_folder
+from viralbert_utils.base.files import ROOT, checkout, own_path, sha256, whole_folder
 from viralbert_utils.base.files import write_whole as write_whole
 from viralbert_utils.data.contracts import CONTRACTS, SPLITS, conform
 from viralbert_utils.data.emotions import CEDR_EMOTIONS, EMOTIONS, parse_labels, plain_label
@@ -92,6 +92,11 @@ def find_files(name: str, source: str) -> dict[str, Path]:
         DataError: The folder, the set, or a training table in it is missing.
     """
     root = SAMPLE if source == "sample" else own_path(source)
+    if source == "sample" and checkout() is None:
+        raise DataError(
+            "data 'sample' lies in the course's repository, and viralbert is installed here "
+            "without it; give 'hub', or a folder laid out as <set>/<split>.csv"
+        )
     if not root.is_dir():
         raise DataError(
             f"data folder {source!r} does not exist; give 'sample', 'hub' or an existing folder"

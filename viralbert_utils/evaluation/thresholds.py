@@ -279,15 +279,23 @@ class Thresholds:
             DataError: They are not the names that the thresholds were tuned for, in this order, or
                 not as many as there are columns.
         """
+        self.check_names(names)
+        if scores.shape[1:] != (len(self.names),):
+            raise DataError(f"scores {scores.shape}; expected (n_texts, {len(self.names)})")
+        return decide(scores, np.array(self.values))
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Refuse names of a model's classes that are not those the thresholds were tuned for.
+
+        Raises:
+            DataError: A name differs, or stands elsewhere.
+        """
         for name, own in zip_longest(names, self.names):
             if name != own:
                 raise DataError(
                     f"class {name!r} where {own!r} was expected: tune thresholds for this model's "
                     "classes"
                 )
-        if scores.shape[1:] != (len(self.names),):
-            raise DataError(f"scores {scores.shape}; expected (n_texts, {len(self.names)})")
-        return decide(scores, np.array(self.values))
 
     def to_json(self) -> dict[str, Any]:
         """As a plain dictionary; infinity, which JSON does not have, as `None`."""

@@ -18,6 +18,7 @@ from viralbert import cli
 from viralbert.course import catalogue, runner
 from viralbert.course.catalogue import CourseError
 from viralbert.course.runner import RUNNING, Run, run
+from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import ROOT
 
 PARAMETERS = (
@@ -486,7 +487,7 @@ def test_scientific_notation_is_a_number(tiny_course):
     assert (
         Run(root=task.root, settings=["01.rate=2e-5"]).parameters(task.notebooks[0])["rate"] == 2e-5
     )
-    with pytest.raises(CourseError, match=r"is no YAML that can be read"):
+    with pytest.raises(DataError, match=r"is no YAML that can be read"):
         run(Run(root=task.root, settings=["01.rate=[1"]))
 
 
@@ -641,11 +642,11 @@ def test_a_killed_run_leaves_nothing_beside_the_notebooks(tiny_course):
 )
 def test_a_setting_that_is_no_yaml_is_one_line(tiny_course, value):
     task = tiny_course([PARAMETERS, "1"])
-    with pytest.raises(CourseError, match="is no YAML that can be read") as caught:
+    with pytest.raises(DataError, match="is no YAML that can be read") as caught:
         Run(root=task.root, settings=[f"01.epochs={value}"]).parameters(task.notebooks[0])
     assert "\n" not in str(caught.value)
     (task.root / "profiles" / "sample.yaml").write_text(f"common: {value}")
-    with pytest.raises(CourseError, match=r"sample\.yaml is no YAML that can be read"):
+    with pytest.raises(DataError, match=r"sample\.yaml is no YAML that can be read"):
         _ = Run(root=task.root).config
 
 

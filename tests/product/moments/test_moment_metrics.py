@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 
 from viralbert.moments import moment_metrics, ranking
-from viralbert.moments.ranking import MEDIAN_S, Limits, Moment
+from viralbert.moments.limits import Limits
+from viralbert.moments.ranking import MEDIAN_S, Moment
 from viralbert.moments.scores import Scores
 from viralbert.moments.subtitles import read_subtitles
 from viralbert.moments.units import Unit, split_units

@@ -16,7 +16,6 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +36,8 @@ from viralbert import cli
 from viralbert.moments.ranking import find_moments
 from viralbert.moments.subtitles import Cue, write_subtitles
 from viralbert.serving import connections, gate, service
-from viralbert.serving.gate import LINGER_S, ServiceLimits
+from viralbert.serving.gate import LINGER_S
+from viralbert.serving.limits import ServiceLimits
 from viralbert.serving.predictor import Label, Prediction, Predictor, Task, ViralBERT
 from viralbert.serving.request_batches import Batcher
 from viralbert_utils.base.errors import DataError
@@ -428,7 +428,7 @@ def test_a_request_that_takes_too_long_gets_503_and_is_not_computed(known):
     with TestClient(app) as client:
         known.free.clear()
         until(is_begun)  # the time may be over before any of them is computed
-        app.state.gate.limits = replace(app.state.gate.limits, timeout_s=HANG_S)
+        app.state.gate.limits = app.state.gate.limits.model_copy(update={"timeout_s": HANG_S})
         known.free.set()
         assert client.post("/v1/predict", json={"text": "а"}).status_code == 200
         assert app.state.gate.in_hand == 0
