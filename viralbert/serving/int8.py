@@ -41,10 +41,7 @@ def in_int8(model: Any, rows: list[list[int]], pad_id: int, beside: list[np.ndar
         for n, one in weights.items()
         if one.data_type == onnx.TensorProto.FLOAT and len(one.dims) == 2
     }
-    readers: dict[str, list[Any]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    readers = _readers(graph)
     linear = [
         node.input[0]
         for node in graph.node
@@ -103,6 +100,15 @@ def in_int8(model: Any, rows: list[list[int]], pad_id: int, beside: list[np.ndar
     graph.initializer.extend(one for name, one in weights.items() if name in read_now)
     model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return model
+
+
+def _readers(graph: Any) -> dict[str, list[Any]]:
+    """The nodes that read each value."""
+    readers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return readers
 
 
 def _bias_after(readers: list[Any], weights: Mapping[str, Any]) -> tuple[list[str], str]:
