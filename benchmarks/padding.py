@@ -20,6 +20,7 @@ from viralbert_utils.data import cleaning, emotions, sources
 from viralbert_utils.encoders import loading
 from viralbert_utils.models.classifiers import PooledClassifier
 from viralbert_utils.training import batches, losses
+from viralbert_utils.training.settings import Settings
 
 N_TEXTS, BATCH, TURNS, FIXED = 1024, 64, 3, 128
 
@@ -29,7 +30,9 @@ def seconds(
 ) -> float:
     """One pass of training steps over the rows; `pad_to` 0 = the longest of each batch."""
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
-    plan = batches.batches([len(row) for row in rows], BATCH, 0 if pad_to else 50, seed=0)
+    settings = Settings(batch_size=BATCH, bucket=0 if pad_to else 50, seed=0)
+    steps = batches.mixed_batches({"": [len(row) for row in rows]}, settings, 0)
+    plan = [step[0][1] for step in steps]
     loss = losses.binary_cross_entropy()
     model.train()
     start = time.perf_counter()

@@ -58,7 +58,7 @@ def site_page(path: Path, root: Path, lessons: Collection[str], not_run: str) ->
     """A manual as a page of the site.
 
     Args:
-        path: Of the manual.
+        path: The Markdown file of the manual.
         root: The repository.
         lessons: Names of the lessons that the site has a page of.
         not_run: Where a link to any other lesson leads, seen from the site's first page.

@@ -413,8 +413,7 @@ def _stamp(course_run: Run, notebook: Notebook) -> dict[str, Any]:
 
     Only when a notebook is about to run, because torch takes a second to import.
     """
-    from viralbert_utils.base.environment import environment
-
+    from viralbert.environment import environment
     from viralbert_utils.base import devices
 
     devices.choose(course_run.device, course_run.precision)

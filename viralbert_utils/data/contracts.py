@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from viralbert_utils.base.errors import DataError as DataError
-from viralbert_utils.base.files import write_whole as write_whole
+from viralbert_utils.base.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,9 +15,8 @@ from typing import Any
 import pandas as pd
 
 from viralbert_utils.base import hub
-from viralbert_utils.base.errors import DataError as DataError
+from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import ROOT, checkout, own_path, sha256, whole_folder
-from viralbert_utils.base.files import write_whole as write_whole
 from viralbert_utils.data.contracts import CONTRACTS, SPLITS, conform
 from viralbert_utils.data.emotions import CEDR_EMOTIONS, EMOTIONS, parse_labels, plain_label
 from viralbert_utils.data.tables import FORMATS, read_table, require_columns, require_tables

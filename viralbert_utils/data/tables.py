@@ -16,9 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from viralbert_utils.base.errors import DataError as DataError
+from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import check_plain
-from viralbert_utils.base.files import write_whole as write_whole
 
 FORMATS = (".csv", ".parquet", ".jsonl", ".json", ".tsv")  # in upper or lower case
 
@@ -189,7 +188,7 @@ def _read_json(path: Path) -> pd.DataFrame:
     text = _read_text(path)
     if text.lstrip().startswith("["):
         rows = [(f"item {number}", row) for number, row in enumerate(_parse_json(text, str(path)))]
-    elif re.match(r"\s*\{\s*[\r\n]", text):  # one object over several lines
+    elif re.match(r"\{[ \t]*+[\r\n]", text.lstrip()):  # one object over several lines
         rows = [("the file", _parse_json(text, str(path)))]
     else:
         lines = ((number, line.lstrip("\ufeff")) for number, line in enumerate(text.split("\n"), 1))

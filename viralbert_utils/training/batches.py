@@ -11,14 +11,6 @@ from viralbert_utils.training import processes
 from viralbert_utils.training.settings import SAMPLINGS, Settings, Task, check_sampling
 
 
-def batches(
-    lengths: Sequence[int], batch_size: int, bucket: int, seed: int, epoch: int = 0
-) -> list[list[int]]:
-    """Positions of each batch of one epoch, for one task; see `mixed_batches`."""
-    settings = Settings(batch_size=batch_size, bucket=bucket, seed=seed)
-    return [step[0][1] for step in mixed_batches({"": lengths}, settings, epoch)]
-
-
 def mixed_batches(
     lengths: Mapping[str, Sequence[int]], settings: Settings, epoch: int
 ) -> list[list[tuple[str, list[int]]]]:
