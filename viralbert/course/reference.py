@@ -1,14 +1,16 @@
 """The API reference of the site: one page for each room of the packages, generated from the
 docstrings, and links between the lessons and the code that they use.
 
-Everything here reads source files and imports nothing; only Sphinx's autodoc imports the modules,
-when the site is built.
+Only `load` imports what it describes. The rest reads source files; Sphinx imports modules when
+the site is built.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
+import importlib
 import importlib.util
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -190,6 +192,18 @@ class Docstrings:
         """A link of words that end in the number of a lesson."""
         words, page = " ".join(words.split()), self.pages.get(words[-2:])
         return f":doc:`{words} </{page}>`" if page else f"`{words} <../{NOT_RUN}>`__"
+
+
+def load() -> None:
+    """Import what the reference shows, where its packages are installed.
+
+    autodoc imports with `typing.TYPE_CHECKING` set, which a library may take as a reason for other
+    annotations: FastAPI then cannot be imported. What is there already is left as it is.
+    """
+    for modules in rooms().values():
+        for module in modules:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module)
 
 
 def not_installed() -> list[str]:

@@ -32,6 +32,7 @@ RECORD_MIME = "application/vnd.viralbert.record+json"
 _LINK = re.compile(r"\]\((\d\d_\w+)\.ipynb(#[^)\s]*|)")
 _GLUE = re.compile(r"``.*?``|\{glue:text\}`([\w.-]+)(?::([^`]*))?`|\{glue")
 _FIRST_PAGE = Path("site", "index.html")
+_MARK = Path("site", ".made_from")  # what the site was made of, and what was written beside it
 HEADLINE = ("<!-- headline: written by `make reports` -->", "<!-- /headline -->")
 
 
@@ -207,6 +208,9 @@ def _report(task: Run) -> Path:
             f"nothing was executed for the run {task.name!r} yet; run `viralbert run --profile "
             f"{task.profile}` first"
         )
+    made_from = _made_from(task, paths)
+    if _is_up_to_date(task, made_from):
+        return task.report / _FIRST_PAGE
     pages = [read_page(path) for path in paths]
     missing = [notebook.name for notebook in _missing(task, pages)]
     prepared = {
@@ -219,9 +223,6 @@ def _report(task: Run) -> Path:
         for page in pages
     }
     first = first_page_text(task, pages)
-    digest = hashlib.sha256(first.encode() + task.config["banner"].encode())
-    for path in [*paths, *site_sources(task.root)]:
-        digest.update(path.read_bytes())
     with whole_folder(task.report) as new:
         if task.report.is_dir():
             shutil.copytree(task.report, new, symlinks=True, dirs_exist_ok=True)
@@ -229,20 +230,46 @@ def _report(task: Run) -> Path:
         write_whole(new / "metrics.json", _json(metrics | {"headline": headlines(pages)}))
         write_whole(new / "manifest.json", _json(manifest(task, pages)))
         _write_markdown(new, task, prepared, first)
-        # The site takes longest, so it alone is kept when nothing that it is made of has changed.
-        mark = new / "site" / ".made_from"
-        if (
-            not (new / _FIRST_PAGE).is_file()
-            or not mark.is_file()
-            or mark.read_text() != digest.hexdigest()
-        ):
+        # The site takes longest, so it is kept when nothing that it is made of has changed.
+        mark = new / _MARK
+        kept = mark.is_file() and mark.read_text(encoding="utf-8").split()[:1] == [made_from]
+        if not kept or not (new / _FIRST_PAGE).is_file():
             shutil.rmtree(new / "site", ignore_errors=True)
             build_site(task, prepared, first, new / "site")
-            write_whole(mark, digest.hexdigest())
+        write_whole(mark, f"{made_from} {_written(new)}\n")
     if task.report == task.root / "reports":
         remove_unfinished(task.root, "README.md")
         update_readme(task.root / "README.md", headline_table(headlines(pages), "reports/{}.md"))
     return task.report / _FIRST_PAGE
+
+
+def _made_from(task: Run, paths: list[Path]) -> str:
+    """One digest of all that a report is made of: notebooks, code, manuals, and how it is run."""
+    told = [task.name, task.profile, make_command(task), task.config]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for path in [*paths, *site_sources(task.root)]:
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _written(folder: Path) -> str:
+    """One digest of what a report consists of beside its site, and of the names of its pages."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and path != folder / _MARK:
+            digest.update(name.as_posix().encode())
+            digest.update(b"" if name.parts[0] == "site" else path.read_bytes())
+    return digest.hexdigest()
+
+
+def _is_up_to_date(task: Run, made_from: str) -> bool:
+    """Whether the report is the one that would be written, and nobody has changed it since."""
+    mark = task.report / _MARK
+    return mark.is_file() and mark.read_text(encoding="utf-8").split() == [
+        made_from,
+        _written(task.report),
+    ]
 
 
 def _json(value: Any) -> str:

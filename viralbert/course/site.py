@@ -56,6 +56,7 @@ def build_site(
         settings = _settings(task.config["banner"])
         docstrings = _write_sources(task, prepared, first, source)
         if docstrings:
+            reference.load()
             settings["extensions"] += ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
             settings |= reference.options()
         # Built here and not in its place: MyST-NB leaves what it has read beside the site.
