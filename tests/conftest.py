@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
+from tests import tiny
 from viralbert.course import report, runner
 from viralbert.course.report import Page
 from viralbert.course.runner import Run
@@ -135,7 +136,7 @@ def tiny_tokenizer():
 def save_tiny_encoder() -> Callable[..., None]:
     """Write a BERT that has learnt nothing, and its tokenizer, as a folder of transformers."""
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     def save(folder: Path, vocab_size: int = 15) -> None:
         words = {
@@ -151,12 +152,7 @@ def save_tiny_encoder() -> Callable[..., None]:
             "sep_token": "[SEP]",
         }
         PreTrainedTokenizerFast(tokenizer_object=core, **special).save_pretrained(folder)
-        sizes = {
-            "hidden_size": 32,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-        }
-        BertModel(BertConfig(vocab_size=vocab_size, **sizes)).save_pretrained(folder)
+        model = tiny.bert(vocab_size, 512, 32, intermediate_size=32, pooler=True)
+        model.save_pretrained(folder)
 
     return save

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests import tiny
 from viralbert.course import catalogue, report
 from viralbert.course.report import Page
 from viralbert.course.runner import Run
@@ -129,18 +130,8 @@ def test_batches_come_in_order_and_errors_come_through():
 
 
 def little_task(n: int = 96) -> tuple[PooledClassifier, Task]:
-    from transformers import BertConfig, BertModel
-
     torch.manual_seed(0)
-    sizes = {
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-    }
-    encoder = BertModel(
-        BertConfig(vocab_size=40, max_position_embeddings=16, **sizes), add_pooling_layer=False
-    )
+    encoder = tiny.bert(40, 16)
     rows = [[1, 5 + k % 3, 10 + k % 7, 2] for k in range(n)]
     labels = torch.nn.functional.one_hot(torch.arange(n) % 3, 3)
     encoded = Encoded(rows, labels)

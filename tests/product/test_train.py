@@ -7,8 +7,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from transformers import BertConfig, BertModel
 
+from tests import tiny
 from viralbert import train, trainings
 from viralbert.cli import main
 from viralbert.serving.predictor import ViralBERT
@@ -28,15 +28,8 @@ def encoder(tmp_path_factory) -> str:
     tokenizer = load_tokenizer("embedded")
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    sizes = {
-        "hidden_size": 12,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 12,
-    }
-    BertModel(
-        BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, **sizes)
-    ).save_pretrained(folder)
+    model = tiny.bert(len(tokenizer), width=12, intermediate_size=12, pooler=True)
+    model.save_pretrained(folder)
     return str(folder)
 
 

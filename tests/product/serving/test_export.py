@@ -16,8 +16,9 @@ import pandas as pd
 import pytest
 import torch
 from scipy.special import expit, softmax
-from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
+from transformers import XLMRobertaConfig, XLMRobertaModel
 
+from tests import tiny
 from tests.product.serving.test_predictor import TEXTS, make_tokenizer, thresholds
 from viralbert.cli import main
 from viralbert.serving import export, int8, text_batches
@@ -34,22 +35,15 @@ from viralbert_utils.lessons import columns, hybrid
 from viralbert_utils.models.classifiers import Head, MultiTaskClassifier, PooledClassifier
 from viralbert_utils.models.storage import save_classifier
 
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-}
+SIZES = tiny.config(300, 64, 32, 2)
 MANY = [f"{text} И ещё {k} раз{'а' * (k % 7)}." for k in range(20) for text in TEXTS]
 
 
 def make_encoder(kind: str = "bert"):
     torch.manual_seed(0)
     if kind == "bert":
-        return BertModel(
-            BertConfig(vocab_size=300, max_position_embeddings=64, **SIZES), add_pooling_layer=False
-        )
-    config = XLMRobertaConfig(vocab_size=300, max_position_embeddings=64, pad_token_id=0, **SIZES)
+        return tiny.bert(**SIZES)
+    config = XLMRobertaConfig(pad_token_id=0, **SIZES)
     return XLMRobertaModel(config, add_pooling_layer=False)
 
 

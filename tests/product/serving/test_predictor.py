@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
+from tests import tiny
 from viralbert.moments.ranking import find_moments
 from viralbert.moments.scores import Scores
 from viralbert.moments.subtitles import Cue
@@ -64,15 +65,7 @@ def thresholds(names, value) -> Thresholds:
 @pytest.fixture(scope="module")
 def bert() -> ViralBERT:
     torch.manual_seed(0)
-    sizes = {
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-    }
-    encoder = BertModel(
-        BertConfig(vocab_size=300, max_position_embeddings=32, **sizes), add_pooling_layer=False
-    )
+    encoder = tiny.bert(300)
     heads = {"virality": Head(("viral",)), "emotions": Head(EMOTIONS)}
     model = MultiTaskClassifier(encoder, heads, "mean", train_embeddings=False).eval()
     for head in model.heads.values():

@@ -28,6 +28,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
+from tests import tiny
 from tests.course.test_environment import PYPROJECT, locked
 from tests.course.test_pages import watch
 from tests.product.serving.test_predictor import make_tokenizer, thresholds
@@ -1523,21 +1524,12 @@ CONTRASTS = """() => {
 def exported(tmp_path_factory) -> Path:
     """A small model that knows nothing, as ONNX."""
     import torch
-    from transformers import BertConfig, BertModel
 
     from viralbert.serving.export import export
     from viralbert_utils.models.classifiers import Head, MultiTaskClassifier
 
     torch.manual_seed(0)
-    sizes = {
-        "hidden_size": 8,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 8,
-    }
-    encoder = BertModel(
-        BertConfig(vocab_size=300, max_position_embeddings=32, **sizes), add_pooling_layer=False
-    )
+    encoder = tiny.bert(300, width=8, intermediate_size=8)
     heads = {"virality": Head(("viral",)), "emotions": Head(EMOTIONS)}
     model = MultiTaskClassifier(encoder, heads, "mean", train_embeddings=False).eval()
     root = tmp_path_factory.mktemp("model")

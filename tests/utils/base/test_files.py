@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import BertConfig, BertModel
 
+from tests import tiny
 from tests.timing import until
 from viralbert.serving import export
 from viralbert.serving.onnx_model import MODEL, OnnxModel
@@ -32,12 +32,6 @@ from viralbert_utils.lessons import columns, hybrid
 from viralbert_utils.models.classifiers import Head, MultiTaskClassifier, PooledClassifier
 from viralbert_utils.models.storage import load_classifier, save_classifier
 
-SIZES = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-}
 USUAL = {
     0o022: (0o755, 0o644),
     0o077: (0o700, 0o600),
@@ -58,9 +52,7 @@ def umask(request):
 
 
 def encoder():
-    return BertModel(
-        BertConfig(vocab_size=16, max_position_embeddings=32, **SIZES), add_pooling_layer=False
-    )
+    return tiny.bert()
 
 
 @pytest.fixture
@@ -521,7 +513,7 @@ def test_absurd_settings_of_a_foreign_model_are_errors(pooled, bert, tiny_tokeni
 def test_two_equal_models_are_equal_folders(tiny_tokenizer, tmp_path):
     for name in ("one", "two"):
         torch.manual_seed(0)
-        body = BertModel(BertConfig(vocab_size=16, max_position_embeddings=32, **SIZES))
+        body = tiny.bert(pooler=True)
         torch.manual_seed(0 if name == "one" else 1)
         torch.nn.init.normal_(body.pooler.dense.weight)  # as a loading that finds none draws it
         save_classifier(tmp_path / name, PooledClassifier(body, 1).eval(), tiny_tokenizer, ["a"])

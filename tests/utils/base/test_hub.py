@@ -10,9 +10,9 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from transformers import BertConfig, BertModel
 from transformers.utils import logging as transformers_logging
 
+from tests import tiny
 from tests.timing import HANG_S
 from viralbert import translation
 from viralbert_utils.base import hub
@@ -25,12 +25,6 @@ from viralbert_utils.models.classifiers import PooledClassifier
 from viralbert_utils.models.storage import save_classifier
 
 ENCODER = "somebody/tiny"
-SIZES = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-}
 # Lists the connections that a process tries to open. Left to itself, the hub's library tries six
 # times for each file.
 COUNTING = """
@@ -248,9 +242,7 @@ def bars(capfd):
 
 def test_building_and_saving_say_nothing(bars, capfd, tmp_path, tiny_tokenizer):
     recipe = Recipe(n_words=500, n_pieces=50, n_layers=1, intermediate=300, pretrained=False)
-    model = PooledClassifier(
-        BertModel(BertConfig(vocab_size=16, **SIZES), add_pooling_layer=False), 2
-    )
+    model = PooledClassifier(tiny.bert(), 2)
     capfd.readouterr()
     embedded.build(recipe, tmp_path)
     assert capfd.readouterr() == ("", "")

@@ -7,8 +7,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
-    BertConfig,
-    BertModel,
     GPT2Config,
     GPT2Model,
     LlamaConfig,
@@ -18,6 +16,7 @@ from transformers import (
     XLMRobertaModel,
 )
 
+from tests import tiny
 from viralbert_utils.base import tokens
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.data import sources
@@ -56,9 +55,7 @@ def tiny_bert(tmp_path_factory):
         core, folder, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
     )
     torch.manual_seed(0)
-    BertModel(
-        BertConfig(vocab_size=core.get_vocab_size(), max_position_embeddings=64, **SIZES)
-    ).save_pretrained(folder)
+    tiny.bert(core.get_vocab_size(), 64, pooler=True, **SIZES).save_pretrained(folder)
     return folder
 
 

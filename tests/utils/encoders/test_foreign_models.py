@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertModel
+from transformers import BertModel
 
+from tests import tiny
 from tests.product.serving.test_predictor import make_tokenizer
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import write_sums
@@ -51,9 +52,7 @@ class Payload:
 def whole(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     torch.manual_seed(0)
-    BertModel(BertConfig(vocab_size=300, max_position_embeddings=32, **SIZES)).save_pretrained(
-        folder
-    )
+    tiny.bert(300, pooler=True, **SIZES).save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     loading.load_encoder(str(folder), "cpu")
     return folder

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordPiece
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertModel, PreTrainedTokenizerFast
 
+from tests import tiny
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import write_sums
 from viralbert_utils.lessons import frozen, hybrid
@@ -26,12 +27,6 @@ from viralbert_utils.models import inference
 from viralbert_utils.training.settings import Settings
 
 TEXTS, NUMBERS, CATEGORIES = ["title", "note"], ["views", "seconds"], ["channel"]
-SIZES = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-}
 QUICK = Settings(epochs=20, batch_size=16, learning_rate=1e-2, accumulate=2)
 
 
@@ -54,9 +49,7 @@ def make_rows(n: int = 120, seed: int = 0) -> pd.DataFrame:
 
 def make_encoder() -> BertModel:
     torch.manual_seed(1)
-    return BertModel(
-        BertConfig(vocab_size=16, max_position_embeddings=32, **SIZES), add_pooling_layer=False
-    ).eval()
+    return tiny.bert().eval()
 
 
 @pytest.fixture(scope="module")

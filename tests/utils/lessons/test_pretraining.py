@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import BertConfig, BertModel
+from transformers import BertModel
 
+from tests import tiny
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import sha256
 from viralbert_utils.base.tokens import encode
@@ -22,17 +23,8 @@ SMALL = Recipe(n_words=5000, n_pieces=1000, n_layers=1, intermediate=60, pretrai
 
 def make_encoder() -> BertModel:
     torch.manual_seed(0)
-    sizes = {
-        "hidden_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 128,
-    }
-    sizes |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    return BertModel(
-        BertConfig(vocab_size=VOCABULARY, max_position_embeddings=20, **sizes),
-        add_pooling_layer=False,
-    )
+    without = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return tiny.bert(VOCABULARY, 20, 64, **without)
 
 
 def make_sequences(n: int = 400, seed: int = 0) -> np.ndarray:

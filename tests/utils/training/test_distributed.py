@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from transformers import BertModel
 
+from tests import tiny
 from viralbert_utils.base import devices
 from viralbert_utils.evaluation import metrics
 from viralbert_utils.lessons.stages import Stage, fit_stages
@@ -28,14 +29,8 @@ SHORT = Settings(epochs=2, batch_size=16, learning_rate=3e-3, head_factor=3)
 
 def make_encoder(dropout: float) -> BertModel:
     torch.manual_seed(1 + 5 * processes.rank())  # what counts is where the first process starts
-    sizes = {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-    }
     shares = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    return BertModel(BertConfig(vocab_size=60, max_position_embeddings=40, **sizes, **shares))
+    return tiny.bert(60, 40, n_layers=2, pooler=True, **shares)
 
 
 def make_pooled(dropout: float = 0.0) -> PooledClassifier:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
-    BertConfig,
     BertModel,
     DistilBertConfig,
     DistilBertModel,
@@ -17,6 +16,7 @@ from transformers import (
     XLMRobertaModel,
 )
 
+from tests import tiny
 from viralbert_utils.evaluation import metrics
 from viralbert_utils.lessons import frozen, stages
 from viralbert_utils.lessons.stages import Stage, fit_stages
@@ -26,13 +26,7 @@ from viralbert_utils.training import batches, checkpoints, loop, losses
 from viralbert_utils.training.loop import fit
 from viralbert_utils.training.settings import Encoded, Settings, Task
 
-SIZES = {"vocab_size": 60, "max_position_embeddings": 40}
-LAYERS = {
-    "hidden_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-}
+SIZES = tiny.config(60, 40, n_layers=3)
 HEADS = {
     "virality": Head(("viral",), (32, 16), (0.1, 0.1)),
     "emotions": Head(("a", "b", "c"), (32,), (0.1,)),
@@ -52,14 +46,12 @@ STAGES = (
 def make_encoder(kind: str = "bert"):
     torch.manual_seed(1)
     if kind == "distilbert":
-        return DistilBertModel(
-            DistilBertConfig(dim=16, n_layers=3, n_heads=2, hidden_dim=32, **SIZES)
-        )
+        names = {"dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 32}
+        sizes = {"vocab_size": 60, "max_position_embeddings": 40}
+        return DistilBertModel(DistilBertConfig(**sizes, **names))
     if kind == "xlm-roberta":
-        return XLMRobertaModel(
-            XLMRobertaConfig(**SIZES, **LAYERS, pad_token_id=0), add_pooling_layer=False
-        )
-    return BertModel(BertConfig(**SIZES, **LAYERS), add_pooling_layer=False)
+        return XLMRobertaModel(XLMRobertaConfig(**SIZES, pad_token_id=0), add_pooling_layer=False)
+    return tiny.bert(**SIZES)
 
 
 def make_model(pooling: str = "cls", kind: str = "bert", **options) -> MultiTaskClassifier:

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel
 
+from tests import tiny
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.lessons.stages import Stage, fit_stages
 from viralbert_utils.models import inference, storage
@@ -22,19 +22,10 @@ from viralbert_utils.training.settings import (
     make_optimisers,
 )
 
-SIZES = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-}
-
 
 def make_model(n_classes: int = 3, **options) -> PooledClassifier:
     torch.manual_seed(1)
-    encoder = BertModel(
-        BertConfig(vocab_size=50, max_position_embeddings=32, **SIZES), add_pooling_layer=False
-    )
+    encoder = tiny.bert(50)
     return PooledClassifier(encoder, n_classes, **options)
 
 
