@@ -54,7 +54,7 @@ class ArchiveJob:
         folder: Searched with all that is in it for subtitle files (all but .json, which may hold
             anything).
         output: Gets a folder for each file, named like it (`a/talk.srt/moments.json`), see
-            `moment_files.write_all`.
+            `outputs.write_all`.
         load: Makes the scorer, once for each worker; a function of a module, since it is sent to
             other processes.
         scorer: Tells scorers apart, e.g. `model_digest`: another one does everything again.
@@ -220,7 +220,7 @@ def process(
     """Moments of one subtitle file, written to its folder; what was found, and what was read.
 
     Raises:
-        DataError: As `read_subtitles`, `find_moments` and `moment_files.write_all`.
+        DataError: As `read_subtitles`, `find_moments` and `outputs.write_all`.
     """
     read = read_subtitles(path)
     found = find_moments(read.cues, score, limits)

@@ -2,7 +2,7 @@
 
 What comes out are the model, its thresholds, and figures with intervals and a baseline beside them.
 
-The functions of lessons 01 to 04 in one row. Under torchrun (`distributed`) all processes train,
+The functions of lessons 01 to 04 in one row. Under torchrun (`processes`) all processes train,
 the first one writes.
 """
 
@@ -168,7 +168,7 @@ def read(training: Training) -> tuple[dict[str, Labelled], list[dict[str, Any]]]
     """Task -> cleaned and split rows; and the files that were read, with their sha256.
 
     Raises:
-        DataError: As `data.load` and `cleaning.clean`.
+        DataError: As `sources.load` and `cleaning.clean`.
     """
     files: list[dict[str, Any]] = []
 
