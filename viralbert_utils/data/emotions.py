@@ -87,7 +87,7 @@ def parse_labels(field: object, names: Sequence[str] = EMOTIONS) -> list[int]:
 def plain_label(value: object) -> str:
     """A single label as it is compared: in any case, and a number as `1`, be it 1.0 or True."""
     text = normalise(str(value)).casefold()
-    number = re.fullmatch(r"(-?[0-9]+)[.,]0*", text)
+    number = re.fullmatch(r"(-?[0-9]{1,9})[.,]0*", text)
     return {"true": "1", "false": "0"}.get(text, number[1] if number else text)
 
 
