@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.product.course.test_course import PARAMETERS
+from tests.product.course.lessons import PARAMETERS
 from viralbert import packages
 from viralbert.course.catalogue import CourseError
 from viralbert.course.runner import run

@@ -1,0 +1,22 @@
+"""Lessons of the tiny course: their parameters, what they declare, and their executed copies."""
+
+import nbformat
+
+from viralbert.course.runner import Run
+
+PARAMETERS = (
+    'data: str = "sample"  # source\nrun_dir: str = "."  # folder\nepochs: int = 3  # '
+    "passes\nrate: float = 0.5"
+)
+
+
+def executed(task: Run, number: int = 0) -> nbformat.NotebookNode:
+    return nbformat.read(task.executed(task.notebooks[number]), as_version=4)
+
+
+def declare(task: Run, number: int, **metadata: list[str]) -> Run:
+    path = task.notebooks[number].path
+    node = nbformat.read(path, as_version=4)
+    node.metadata["viralbert"] = metadata
+    nbformat.write(node, path)
+    return Run(root=task.root)
