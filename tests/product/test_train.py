@@ -6,31 +6,17 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-import torch
 
-from tests import tiny
 from viralbert import train, trainings
 from viralbert.cli import main
 from viralbert.serving.predictor import ViralBERT
 from viralbert.trainings import Training
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.data.emotions import CEDR_CLASSES, EMOTIONS
-from viralbert_utils.encoders.loading import load_tokenizer
 from viralbert_utils.evaluation.thresholds import Thresholds
 from viralbert_utils.models.storage import load_classifier
 from viralbert_utils.training import loop, settings
 from viralbert_utils.training.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("encoder")
-    tokenizer = load_tokenizer("embedded")
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    model = tiny.bert(len(tokenizer), width=12, intermediate_size=12, pooler=True)
-    model.save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture

@@ -19,8 +19,7 @@ from starlette.testclient import TestClient
 
 from tests.product.serving.test_export import make_encoder
 from tests.product.serving.test_predictor import make_tokenizer, thresholds
-from tests.product.test_cli import rows, srt
-from tests.product.test_train import encoder  # noqa: F401 - a fixture
+from tests.product.two_words import rows, srt
 from tests.timing import HANG_S
 from viralbert import archives, cli
 from viralbert.cli import main
@@ -85,7 +84,7 @@ def several(tasks) -> MultiTaskClassifier:
 
 
 @pytest.fixture(scope="module")
-def folders(encoder, tmp_path_factory) -> Path:  # noqa: F811
+def folders(encoder, tmp_path_factory) -> Path:
     """`<kind>/torch` and `<kind>/onnx`, each written as the course writes it."""
     root = tmp_path_factory.mktemp("classifiers")
     tokenizer, about = make_tokenizer(), {"max_length": 24, "head_share": 0.5}

@@ -1,0 +1,30 @@
+"""What tests of the command share."""
+
+import pytest
+import torch
+
+from tests import tiny
+from tests.product.two_words import TwoWords
+from viralbert.serving import predictor
+from viralbert_utils.encoders.loading import load_tokenizer
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("encoder")
+    tokenizer = load_tokenizer("embedded")
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    model = tiny.bert(len(tokenizer), width=12, intermediate_size=12, pooler=True)
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def loaded(monkeypatch) -> list[str]:
+    """Folders from which a model was asked for."""
+    asked: list[str] = []
+    monkeypatch.setattr(
+        predictor.Predictor, "load", lambda folder, *options: asked.append(folder) or TwoWords()
+    )
+    return asked
