@@ -51,6 +51,23 @@ def smoke() -> dict[str, Page]:
     return {notebook.name: report.read_page(task.executed(notebook)) for notebook in task.notebooks}
 
 
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A folder that takes long to make: one process of the tests makes it, each gets a copy."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        with FileLock(shared / f"{name}.lock"):
+            if not (shared / name).is_dir():
+                new = tmp_path_factory.mktemp(name)
+                make(new)
+                new.rename(shared / name)
+        return shutil.copytree(shared / name, tmp_path_factory.mktemp(name) / name)
+
+    return made
+
+
 @pytest.fixture
 def write_csv(tmp_path: Path) -> Callable[..., Path]:
     """Write a table as `<tmp>/<set>/<split>.csv`; returns the data folder."""

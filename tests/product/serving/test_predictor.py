@@ -17,10 +17,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
 
 from tests import tiny
+from tests.product.serving.small_models import TEXTS, make_tokenizer, thresholds
 from viralbert.moments.ranking import find_moments
 from viralbert.moments.scores import Scores
 from viralbert.moments.subtitles import Cue
@@ -32,34 +31,6 @@ from viralbert_utils.data.emotions import EMOTIONS, RUSSIAN_NAMES
 from viralbert_utils.evaluation.calibration import Calibration
 from viralbert_utils.evaluation.thresholds import Thresholds
 from viralbert_utils.models.classifiers import Head, MultiTaskClassifier
-
-TEXTS = [
-    "Кот открыл дверь сам.",
-    "Дождь.",
-    "Мы весь день красили забор и никому об этом не сказали!",
-    "Ура 🎉",
-]
-
-
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """A token a byte."""
-    vocabulary = {
-        name: i
-        for i, name in enumerate(["[PAD]", "[CLS]", "[SEP]", *pre_tokenizers.ByteLevel.alphabet()])
-    }
-    core = Tokenizer(models.BPE(vocabulary, []))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    core.post_processor = processors.TemplateProcessing(
-        "[CLS] $A [SEP]", None, [("[CLS]", 1), ("[SEP]", 2)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
-    )
-
-
-def thresholds(names, value) -> Thresholds:
-    return Thresholds(tuple(names), (value,) * len(names), "one", 10, (5,) * len(names), 0.0, "0")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertModel
 
 from tests import tiny
-from tests.product.serving.test_predictor import make_tokenizer
+from tests.product.serving.small_models import make_tokenizer
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import write_sums
 from viralbert_utils.encoders import loading
