@@ -1,4 +1,4 @@
-"""Where tensors live, and in which precision they are computed.
+"""Every lesson and every command on a second device.
 
 No GPU is needed: a pretended device (`pretended/pretend.py`) refuses to meet the CPU's tensors.
 """
@@ -8,28 +8,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
-from tests import tiny
 from viralbert.course import catalogue, report
 from viralbert.course.report import Page
 from viralbert.course.runner import Run
 from viralbert_utils.base import devices
-from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import ROOT
-from viralbert_utils.encoders import loading
-from viralbert_utils.lessons import frozen
-from viralbert_utils.models import inference
-from viralbert_utils.models.classifiers import PooledClassifier
-from viralbert_utils.training import loop, losses, surgery
-from viralbert_utils.training.settings import Encoded, Settings, Task
 
 PRETENDED = Path(__file__).parents[1] / "pretended"
 
@@ -49,213 +37,6 @@ def pretending(*command: str, timeout_s: int = 600) -> str:
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
-
-
-# The seam
-
-
-def test_the_device_is_the_one_that_was_asked_for(monkeypatch):
-    assert devices.default("cpu") == torch.device("cpu")
-    monkeypatch.setenv(devices.DEVICE, "cuda:7")
-    with pytest.raises(DataError, match="device 'cuda:7' is not on this machine; use cpu"):
-        devices.default()
-    for unknown in ("gpu", "cuda:x"):
-        with pytest.raises(DataError, match=f"device '{unknown}' is not on this machine"):
-            devices.default(unknown)
-    monkeypatch.setenv(devices.DEVICE, "")
-    assert devices.default().type in ("cpu", "cuda")
-
-
-def test_a_wrong_choice_changes_nothing(monkeypatch):
-    monkeypatch.setenv(devices.DEVICE, "cpu")
-    monkeypatch.setenv(devices.PRECISION, "auto")  # what is chosen below ends with this test
-    with pytest.raises(DataError, match="'cuda:9' is not on this machine"):
-        devices.choose("cuda:9")
-    with pytest.raises(
-        DataError, match="precision 'half' is not known; use auto, float32, bfloat16, float16"
-    ):
-        devices.choose("cpu", "half")
-    assert (os.environ[devices.DEVICE], os.environ[devices.PRECISION]) == ("cpu", "auto")
-    devices.choose(None, "bfloat16")
-    assert devices.describe() == "cpu, bfloat16"
-
-
-@pytest.mark.parametrize(
-    ("native", "capability", "expected"),
-    [
-        (True, (9, 0), torch.bfloat16),
-        (False, (7, 5), torch.float16),
-        (False, (6, 1), torch.float32),
-    ],
-)
-def test_precision_follows_the_card(monkeypatch, native, capability, expected):
-    """An H100 has bfloat16; a T4 only emulates it and has float16; a Pascal card has neither."""
-    asked = []
-
-    def supported(including_emulation: bool = True) -> bool:
-        asked.append(including_emulation)
-        return native or including_emulation
-
-    monkeypatch.delenv(devices.PRECISION, raising=False)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla")
-    card = torch.device("cuda", 0)
-    assert devices.precision(card) == expected
-    assert devices.precision(card, "float32") == torch.float32
-    assert asked == [False, False]
-    if not native:
-        with pytest.raises(DataError, match="Tesla has no bfloat16; use float16, float32 or auto"):
-            devices.precision(card, "bfloat16")
-    assert devices.precision(torch.device("cpu")) == torch.float32
-    monkeypatch.setenv(devices.PRECISION, "float32")
-    assert devices.precision(card) == torch.float32
-
-
-def test_batches_come_in_order_and_errors_come_through():
-    def fail() -> torch.Tensor:
-        raise ValueError("no such text")
-
-    for device in (torch.device("cpu"), torch.device("meta")):
-        made = [lambda k=k: (torch.full((2,), k), (torch.zeros(k + 1),)) for k in range(9)]
-        found = list(devices.ahead(made, device))
-        assert [len(nested[0]) for _, nested in found] == list(range(1, 10))
-        assert {tensor.device.type for tensor, _ in found} == {device.type}
-        with pytest.raises(ValueError, match="no such text"):
-            list(devices.ahead([*made, fail], device))
-
-
-# Training in half precision
-
-
-def little_task(n: int = 96) -> tuple[PooledClassifier, Task]:
-    torch.manual_seed(0)
-    encoder = tiny.bert(40, 16)
-    rows = [[1, 5 + k % 3, 10 + k % 7, 2] for k in range(n)]
-    labels = torch.nn.functional.one_hot(torch.arange(n) % 3, 3)
-    encoded = Encoded(rows, labels)
-    return PooledClassifier(encoder, 3, train_embeddings=False), Task(
-        encoded, encoded, losses.binary_cross_entropy()
-    )
-
-
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_half_precision_learns_and_goes_on_after_a_stop(precision, tmp_path):
-    how = {"epochs": 4, "batch_size": 8, "learning_rate": 1e-2, "warmup": 0}
-    settings = Settings(**how, precision=precision)
-    model, task = little_task()
-    history = loop.fit(model, task, settings)
-    assert history["loss"].iloc[-1] < 0.8 * history["loss"].iloc[0]
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    exact, _ = little_task()
-    loop.fit(exact, task, Settings(**how))
-    assert not torch.equal(exact.head.weight, model.head.weight), (
-        "it was computed in another precision"
-    )
-
-    cut, _ = little_task()
-    broken = Task(task.train, task.validation, stopping_after(2, task.loss))
-    with pytest.raises(KeyboardInterrupt):
-        loop.fit(cut, broken, settings, checkpoint=tmp_path / "c.pt")
-    again, _ = little_task()
-    assert loop.fit(again, task, settings, checkpoint=tmp_path / "c.pt").equals(history)
-    assert torch.equal(again.head.weight, model.head.weight)
-
-
-def test_gradients_that_float16_rounds_to_zero_arrive():
-    model, task = little_task()
-    tiny = Task(
-        task.train, task.validation, lambda logits, labels: task.loss(logits, labels) * 1e-6
-    )
-    before = model.encoder.encoder.layer[0].output.dense.weight.clone()
-    settings = Settings(epochs=1, learning_rate=1e-2, warmup=0, precision="float16", weight_decay=0)
-    loop.fit(model, tiny, settings)
-    moved = (model.encoder.encoder.layer[0].output.dense.weight != before).float().mean()
-    assert moved > 0.9, "without loss scaling nearly all of these gradients are zero"
-
-
-@pytest.mark.parametrize(("saved", "resumed"), [("float32", "float16"), ("float16", "float32")])
-def test_another_card_goes_on_with_a_checkpoint(monkeypatch, saved, resumed, tmp_path):
-    """`auto` means another precision there; the loss scaler starts anew where the first run had
-    none."""
-    settings = Settings(epochs=2, batch_size=16, learning_rate=1e-3)
-    model, task = little_task()
-    monkeypatch.setenv(devices.PRECISION, saved)
-    half = Task(task.train, task.validation, stopping_after(1, task.loss))
-    with pytest.raises(KeyboardInterrupt):
-        loop.fit(model, half, settings, checkpoint=tmp_path / "c.pt")
-    monkeypatch.setenv(devices.PRECISION, resumed)
-    again, _ = little_task()
-    assert len(loop.fit(again, task, settings, checkpoint=tmp_path / "c.pt")) == 2
-
-
-def stopping_after(n_epochs: int, loss: losses.Loss) -> losses.Loss:
-    """The loss, until the evaluation of the epoch after so many: then the power is cut."""
-    calls = []
-
-    def cut(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        calls.extend([1] * (not logits.requires_grad))
-        if len(calls) > n_epochs:
-            raise KeyboardInterrupt
-        return loss(logits, labels)
-
-    return cut
-
-
-@pytest.mark.parametrize("name", ["pcgrad", "gradvac", "imtl-g", "upgrad"])
-def test_a_step_that_overflows_spoils_no_surgery(name):
-    """Float16 overflows now and then; the step is skipped, and the next one is projected as if it
-    had not been."""
-    weights = torch.nn.Parameter(torch.zeros(2))
-    found = {}
-    for spoilt in (True, False):
-        gradients = surgery.TaskGradients([weights], ["a", "b"], name)
-        for first in ([torch.inf] if spoilt else []) + [1.0]:
-            for task, gradient in (("a", [first, 0.2]), ("b", [-1.0, 0.5])):
-                with gradients.of(task):
-                    (weights * torch.tensor(gradient)).sum().backward()
-            cosine = gradients.combine()
-            assert torch.isfinite(weights.grad).all() == (first == 1.0), (
-                "the scaler sees what to skip"
-            )
-            found[spoilt], weights.grad = weights.grad, None
-        assert float(cosine) == pytest.approx(-0.9 / (1.04 * 1.25) ** 0.5, abs=1e-5)
-    assert torch.allclose(found[True], found[False])
-
-
-def test_layers_that_look_at_a_window_get_the_mask_as_it_is():
-    """Spelt out, the mask would tell such layers to look everywhere."""
-    mask = torch.ones(2, 5, dtype=torch.long, device="meta")
-    for kinds, n_dimensions in (
-        (None, 4),
-        (["full_attention"] * 2, 4),
-        (["full_attention", "sliding_attention"], 2),
-    ):
-        config = SimpleNamespace(_attn_implementation="sdpa", layer_types=kinds)
-        assert loading.mask_for(SimpleNamespace(config=config), mask).ndim == n_dimensions
-
-
-def test_frozen_layers_and_evaluation_follow_the_precision(tmp_path):
-    model, task = little_task()
-    found = {}
-    for precision in ("float32", "bfloat16"):
-        vectors = frozen.cache(model, task.train, 0, tmp_path, precision=precision).vectors
-        found[precision] = (
-            vectors,
-            inference.predict_logits(model, task.train.rows, 0, precision=precision),
-        )
-    assert len(list(tmp_path.iterdir())) == 2, (
-        "vectors of one precision are not taken for those of another"
-    )
-    for exact, near in zip(*found.values(), strict=True):
-        difference = np.abs(
-            np.asarray(exact, dtype=np.float32) - np.asarray(near, dtype=np.float32)
-        )
-        assert 0 < difference.max() < 0.1
-
-
-# The pretended device
 
 
 def test_the_pretended_device_refuses_what_a_gpu_refuses():

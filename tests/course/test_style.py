@@ -1,4 +1,4 @@
-"""What keeps the packages thin and plain: their size, their imports, their docstrings."""
+"""What keeps packages and tests thin and plain: their size, their imports, their docstrings."""
 
 import ast
 import re
@@ -13,7 +13,9 @@ SHARED = sorted(path for path in UTILS.rglob("*.py") if "lessons" not in path.pa
 PACKAGES = sorted(
     path for name in ("viralbert_utils", "viralbert") for path in (ROOT / name).rglob("*.py")
 )
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 MOST_LINES, MOST_LINES_OF_A_FILE, MOST_FILES_OF_A_ROOM = 4000, 300, 9
+MOST_LINES_OF_A_TEST_FILE = 400  # blank ones and comments too
 
 
 def docstrings(tree: ast.AST) -> list[ast.Constant]:
@@ -53,6 +55,15 @@ def test_a_room_can_be_seen_at_a_glance():
     for room in rooms:
         files = [path for path in room.glob("*.py") if path.name != "__init__.py"]
         assert len(files) <= MOST_FILES_OF_A_ROOM, room.name
+
+
+def test_a_test_file_is_about_one_subject():
+    assert len(TESTS) > 80
+    lengths = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+        for path in TESTS
+    }
+    assert {name: n for name, n in lengths.items() if n > MOST_LINES_OF_A_TEST_FILE} == {}
 
 
 @pytest.mark.parametrize("path", sorted(UTILS.rglob("*.py")), ids=lambda path: path.stem)

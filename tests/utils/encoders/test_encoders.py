@@ -1,5 +1,6 @@
 import math
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import sentencepiece
@@ -243,3 +244,15 @@ def test_weights_that_are_missing_are_an_error_not_random(tiny_bert, tmp_path):
     )
     with pytest.raises(DataError, match=r"lacks 16 weights \(encoder.layer.1"):
         loading.load_encoder(str(folder))
+
+
+def test_layers_that_look_at_a_window_get_the_mask_as_it_is():
+    """Spelt out, the mask would tell such layers to look everywhere."""
+    mask = torch.ones(2, 5, dtype=torch.long, device="meta")
+    for kinds, n_dimensions in (
+        (None, 4),
+        (["full_attention"] * 2, 4),
+        (["full_attention", "sliding_attention"], 2),
+    ):
+        config = SimpleNamespace(_attn_implementation="sdpa", layer_types=kinds)
+        assert loading.mask_for(SimpleNamespace(config=config), mask).ndim == n_dimensions
