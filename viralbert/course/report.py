@@ -95,7 +95,7 @@ def fill_in(text: str, records: Mapping[str, Any], where: str) -> str:
         CourseError: Nothing was recorded under the name.
     """
 
-    def value(match: re.Match[str]) -> str:
+    def shown(match: re.Match[str]) -> str:
         if match[0].startswith("``"):
             return match[0]  # a code span that shows the syntax itself
         if match[1] is None:
@@ -117,12 +117,13 @@ def fill_in(text: str, records: Mapping[str, Any], where: str) -> str:
         try:
             if isinstance(recorded, dict) and {"value", "low", "high"} <= set(recorded):
                 spec = spec or ".3f"
-                return f"{recorded['value']:{spec}} [{recorded['low']:{spec}}, {recorded['high']:{spec}}]"
+                value, low, high = (f"{recorded[part]:{spec}}" for part in ("value", "low", "high"))
+                return f"{value} [{low}, {high}]"
             return format(recorded, spec)
         except (ValueError, TypeError) as error:
             raise CourseError(f"{where}: {name!r} cannot be shown as {spec!r}: {error}") from None
 
-    return _GLUE.sub(value, text)
+    return _GLUE.sub(shown, text)
 
 
 def prepare(
