@@ -24,7 +24,7 @@ from tests.product.test_train import encoder  # noqa: F401 - a fixture
 from tests.timing import HANG_S
 from viralbert import archives, cli
 from viralbert.cli import main
-from viralbert.serving import onnx_model, service
+from viralbert.serving import onnx_model, server, service
 from viralbert.serving.export import export
 from viralbert.serving.onnx_model import OnnxModel
 from viralbert.serving.predictor import Predictor, Task, ViralBERT
@@ -277,7 +277,7 @@ def test_exactly_one_label_even_if_two_are_equal_and_no_nan():
 
 def test_in_a_process_of_its_own_without_torch(folders):
     wanted = Predictor.load(folders / "reviews" / "onnx").predict(TEXTS[0]).as_dict()
-    with service.running(folders / "reviews" / "onnx") as running:
+    with server.running(folders / "reviews" / "onnx") as running:
         found = httpx.post(
             f"{running.url}/v1/predict", json={"text": TEXTS[0]}, timeout=HANG_S
         ).json()
@@ -492,7 +492,7 @@ def test_device_and_precision_are_passed_on(folders, tmp_path, capsys, monkeypat
     (row,) = rows(capsys.readouterr().out)
     assert list(row["probabilities"].values()) == pytest.approx(near, abs=1e-9)
     asked = []
-    monkeypatch.setattr(service.uvicorn, "Config", lambda *_, **__: pytest.fail("it starts"))
+    monkeypatch.setattr(server.uvicorn, "Config", lambda *_, **__: pytest.fail("it starts"))
     monkeypatch.setattr(Predictor, "load", lambda *given: asked.append(given) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["serve", "--model", model, "--device", "cuda:1", "--precision", "float16"])

@@ -36,7 +36,7 @@ from tests.timing import HANG_S, grows, until
 from viralbert import cli
 from viralbert.moments.ranking import find_moments
 from viralbert.moments.subtitles import Cue, write_subtitles
-from viralbert.serving import connections, gate, service
+from viralbert.serving import bodies, connections, gate, server, service
 from viralbert.serving.gate import LINGER_S
 from viralbert.serving.limits import ServiceLimits
 from viralbert.serving.predictor import Label, Prediction, Predictor, Task, ViralBERT
@@ -787,16 +787,16 @@ def test_a_key_that_no_request_could_carry_is_refused_at_the_start(known, key):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.5", "example.org"])
 def test_open_to_everybody_only_if_said_twice(known, monkeypatch, host):
-    monkeypatch.setattr(service, "create_app", lambda *_: 1 / 0)
+    monkeypatch.setattr(server, "create_app", lambda *_: 1 / 0)
     with pytest.raises(
         DataError, match=r"expected an API key.*set VIRALBERT_API_KEY, or give --allow-no-key"
     ):
-        service.serve("folder", host)
+        server.serve("folder", host)
     for options in ({"needs_key": False}, {"api_key": "ключ"}):
         with pytest.raises(ZeroDivisionError):
-            service.serve("folder", host, **options)
+            server.serve("folder", host, **options)
     with pytest.raises(ZeroDivisionError):
-        service.serve("folder", "127.0.0.2")
+        server.serve("folder", "127.0.0.2")
 
 
 def test_no_way_around_the_key(known):
@@ -927,36 +927,36 @@ def test_a_long_request_lets_others_in_between():
 def serve(monkeypatch):
     """Starts the service on a free port, in a thread of this process; returns its URL and the
     server."""
-    made: list[service._Server] = []
+    made: list[server._Server] = []
     monkeypatch.setattr(gate, "LINGER_S", 0.05)
     monkeypatch.setattr(
         connections, "HEADERS_S", 10 * HANG_S
     )  # no room comes of itself while a test waits for some
     monkeypatch.setattr(
-        service,
+        server,
         "_Server",
-        lambda config, kind=service._Server: made.append(kind(config)) or made[-1],
+        lambda config, kind=server._Server: made.append(kind(config)) or made[-1],
     )
     threads = []
 
-    def start(**options) -> tuple[str, service._Server]:
+    def start(**options) -> tuple[str, server._Server]:
         urls: list[str] = []
         options |= {"port": 0, "started": urls.append}
-        threads.append(threading.Thread(target=service.serve, args=("folder",), kwargs=options))
+        threads.append(threading.Thread(target=server.serve, args=("folder",), kwargs=options))
         threads[-1].start()
         until(lambda: urls and len(made) == len(threads) and made[-1].started)
         return urls[0], made[-1]
 
     yield start
-    for server, thread in zip(made, threads, strict=True):
-        server.handle_exit(signal.SIGTERM, None)
+    for started, thread in zip(made, threads, strict=True):
+        started.handle_exit(signal.SIGTERM, None)
         thread.join(HANG_S)
         assert not thread.is_alive()
 
 
 def test_stopped_under_load_every_accepted_request_has_an_answer(known, serve, monkeypatch):
     """And what comes after the signal is refused with a reason, until the port closes."""
-    url, server = serve()
+    url, started = serve()
     monkeypatch.setattr(gate, "LINGER_S", 0.5)
     known.free.clear()
     limits = httpx.Limits(max_connections=30)
@@ -967,8 +967,8 @@ def test_stopped_under_load_every_accepted_request_has_an_answer(known, serve, m
         accepted = [
             pool.submit(client.post, "/v1/predict", json={"text": f"кот {k}"}) for k in range(20)
         ]
-        until(lambda: server.config.app.state.gate.in_hand == 20)
-        server.handle_exit(signal.SIGTERM, None)
+        until(lambda: started.config.app.state.gate.in_hand == 20)
+        started.handle_exit(signal.SIGTERM, None)
         for path in ("/v1/predict", "/v1/emotions", "/readyz"):
             refused = client.request(
                 "POST" if "predict" in path else "GET", path, json={"text": "а"}
@@ -983,7 +983,7 @@ def test_stopped_under_load_every_accepted_request_has_an_answer(known, serve, m
         assert {
             future.result(HANG_S).json()["predictions"][0]["viral_score"] for future in accepted
         } == {0.8}
-        until(lambda: not server.servers[0].is_serving())
+        until(lambda: not started.servers[0].is_serving())
         with pytest.raises(httpx.ConnectError):
             client.get("/healthz")
 
@@ -995,7 +995,7 @@ def test_a_port_that_is_taken(known, serve, caplog):
     with pytest.raises(
         DataError, match=f"port {port} of 127.0.0.1 cannot be opened: .*in use.*; give another"
     ):
-        service.serve("folder", port=port)
+        server.serve("folder", port=port)
     assert not caplog.records, "the error says it all"
 
 
@@ -1009,7 +1009,7 @@ def test_of_two_that_take_a_port_at_once_one_is_told(known, monkeypatch):
             socket.socket, "listen", lambda own, *n: (listen(other), listen(own, *n))
         )
         with pytest.raises(DataError, match=r"cannot be opened: .*in use"):
-            service.serve("folder", port=other.getsockname()[1])
+            server.serve("folder", port=other.getsockname()[1])
 
 
 @pytest.mark.parametrize(
@@ -1017,7 +1017,7 @@ def test_of_two_that_take_a_port_at_once_one_is_told(known, monkeypatch):
 )
 def test_a_port_or_a_host_that_is_none(known, host, port):
     with pytest.raises(DataError, match=f"port {port} of {host} cannot be opened"):
-        service.serve("folder", host, port, needs_key=False)
+        server.serve("folder", host, port, needs_key=False)
 
 
 def connect(url: str, sent: bytes = b"") -> socket.socket:
@@ -1046,7 +1046,7 @@ HALF_A_BODY = (
 )
 def test_a_connection_that_asks_nothing_is_closed(known, serve, monkeypatch, sent):
     monkeypatch.setattr(connections, "HEADERS_S", 0.3)
-    url, server = serve()
+    url, started = serve()
     with connect(url, sent) as opened:
         opened.settimeout(0.02)
 
@@ -1060,12 +1060,12 @@ def test_a_connection_that_asks_nothing_is_closed(known, serve, monkeypatch, sen
                 return True
 
         until(is_closed)
-    until(lambda: not server.server_state.connections)
+    until(lambda: not started.server_state.connections)
 
 
 def test_an_answer_that_nobody_reads_is_not_kept(known, serve, monkeypatch):
     monkeypatch.setattr(connections, "GRACE_S", 0.1)
-    url, server = serve(limits=ServiceLimits(timeout_s=0.2))
+    url, started = serve(limits=ServiceLimits(timeout_s=0.2))
     with connect(url) as opened:
         opened.setblocking(False)
 
@@ -1079,32 +1079,32 @@ def test_an_answer_that_nobody_reads_is_not_kept(known, serve, monkeypatch):
                 return True
 
         until(is_closed)
-        until(lambda: not server.server_state.connections)
+        until(lambda: not started.server_state.connections)
 
 
 @pytest.mark.parametrize(
     "sent", [b"", HALF_A_HEADER, HALF_A_BODY], ids=["nothing", "half a header", "half a body"]
 )
 def test_too_many_connections_do_not_keep_others_out(known, serve, monkeypatch, sent):
-    monkeypatch.setattr(service, "room", lambda wanted: (40, 8))
-    url, server = serve(limits=ServiceLimits(requests=20, timeout_s=10 * HANG_S))
+    monkeypatch.setattr(server, "room", lambda wanted: (40, 8))
+    url, started = serve(limits=ServiceLimits(requests=20, timeout_s=10 * HANG_S))
     held = []
     for _ in range(100):
         held.append(connect(url, sent))
-        assert len(server.server_state.connections) <= 40 + 4 * 8
-    until(lambda: len(server.server_state.connections) <= 40)
+        assert len(started.server_state.connections) <= 40 + 4 * 8
+    until(lambda: len(started.server_state.connections) <= 40)
     for _ in range(5):
         assert http_get(f"{url}/healthz").status_code == 200
         assert http_post(f"{url}/v1/predict", json={"text": "а"}).status_code == 200
-    assert len(server.config.app.state.gate.coming) <= 20
+    assert len(started.config.app.state.gate.coming) <= 20
     for opened in held:
         opened.close()
     until(lambda: http_post(f"{url}/v1/predict", json={"text": "а"}).status_code == 200)
 
 
 def test_bodies_on_their_way_are_bounded_in_memory_and_the_slow_ones_give_way(known, serve):
-    url, server = serve(limits=ServiceLimits(bodies=400_000, bytes=100_000, timeout_s=10 * HANG_S))
-    own_gate = server.config.app.state.gate
+    url, started = serve(limits=ServiceLimits(bodies=400_000, bytes=100_000, timeout_s=10 * HANG_S))
+    own_gate = started.config.app.state.gate
 
     def n_refused() -> float:
         return (
@@ -1130,15 +1130,15 @@ def test_bodies_on_their_way_are_bounded_in_memory_and_the_slow_ones_give_way(kn
 
 
 def test_requests_under_way_are_not_dropped_for_new_connections(known, serve, monkeypatch):
-    monkeypatch.setattr(service, "room", lambda wanted: (12, 4))
-    url, server = serve()
+    monkeypatch.setattr(server, "room", lambda wanted: (12, 4))
+    url, started = serve()
     known.free.clear()
     with ThreadPoolExecutor(10) as pool:
         asked = [
             pool.submit(http_post, f"{url}/v1/predict", json={"text": f"кот {k}"})
             for k in range(10)
         ]
-        until(lambda: server.config.app.state.gate.in_hand == 10)
+        until(lambda: started.config.app.state.gate.in_hand == 10)
         idle = [connect(url) for _ in range(50)]
         assert http_get(f"{url}/healthz").status_code == 200
         known.free.set()
@@ -1201,17 +1201,17 @@ def test_what_is_no_proper_request_is_refused_in_json(known, serve, caplog, sent
 
 
 def test_who_has_gone_is_not_computed_for(known, serve):
-    url, server = serve(limits=ServiceLimits(batch=1, wait_s=0, timeout_s=10 * HANG_S))
+    url, started = serve(limits=ServiceLimits(batch=1, wait_s=0, timeout_s=10 * HANG_S))
     known.free.clear()
     body = json.dumps({"text": ["а"] * 50}).encode()
     head = "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {len(body)}\r\n\r\n"
     held = [connect(url, head.encode() + body) for _ in range(5)]
-    until(lambda: server.config.app.state.gate.in_hand == 5)
+    until(lambda: started.config.app.state.gate.in_hand == 5)
     known.batches.clear()
     for opened in held:
         opened.close()
-    until(lambda: server.config.app.state.gate.in_hand == 0)
+    until(lambda: started.config.app.state.gate.in_hand == 0)
     known.free.set()
     assert http_post(f"{url}/v1/predict", json={"text": "а"}).status_code == 200
     assert sum(known.batches) <= 3
@@ -1230,9 +1230,9 @@ def test_health_is_answered_while_something_slow_is_parsed_or_computed(known, se
 
     monkeypatch.setattr(service, "read_subtitles", slow)
     monkeypatch.setattr(
-        service,
+        bodies,
         "_parsed",
-        lambda body, own=service._parsed: slow() if b"slow" in body else own(body),
+        lambda body, own=bodies._parsed: slow() if b"slow" in body else own(body),
     )
     form = {"file": ("a.srt", b"a")}
     for path, body in (
@@ -1541,7 +1541,7 @@ def exported(tmp_path_factory) -> Path:
 
 def test_in_a_process_of_its_own(exported):
     expected = ViralBERT.load(exported).predict(TEXTS[0])
-    with service.running(exported, ["texts=2"]) as running:
+    with server.running(exported, ["texts=2"]) as running:
         found = http_post(f"{running.url}/v1/predict", json={"text": TEXTS[0]}).json()[
             "predictions"
         ][0]
@@ -1567,7 +1567,7 @@ def n_come(url: str) -> float:
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_signals_stop_it_without_losing_a_request(exported, name):
-    with service.running(exported) as running:
+    with server.running(exported) as running:
         texts = [f"Кот номер {k} сам открыл дверь!" for k in range(200)]
         with ThreadPoolExecutor(8) as pool:
             asked = [
@@ -1626,7 +1626,7 @@ def test_too_few_descriptors_are_refused(monkeypatch):
 def test_a_service_that_cannot_start_says_why(tmp_path):
     with (
         pytest.raises(DataError, match=r"did not start: .*no trained model"),
-        service.running(tmp_path),
+        server.running(tmp_path),
     ):
         pass
 
