@@ -57,12 +57,12 @@ class Judges:
         return (frozen + linear.predict_proba(self.counts[other])) / 2
 
     def out_of_fold(self, labels: np.ndarray) -> np.ndarray:
-        """See `audit.out_of_fold`."""
+        """See `linear_head.out_of_fold`."""
         return linear_head.out_of_fold(lambda train, test: self.answer(labels, train, test), labels)
 
 
 def load_sets(source: str) -> dict[str, tuple[dict, dict, dict]]:
-    """Rows by part, 0/1 labels by part, and what `audit.plant` must know, for CEDR and for
+    """Rows by part, 0/1 labels by part, and what `label_errors.plant` must know, for CEDR and for
     emotions."""
     tasks = pretraining.load_tasks(source)
     pairs = {

@@ -27,7 +27,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from viralbert.serving.service import Running, running
+from viralbert.serving.server import Running, running
 from viralbert_utils.base.files import ROOT
 from viralbert_utils.data.tables import read_table
 

@@ -602,7 +602,7 @@ def _serve(options: argparse.Namespace) -> None:
     # FastAPI's error is no ModuleNotFoundError where it is missing.
     import python_multipart  # noqa: F401
 
-    from viralbert.serving.service import serve
+    from viralbert.serving.server import serve
 
     log = logging.StreamHandler()
     log.setFormatter(Lines("%(asctime)s %(levelname)s %(message)s"))

@@ -130,10 +130,9 @@ def _run(training: Training, output: Path, show_progress: bool) -> dict[str, Any
     for task, parts in encoded.items():
         which: dict[str, Any] = {"task": task} if len(tasks) > 1 else {}
         scores = {
-            split: inference.predict_logits(model, parts[split], tokenizer.pad_token_id, **which)
-            .sigmoid()
-            .double()
-            .numpy()
+            split: inference.predict_probabilities(
+                model, parts[split], tokenizer.pad_token_id, **which
+            ).astype(float)
             for split in SPLITS.values()
         }
         tuned[task] = Thresholds.tune(

@@ -22,9 +22,8 @@ from matplotlib.figure import Figure
 
 from viralbert_utils import plots
 from viralbert_utils.base.files import own_path
+from viralbert_utils.base.variables import RECORD_MIME
 from viralbert_utils.evaluation.intervals import Estimate
-
-RECORD_MIME = "application/vnd.viralbert.record+json"
 
 
 def start(seed: int = 0, run_dir: str = "runs/sample") -> Path:

@@ -197,11 +197,13 @@ SERVING = PREDICTING | {
     "viralbert.moments.subtitles",
     "viralbert.moments.timed_text",
     "viralbert.moments.units",
+    "viralbert.serving.bodies",
     "viralbert.serving.connections",
     "viralbert.serving.gate",
     "viralbert.serving.limits",
     "viralbert.serving.refusals",
     "viralbert.serving.request_batches",
+    "viralbert.serving.server",
     "viralbert.serving.service",
 }
 

@@ -111,12 +111,12 @@ class Notebook:
                 f"{self.path.name}: expected exactly one cell tagged 'parameters', found "
                 f"{len(cells)}"
             )
-        found = {}
+        defaults = {}
         for statement in ast.parse(cells[0]["source"]).body:
             try:
                 if not isinstance(statement, ast.AnnAssign) or statement.value is None:
                     raise ValueError
-                found[ast.unparse(statement.target)] = (
+                defaults[ast.unparse(statement.target)] = (
                     ast.unparse(statement.annotation),
                     ast.literal_eval(statement.value),
                 )
@@ -126,7 +126,7 @@ class Notebook:
                     "passes', "
                     f"found {ast.unparse(statement)!r} (derived values go into the next cell)"
                 ) from None
-        return found
+        return defaults
 
 
 def notebooks(folder: Path = NOTEBOOKS) -> list[Notebook]:
@@ -135,14 +135,14 @@ def notebooks(folder: Path = NOTEBOOKS) -> list[Notebook]:
     Raises:
         CourseError: None is there, or two carry the same number.
     """
-    found = [Notebook(path) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
-    if not found:
+    lessons = [Notebook(path) for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
+    if not lessons:
         raise CourseError(f"no notebooks like 01_name.ipynb in {folder}")
-    numbers = [notebook.number for notebook in found]
+    numbers = [notebook.number for notebook in lessons]
     for number in numbers:
         if numbers.count(number) > 1:
             raise CourseError(f"two notebooks carry the number {number} in {folder}")
-    return found
+    return lessons
 
 
 def source_hash(content: Mapping[str, Any]) -> str:
@@ -178,15 +178,15 @@ def imported_modules(notebook: Notebook) -> list[Path]:
     """Files of the course's packages that a notebook uses, directly or through one another, sorted
     by name."""
     pending = {name for tree in code_trees(notebook) for name in _imports(tree)}
-    found: set[Path] = set()
+    files: set[Path] = set()
     while pending:
         for path in _files_of(pending.pop()):
-            if path not in found:
+            if path not in files:
                 # A table beside a module, under its name, is a part of it.
                 tables = (path.with_suffix(suffix) for suffix in (".csv", ".yaml"))
-                found |= {path, *(table for table in tables if table.is_file())}
+                files |= {path, *(table for table in tables if table.is_file())}
                 pending |= _imports_of(path.read_text(encoding="utf-8"))
-    return sorted(found)
+    return sorted(files)
 
 
 @cache

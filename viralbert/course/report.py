@@ -27,8 +27,8 @@ from viralbert.course.runner import Run
 from viralbert.course.site import NOT_RUN, build_site, has_reference
 from viralbert.course.site import sources as site_sources
 from viralbert_utils.base.files import locked, remove_unfinished, whole_folder, write_whole
+from viralbert_utils.base.variables import RECORD_MIME
 
-RECORD_MIME = "application/vnd.viralbert.record+json"
 _LINK = re.compile(r"\]\((\d\d_\w+)\.ipynb(#[^)\s]*|)")
 _GLUE = re.compile(r"``.*?``|\{glue:text\}`([\w.-]+)(?::([^`]*))?`|\{glue")
 _FIRST_PAGE = Path("site", "index.html")
@@ -74,15 +74,15 @@ def read_records(node: nbformat.NotebookNode) -> dict[str, Any]:
     Raises:
         CourseError: Two records carry one name.
     """
-    found: dict[str, Any] = {}
+    records: dict[str, Any] = {}
     for cell in node.cells:
         for output in cell.get("outputs", []):
             entry = output.get("data", {}).get(RECORD_MIME)
             if entry is not None:
-                if entry["name"] in found:
+                if entry["name"] in records:
                     raise CourseError(f"the value {entry['name']!r} is recorded twice")
-                found[entry["name"]] = entry["value"]
-    return found
+                records[entry["name"]] = entry["value"]
+    return records
 
 
 def fill_in(text: str, records: Mapping[str, Any], where: str) -> str:
@@ -95,7 +95,7 @@ def fill_in(text: str, records: Mapping[str, Any], where: str) -> str:
         CourseError: Nothing was recorded under the name.
     """
 
-    def value(match: re.Match[str]) -> str:
+    def shown(match: re.Match[str]) -> str:
         if match[0].startswith("``"):
             return match[0]  # a code span that shows the syntax itself
         if match[1] is None:
@@ -105,7 +105,7 @@ def fill_in(text: str, records: Mapping[str, Any], where: str) -> str:
             )
         name, spec = match[1], match[2] or ""
         if name in records:
-            found = records[name]
+            recorded = records[name]
         else:
             parent, _, part = name.rpartition(".")
             if not isinstance(records.get(parent), dict) or part not in records[parent]:
@@ -113,16 +113,17 @@ def fill_in(text: str, records: Mapping[str, Any], where: str) -> str:
                     f"{where}: the prose names {name!r}, which was not recorded; recorded: "
                     f"{', '.join(sorted(records))}"
                 )
-            found = records[parent][part]
+            recorded = records[parent][part]
         try:
-            if isinstance(found, dict) and {"value", "low", "high"} <= set(found):
+            if isinstance(recorded, dict) and {"value", "low", "high"} <= set(recorded):
                 spec = spec or ".3f"
-                return f"{found['value']:{spec}} [{found['low']:{spec}}, {found['high']:{spec}}]"
-            return format(found, spec)
+                value, low, high = (f"{recorded[part]:{spec}}" for part in ("value", "low", "high"))
+                return f"{value} [{low}, {high}]"
+            return format(recorded, spec)
         except (ValueError, TypeError) as error:
             raise CourseError(f"{where}: {name!r} cannot be shown as {spec!r}: {error}") from None
 
-    return _GLUE.sub(value, text)
+    return _GLUE.sub(shown, text)
 
 
 def prepare(
@@ -183,7 +184,7 @@ def origin(stamp: Mapping[str, Any]) -> str:
     return f"From a run with {', '.join(parts)}, on {stamp['environment']['device']}."
 
 
-def report(task: Run) -> Path:
+def report(run: Run) -> Path:
     """Write the report of a run: `site/`, `README.md` and a Markdown page a notebook,
     `metrics.json`, `manifest.json`.
 
@@ -195,26 +196,26 @@ def report(task: Run) -> Path:
     Raises:
         CourseError: Nothing was executed yet, or a page cannot be prepared or built.
     """
-    with locked(task.folder):
-        return _report(task)
+    with locked(run.folder):
+        return _report(run)
 
 
-def _report(task: Run) -> Path:
+def _report(run: Run) -> Path:
     paths = [
-        task.executed(notebook) for notebook in task.notebooks if task.executed(notebook).is_file()
+        run.executed(notebook) for notebook in run.notebooks if run.executed(notebook).is_file()
     ]
     if not paths:
         raise CourseError(
-            f"nothing was executed for the run {task.name!r} yet; run `viralbert run --profile "
-            f"{task.profile}` first"
+            f"nothing was executed for the run {run.name!r} yet; run `viralbert run --profile "
+            f"{run.profile}` first"
         )
-    made_from = _made_from(task, paths)
-    if _is_up_to_date(task, made_from):
-        return task.report / _FIRST_PAGE
+    made_from = _made_from(run, paths)
+    if _is_up_to_date(run, made_from):
+        return run.report / _FIRST_PAGE
     pages = [read_page(path) for path in paths]
-    missing = [notebook.name for notebook in _missing(task, pages)]
+    missing = [notebook.name for notebook in _missing(run, pages)]
     prepared = {
-        page.name: prepare(page, task.config["banner"], origin(page.stamp), missing)
+        page.name: prepare(page, run.config["banner"], origin(page.stamp), missing)
         for page in pages
     }
     hidden = ("run.", "headline.")
@@ -222,32 +223,32 @@ def _report(task: Run) -> Path:
         page.name: {k: v for k, v in page.records.items() if not k.startswith(hidden)}
         for page in pages
     }
-    first = first_page_text(task, pages)
-    with whole_folder(task.report) as new:
-        if task.report.is_dir():
-            shutil.copytree(task.report, new, symlinks=True, dirs_exist_ok=True)
+    first = first_page_text(run, pages)
+    with whole_folder(run.report) as new:
+        if run.report.is_dir():
+            shutil.copytree(run.report, new, symlinks=True, dirs_exist_ok=True)
         remove_unfinished(new)
         write_whole(new / "metrics.json", _json(metrics | {"headline": headlines(pages)}))
-        write_whole(new / "manifest.json", _json(manifest(task, pages)))
-        _write_markdown(new, task, prepared, first)
+        write_whole(new / "manifest.json", _json(manifest(run, pages)))
+        _write_markdown(new, run, prepared, first)
         # The site takes longest, so it is kept when nothing that it is made of has changed.
         mark = new / _MARK
         kept = mark.is_file() and mark.read_text(encoding="utf-8").split()[:1] == [made_from]
         if not kept or not (new / _FIRST_PAGE).is_file():
             shutil.rmtree(new / "site", ignore_errors=True)
-            build_site(task, prepared, first, new / "site")
+            build_site(run, prepared, first, new / "site")
         write_whole(mark, f"{made_from} {_written(new)}\n")
-    if task.report == task.root / "reports":
-        remove_unfinished(task.root, "README.md")
-        update_readme(task.root / "README.md", headline_table(headlines(pages), "reports/{}.md"))
-    return task.report / _FIRST_PAGE
+    if run.report == run.root / "reports":
+        remove_unfinished(run.root, "README.md")
+        update_readme(run.root / "README.md", headline_table(headlines(pages), "reports/{}.md"))
+    return run.report / _FIRST_PAGE
 
 
-def _made_from(task: Run, paths: list[Path]) -> str:
+def _made_from(run: Run, paths: list[Path]) -> str:
     """One digest of all that a report is made of: notebooks, code, manuals, and how it is run."""
-    told = [task.name, task.profile, make_command(task), task.config]
+    told = [run.name, run.profile, make_command(run), run.config]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    for path in [*paths, *site_sources(task.root)]:
+    for path in [*paths, *site_sources(run.root)]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -263,12 +264,12 @@ def _written(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _is_up_to_date(task: Run, made_from: str) -> bool:
+def _is_up_to_date(run: Run, made_from: str) -> bool:
     """Whether the report is the one that would be written, and nobody has changed it since."""
-    mark = task.report / _MARK
+    mark = run.report / _MARK
     return mark.is_file() and mark.read_text(encoding="utf-8").split() == [
         made_from,
-        _written(task.report),
+        _written(run.report),
     ]
 
 
@@ -314,12 +315,12 @@ def update_readme(path: Path, table: str) -> None:
     write_whole(path, f"{text[: start + len(HEADLINE[0])]}\n{table}\n{text[end:]}")
 
 
-def manifest(task: Run, pages: list[Page]) -> dict[str, Any]:
+def manifest(run: Run, pages: list[Page]) -> dict[str, Any]:
     """What made the report: settings, versions, and for each notebook its fingerprint, seconds and
     peak memory."""
     return {
-        "run": task.name,
-        "profile": task.profile,
+        "run": run.name,
+        "profile": run.profile,
         "environment": pages[0].stamp["environment"],
         "notebooks": {
             page.name: {
@@ -332,12 +333,12 @@ def manifest(task: Run, pages: list[Page]) -> dict[str, Any]:
     }
 
 
-def first_page_text(task: Run, pages: list[Page]) -> str:
+def first_page_text(run: Run, pages: list[Page]) -> str:
     """The report's first page, in Markdown; links between lessons end in `.ipynb`, as in the
     notebooks."""
-    banner = [f"> **{task.config['banner']}**", ""] if task.config["banner"] else []
-    missing = _missing(task, pages)
-    stale = [n.name for n in task.notebooks if n not in missing and not task.is_fresh(n)]
+    banner = [f"> **{run.config['banner']}**", ""] if run.config["banner"] else []
+    missing = _missing(run, pages)
+    stale = [n.name for n in run.notebooks if n not in missing and not run.is_fresh(n)]
     environment = pages[0].stamp["environment"]
     status = ["| lesson | seconds | peak memory, MiB | data | encoder |", "|---|---|---|---|---|"]
     files: dict[str, str] = {}
@@ -353,14 +354,14 @@ def first_page_text(task: Run, pages: list[Page]) -> str:
     lessons = [f"- [{page.title}]({page.name}.ipynb)" for page in pages]
     guides = [
         f"[{manuals.title(guide)}]({manuals.FOLDER}/{guide.name})"
-        for guide in manuals.manuals(task.root)
+        for guide in manuals.manuals(run.root)
     ]
     return "\n".join(
         [
             "# ViralBERT course: the report",
             "",
             *banner,
-            f"*{task.config['description']}*",
+            f"*{run.config['description']}*",
             "",
             "Russian text models, measured: does a short text go viral, which of 28 emotions "
             "does it carry, where in a",
@@ -377,10 +378,10 @@ def first_page_text(task: Run, pages: list[Page]) -> str:
             *([f"\nChanged since, not executed again: {', '.join(stale)}."] if stale else []),
             "",
             *([f"Manuals: {' · '.join(guides)}.", ""] if guides else []),
-            *(_how_to_run(task, missing) if missing else []),
+            *(_how_to_run(run, missing) if missing else []),
             "## What ran",
             "",
-            f"Profile `{task.profile}`, device {environment['device']}.",
+            f"Profile `{run.profile}`, device {environment['device']}.",
             "",
             *status,
             "",
@@ -403,43 +404,41 @@ def first_page_text(task: Run, pages: list[Page]) -> str:
     )
 
 
-def _missing(task: Run, pages: list[Page]) -> list[Notebook]:
+def _missing(run: Run, pages: list[Page]) -> list[Notebook]:
     """The lessons of the course that this report has no page of."""
     return [
-        notebook
-        for notebook in task.notebooks
-        if notebook.name not in {page.name for page in pages}
+        notebook for notebook in run.notebooks if notebook.name not in {page.name for page in pages}
     ]
 
 
-def _how_to_run(task: Run, missing: list[Notebook]) -> list[str]:
+def _how_to_run(run: Run, missing: list[Notebook]) -> list[str]:
     """The section of the first page that links to lessons without a page lead to."""
     return [
         "## Not part of this run",
         "",
-        f"`{make_command(task)}` runs all lessons; for one of them and what it reads from, there "
+        f"`{make_command(run)}` runs all lessons; for one of them and what it reads from, there "
         "is a command each:",
         "",
         *[
-            f"- **{_title(notebook.node)}**: `{make_command(task, notebook.number)}`"
+            f"- **{_title(notebook.node)}**: `{make_command(run, notebook.number)}`"
             for notebook in missing
         ],
         "",
     ]
 
 
-def make_command(task: Run, only: str = "") -> str:
+def make_command(run: Run, only: str = "") -> str:
     """The call of make that brings a run up to date: all of it, or one lesson, with the run's own
     settings."""
     usual = {"PROFILE": Run.profile, "PRECISION": Run.precision}
     values = {
         "ONLY": only,
-        "PROFILE": task.profile,
-        "DATA": task.data,
-        "ENCODER": task.encoder,
-        "SET": " ".join(task.settings),
-        "DEVICE": task.device,
-        "PRECISION": task.precision,
+        "PROFILE": run.profile,
+        "DATA": run.data,
+        "ENCODER": run.encoder,
+        "SET": " ".join(run.settings),
+        "DEVICE": run.device,
+        "PRECISION": run.precision,
     }
     told = [
         f"{name}={shlex.quote(value)}"
@@ -474,7 +473,7 @@ _MARKDOWN = """{% extends 'markdown/index.md.j2' %}
 
 
 def _write_markdown(
-    folder: Path, task: Run, prepared: Mapping[str, nbformat.NotebookNode], first: str
+    folder: Path, run: Run, prepared: Mapping[str, nbformat.NotebookNode], first: str
 ) -> None:
     from nbconvert import MarkdownExporter
     from traitlets.config import Config
@@ -484,7 +483,7 @@ def _write_markdown(
     figures = folder / "figures"
     for old in [*folder.glob("[0-9][0-9]_*.md"), *figures.glob("*.png")]:
         old.unlink()
-    for name, node in _with_links(task, prepared).items():
+    for name, node in _with_links(run, prepared).items():
         exporter = MarkdownExporter(config=config, raw_template=_MARKDOWN)
         body, resources = exporter.from_notebook_node(
             node, {"unique_key": name, "output_files_dir": "figures"}
@@ -496,28 +495,28 @@ def _write_markdown(
             write_whole(folder / renamed, content)
         body = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", body)).strip() + "\n"
         write_whole(folder / f"{name}.md", _to_markdown_links(body))
-    docs = Path(os.path.relpath(task.root / manuals.FOLDER, task.report)).as_posix()
+    docs = Path(os.path.relpath(run.root / manuals.FOLDER, run.report)).as_posix()
     first = first.replace(f"]({manuals.FOLDER}/", f"]({docs}/")
     write_whole(folder / "README.md", _to_markdown_links(first))
 
 
 def _with_links(
-    task: Run, prepared: Mapping[str, nbformat.NotebookNode]
+    run: Run, prepared: Mapping[str, nbformat.NotebookNode]
 ) -> dict[str, nbformat.NotebookNode]:
     """The lessons with links to the files of the repository that they use."""
 
     def to_file(path: Path) -> str:
-        return Path(os.path.relpath(path, task.report)).as_posix()
+        return Path(os.path.relpath(path, run.report)).as_posix()
 
     def link(module: str, name: str) -> str:
         return f"`{name}`" if name else f"[{module}]({to_file(reference.path_of(module))})"
 
-    guides = manuals.manuals(task.root)
-    own = {notebook.name: notebook for notebook in task.notebooks}
+    guides = manuals.manuals(run.root)
+    by_name = {notebook.name: notebook for notebook in run.notebooks}
     return {
         name: reference.with_links(
             node,
-            reference.code_of(own[name]) if has_reference(task.root) else {},
+            reference.code_of(by_name[name]) if has_reference(run.root) else {},
             link,
             [
                 f"[{manuals.title(guide)}]({to_file(guide)})"

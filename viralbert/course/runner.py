@@ -159,9 +159,9 @@ class Run:
             name: value for name, value in (("data", self.data), ("encoder", self.encoder)) if value
         }
         given["run_dir"] = self.folder.relative_to(self.root).as_posix()
-        own = dict((self.config["notebooks"] or {}).get(notebook.name) or {})
+        overrides = dict((self.config["notebooks"] or {}).get(notebook.name) or {})
         # What the user says goes before what the profile says, the narrower before the wider.
-        values = {k: v for k, v in shared.items() if k in notebook.parameters} | own
+        values = {k: v for k, v in shared.items() if k in notebook.parameters} | overrides
         values |= {k: v for k, v in given.items() if k in notebook.parameters}
         for setting in self.settings:
             number, name, value = _parse_setting(setting, self.notebooks)
@@ -261,8 +261,8 @@ class Run:
 
     def _left(self, name: str) -> Iterator[tuple[str, str]]:
         """Name and sha256 of the files that an item such as `tables/emotions` stands for."""
-        found = self.folder / name
-        for path in sorted(found.rglob("*")) if found.is_dir() else [found]:
+        left = self.folder / name
+        for path in sorted(left.rglob("*")) if left.is_dir() else [left]:
             if path.is_file():
                 yield f"run:{path.relative_to(self.folder).as_posix()}", sha256(path)
 
@@ -596,11 +596,11 @@ def _named(cell: nbformat.NotebookNode, node: nbformat.NotebookNode) -> str:
 
     It is counted as the source shows it: papermill adds one cell for the parameters.
     """
-    own = _own_cells(node)
+    cells = _own_cells(node)
     source = cell.source.splitlines()
     first_line = next((line.strip() for line in source if line.strip()), "")
-    number = next((i for i, other in enumerate(own, 1) if other is cell), 0)
-    return f"code cell {number} of {len(own)} ({first_line[:70]!r})"
+    number = next((i for i, other in enumerate(cells, 1) if other is cell), 0)
+    return f"code cell {number} of {len(cells)} ({first_line[:70]!r})"
 
 
 def _own_cells(node: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
@@ -614,18 +614,20 @@ def _failure(
     import nbformat
 
     node = nbformat.read(partial, as_version=4)
-    own = _own_cells(node)
+    cells = _own_cells(node)
     if exec_count is not None:
-        stopped = [i for i, cell in enumerate(own) if cell.execution_count == exec_count]
+        stopped = [i for i, cell in enumerate(cells) if cell.execution_count == exec_count]
     else:
         # In the end papermill marks every cell as completed; those behind a killed or stopped one
         # never started.
         stopped = [
-            i for i, cell in enumerate(own) if cell.metadata.get("papermill", {}).get("start_time")
+            i
+            for i, cell in enumerate(cells)
+            if cell.metadata.get("papermill", {}).get("start_time")
         ]
     where = "before its first cell"
     if stopped:
-        where = _named(own[stopped[-1]], node)
+        where = _named(cells[stopped[-1]], node)
     return CourseError(
         f"{notebook.name}, {where}: {message}; the copy up to that cell is "
         f"{os.path.relpath(partial)}"

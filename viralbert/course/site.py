@@ -32,12 +32,12 @@ def sources(root: Path) -> list[Path]:
 
 
 def build_site(
-    task: Run, prepared: Mapping[str, nbformat.NotebookNode], first: str, built: Path
+    run: Run, prepared: Mapping[str, nbformat.NotebookNode], first: str, built: Path
 ) -> None:
     """Build the site of a run.
 
     Args:
-        task: The run.
+        run: The run.
         prepared: Name of a lesson -> its notebook as `report.prepare` returns it.
         first: The first page in Markdown.
         built: The folder to make.
@@ -53,8 +53,8 @@ def build_site(
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch, "source")
         source.mkdir()
-        settings = _settings(task.config["banner"])
-        docstrings = _write_sources(task, prepared, first, source)
+        settings = _settings(run.config["banner"])
+        docstrings = _write_sources(run, prepared, first, source)
         if docstrings:
             reference.load()
             settings["extensions"] += ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -67,25 +67,25 @@ def build_site(
 
 
 def _write_sources(
-    task: Run, prepared: Mapping[str, nbformat.NotebookNode], first: str, source: Path
+    run: Run, prepared: Mapping[str, nbformat.NotebookNode], first: str, source: Path
 ) -> reference.Docstrings | None:
     """Write what Sphinx reads; returns how it reads docstrings, if it does."""
     contents = _contents("Lessons", prepared)
-    guides = manuals.manuals(task.root)
+    guides = manuals.manuals(run.root)
     for guide in guides:
-        text = manuals.site_page(guide, task.root, prepared, NOT_RUN)
+        text = manuals.site_page(guide, run.root, prepared, NOT_RUN)
         _write(source / manuals.FOLDER / guide.name, text)
     contents += _contents("Manuals", [f"{manuals.FOLDER}/{guide.stem}" for guide in guides])
     docstrings = None
     code: dict[str, dict[str, list[str]]] = {}
-    if has_reference(task.root):
+    if has_reference(run.root):
         rooms = reference.rooms()
         for room, modules in rooms.items():
             _write(source / "api" / f"{room}.rst", reference.room_page(room, modules))
         for package in catalogue.PACKAGES:
             own = [f"api/{room}" for room in rooms if room.partition(".")[0] == package]
             contents += _contents(f"Code: {package}", own)
-        code = {notebook.name: reference.code_of(notebook) for notebook in task.notebooks}
+        code = {notebook.name: reference.code_of(notebook) for notebook in run.notebooks}
         docstrings = reference.Docstrings(prepared, code)
     for name, node in prepared.items():
         links = [

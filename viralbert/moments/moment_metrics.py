@@ -202,7 +202,7 @@ def summary(
         seed: Decides on the resamples.
 
     Returns:
-        A row a system, a column a metric, `evaluation.Estimate` in the cells.
+        A row a system, a column a metric, `intervals.Estimate` in the cells.
     """
     if reference is not None:
         table = (table - table.loc[reference].reindex(table.index, level="video")).drop(

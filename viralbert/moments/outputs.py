@@ -86,7 +86,7 @@ def write_all(
 
 
 def as_dict(found: Found) -> dict[str, Any]:
-    """Everything that `moments.choose` found, times in seconds, with the Russian names of the
+    """Everything that `ranking.choose` found, times in seconds, with the Russian names of the
     emotions beside."""
     content = asdict(found)
     for moment in content["moments"]:

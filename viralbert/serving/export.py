@@ -55,7 +55,7 @@ def export(
     vectors four times smaller.
 
     Args:
-        source: A folder of `models.save_classifier`, `Predictor.save` or `Hybrid.save`.
+        source: A folder of `storage.save_classifier`, `Predictor.save` or `Hybrid.save`.
         target: A new folder, an empty one, or an export to replace.
         int8: Eight-bit weights, and eight-bit activations in the linear layers.
         texts: Some hundred of the kind that the model will read; sentences of the course's sample

@@ -510,7 +510,7 @@ class ViralBERT(Predictor):
         return self._thresholds_of("emotions")
 
     def scores(self, texts: Iterable[str]) -> Scores:
-        """The scorer that `moments.find_moments` asks for; errors as of `predict`."""
+        """The scorer that `ranking.find_moments` asks for; errors as of `predict`."""
         empty = {task: np.empty((0, len(own.names))) for task, own in self.tasks.items()}
         windows = [empty, *self._windows(texts)]
         viral, emotions = (

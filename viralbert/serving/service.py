@@ -1,32 +1,18 @@
 """A classifier and, if it has the tasks for them, the moments over HTTP, and a page to try them.
 
-Lesson 09 starts it and asks it; `viralbert serve` and the Dockerfile run it. The event loop only
-reads and writes: whatever computes runs in the batcher's thread, and what was sent is parsed in
-another one. `gate` says which requests come in, `connections` how many connections may wait
-with none.
+`server` runs it. The event loop only reads and writes: whatever computes runs in the batcher's
+thread, and what was sent is parsed in another one (`bodies`). `gate` says which requests come in,
+`connections` how many connections may wait with none.
 """
 
-import asyncio
-import ipaddress
-import json
-import logging
-import re
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
-import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 import pydantic_core
-import uvicorn
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
@@ -34,17 +20,12 @@ from fastapi.security import APIKeyHeader
 from prometheus_client import CONTENT_TYPE_LATEST, Histogram
 from prometheus_client import generate_latest as exposition
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     Field,
     FiniteFloat,
     ValidationError,
-    model_validator,
 )
-from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
 from typing_extensions import TypedDict
 
 from viralbert.moments import outputs, ranking
@@ -53,7 +34,7 @@ from viralbert.moments.ranking import EmotionPeak, Found, Moment
 from viralbert.moments.scores import Scores
 from viralbert.moments.subtitles import Subtitles, read_subtitles
 from viralbert.moments.units import Unit, split_units
-from viralbert.serving.connections import bounded, room
+from viralbert.serving.bodies import FORM, JSON, Body, media_type, read_file, read_json, readable
 from viralbert.serving.gate import Gate
 from viralbert.serving.limits import DEFAULTS, ServiceLimits
 from viralbert.serving.predictor import Label, Labels, Prediction, Predictor, Task, check_moments
@@ -61,13 +42,10 @@ from viralbert.serving.refusals import STATUSES, Refusal
 from viralbert.serving.request_batches import Batcher
 from viralbert_utils.base.errors import DataError
 
-QUEUED = 2048  # connections that wait until the process takes them
 MAX_WINDOWS = (
     1_000_000  # candidates for moments in one request; a video of two hours has some 30,000
 )
 STATIC = Path(__file__).parent / "static"
-PIECE = 2**14  # bytes of a form that are parsed at once
-JSON, FORM = "application/json", "multipart/form-data"
 PAGE = {"/": "service.html", "/service.css": "service.css", "/service.js": "service.js"}
 POLICY = (
     "default-src 'self'; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -93,22 +71,6 @@ _FIELDS: dict[str, dict[str, Any]] = {
         "emotion": Annotated[Label | None, _COLOUR],
     },
 }
-MAX_NAMES = 100  # in an object of JSON; nothing that is asked for has so many
-Sent = TypeVar("Sent", bound=BaseModel)
-_log = logging.getLogger("viralbert.service")
-
-
-class Body(BaseModel, extra="forbid"):
-    """JSON that is sent, or an object in it: no names but its own."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_few_names(cls, value: Any) -> Any:
-        if (
-            isinstance(value, dict) and len(value) > MAX_NAMES
-        ):  # an error for each would hold the interpreter for long
-            raise ValueError(f"expected {', '.join(cls.model_fields)}, found {len(value):,} names")
-        return value
 
 
 @dataclass(frozen=True)
@@ -161,14 +123,6 @@ class MomentsInfo(Found):
     start_s: float
     duration_s: float
     repairs: list[str]
-
-
-@dataclass(frozen=True)
-class Running:
-    """A service in a process of its own; `url` without a slash at its end."""
-
-    url: str
-    process: subprocess.Popen[str]
 
 
 def create_app(
@@ -282,7 +236,7 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     @app.exception_handler(ValidationError)
     async def invalid(request: Request, error: Exception) -> Response:
-        return Refusal(422, _readable(error.errors())).response  # type: ignore[attr-defined]
+        return Refusal(422, readable(error.errors())).response  # type: ignore[attr-defined]
 
     @app.exception_handler(DataError)
     async def unusable(request: Request, error: Exception) -> Response:
@@ -317,7 +271,7 @@ def _add_predict(app: FastAPI, service: _Service) -> None:
     )
     async def predict(request: Request) -> Any:
         """What the model says of one text or many; in the order of the texts."""
-        question = await _sent(request, Question)
+        question = await read_json(request, Question)
         answers = await service.batcher.answers(question.text)
         found = [_answer(service.emotions, one) for one in answers]
         note = service.bert.note
@@ -389,14 +343,14 @@ async def _sent_subtitles(request: Request, service: _Service, kind: Any) -> Sub
     """The subtitles of a request, from a form or from JSON.
 
     Raises:
-        Refusal: As `_sent` and `_sent_file`, or there are more cues than the limits allow.
+        Refusal: As `read_json` and `read_file`, or there are more cues than the limits allow.
         DataError: As `read_subtitles`.
     """
     given: Any
-    if _media_type(request) == FORM:
-        given = await _sent_file(request)
+    if media_type(request) == FORM:
+        given = await read_file(request)
     else:
-        cues = (await _sent(request, kind, f"{JSON} or {FORM}")).cues
+        cues = (await read_json(request, kind, f"{JSON} or {FORM}")).cues
         given = [cue.model_dump(exclude_none=True) for cue in cues]
     read = await service.batcher.run(read_subtitles, given)
     if len(read.cues) > service.limits.cues:
@@ -472,196 +426,6 @@ def _add_health(app: FastAPI, service: _Service) -> None:
         return Response(exposition(service.gate.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def serve(
-    model: Path | str,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    limits: ServiceLimits = DEFAULTS,
-    api_key: str = "",
-    started: Callable[[str], object] = lambda url: None,
-    device: str | None = None,
-    precision: str = "auto",
-    hosts: Sequence[str] = (),
-    needs_key: bool = True,
-) -> None:
-    """Serve until SIGTERM, SIGINT or SIGHUP.
-
-    Then refuse what is new, answer what was accepted, and return.
-
-    Args:
-        model: Passed on to `create_app`.
-        host: `127.0.0.1` is this machine alone; `0.0.0.0` everybody who reaches it.
-        port: 0 takes a free one.
-        limits: Passed on to `create_app`.
-        api_key: Passed on to `create_app`.
-        started: A function that is called with the URL as soon as the port is open.
-        device: Passed on to `create_app`.
-        precision: Passed on to `create_app`.
-        hosts: Names under which it may be asked, beside `host` and those of this machine: as
-            `create_app`.
-        needs_key: False lets others than this machine in without a key.
-
-    Raises:
-        DataError: As `create_app`, or it would be open to everybody, or the port is taken, or the
-            process may open too few files.
-    """
-    if needs_key and not api_key and not _is_this_machine(host):
-        raise DataError(
-            f"expected an API key, because everybody who reaches {host or 'any address here'} "
-            "could ask, "
-            "found none; set VIRALBERT_API_KEY, or give --allow-no-key if something else keeps "
-            "others "
-            "out"
-        )
-    n_connections, burst = room(limits.requests + 1000)
-    app = create_app(model, limits, api_key, device, precision, [host or "0.0.0.0", *hosts])
-    config = uvicorn.Config(
-        app,
-        host,
-        port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        ws="none",
-        http=bounded(n_connections, limits.timeout_s),
-        backlog=burst,
-        timeout_graceful_shutdown=int(limits.timeout_s) + 1,
-    )
-    listening = _listening(host, port)
-    # asyncio sends small answers at once only on sockets that name their protocol, and uvicorn's
-    # does not: 40 ms each.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    started(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}")
-    _Server(config).run([listening])
-
-
-@contextmanager
-def running(model: Path | str, limits: Sequence[str] = ()) -> Iterator[Running]:
-    """Run a service in a process of its own, for example for a notebook.
-
-    It takes a free port of this machine, and is stopped at the end.
-
-    Args:
-        model: Passed on to `create_app`.
-        limits: E.g. `["requests=8"]`.
-
-    Raises:
-        DataError: It does not start; with its message.
-    """
-    flags = [part for limit in limits for part in ("--limit", limit)]
-    command = [
-        sys.executable,
-        "-m",
-        "viralbert",
-        "serve",
-        "--model",
-        str(model),
-        "--port",
-        "0",
-        *flags,
-    ]
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        try:
-            assert process.stdout is not None
-            found = re.search(r"http://\S+", process.stdout.readline())
-            if found is None:
-                process.wait()
-                log.seek(0)
-                raise DataError(f"the service did not start: {log.read()[-2000:].strip()}")
-            yield Running(found[0], process)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
-            process.stdout.close()  # type: ignore[union-attr]
-
-
-class _Server(uvicorn.Server):
-    """The first signal closes the gate; the port closes when what was accepted is answered."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.config.app.state.gate.stopped_at is not None:  # type: ignore[union-attr]
-            super().handle_exit(sig, frame)  # who asks twice does not want to wait
-        self.config.app.state.gate.stop()  # type: ignore[union-attr]
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for listening in (
-            sockets or []
-        ):  # asyncio has made the queue as short as the burst that it takes from it at once
-            listening.listen(QUEUED)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Closing the terminal (SIGHUP) is a stop like others, unless nohup has switched it off."""
-        is_main = threading.current_thread() is threading.main_thread()
-        before = signal.getsignal(signal.SIGHUP)
-        if not is_main or before is signal.SIG_IGN:
-            with super().capture_signals():
-                yield
-            return
-        signal.signal(signal.SIGHUP, self.handle_exit)
-        try:
-            with super().capture_signals():
-                yield
-        finally:
-            signal.signal(signal.SIGHUP, before)
-
-    async def on_tick(self, counter: int) -> bool:
-        return await super().on_tick(counter) or self.config.app.state.gate.is_done()  # type: ignore[union-attr]
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    """A socket that takes connections: whoever hears the URL may come at once.
-
-    Raises:
-        DataError: The port is taken, also by a process that was quicker by a moment, or there is no
-            such port or host.
-    """
-    is_v6 = ":" in host
-    try:
-        return socket.create_server(
-            (host, port),
-            family=socket.AF_INET6 if is_v6 else socket.AF_INET,
-            backlog=QUEUED,
-            dualstack_ipv6=is_v6 and socket.has_dualstack_ipv6(),
-        )
-    except (OSError, OverflowError) as error:
-        raise DataError(
-            f"port {port} of {host or 'any address here'} cannot be opened: {error}; give "
-            "another, or 0 "
-            "for a free one"
-        ) from None
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _readable(errors: Sequence[Any]) -> str:
-    """Say what was expected where, and what kind of thing came.
-
-    The thing itself is never quoted.
-    """
-    lines = []
-    for error in errors[:3]:
-        value = error.get("input")
-        size = f" of length {len(value)}" if isinstance(value, str | list) else ""
-        where = ".".join(str(part) for part in error["loc"] if part != "body") or "the body"
-        expected = error["msg"].partition(" or instance of ")[
-            0
-        ]  # the rest names a class of this module
-        lines.append(f"{where}: {expected}, found {type(value).__name__}{size}")
-    more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
-    return (
-        f"{'; '.join(lines)}{more}. The page / shows how to ask, /openapi.json says what is "
-        "expected"
-    )
-
-
 def _as_list(value: object) -> object:
     if isinstance(value, str | list):
         return [value] if isinstance(value, str) else value
@@ -721,85 +485,6 @@ def _classes(task: Task) -> list[ClassInfo]:
         ClassInfo(name, russian, None if value is None or value > 1 else value)
         for name, russian, value in zip(task.names, task.russian, values, strict=True)
     ]
-
-
-def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-async def _sent(request: Request, kind: type[Sent], expected: str = JSON) -> Sent:
-    """The body as JSON, parsed and checked in a thread beside the event loop and the model.
-
-    Raises:
-        Refusal: It is said to be something else, or it is no JSON.
-        ValidationError: It is other JSON than asked for.
-    """
-    packed = request.headers.get("content-encoding", "identity").lower()
-    if packed != "identity":
-        raise Refusal(
-            415,
-            "expected a body as it is, found one that Content-Encoding says is packed; send it "
-            "unpacked",
-        )
-    media = _media_type(request)
-    if media != JSON and not (media.startswith("application/") and media.endswith("+json")):
-        raise Refusal(
-            415, f"expected the header Content-Type: {expected}, found {media[:80] or 'none'}"
-        )
-    body = await request.body()
-    return await run_in_threadpool(lambda: kind.model_validate(_parsed(body)))
-
-
-def _parsed(body: bytes) -> Any:
-    """JSON in UTF-8, or in UTF-16 or UTF-32, with a byte order mark or without.
-
-    Raises:
-        Refusal: In another encoding, or no JSON.
-    """
-    encoding = json.detect_encoding(body)
-    try:
-        return pydantic_core.from_json(body.decode(encoding))
-    except UnicodeDecodeError as error:
-        found = f"byte 0x{body[error.start]:02X} at position {error.start}, which is none"
-        raise Refusal(
-            422,
-            f"the body: expected JSON in {encoding.upper()}, found {found}; send it in UTF-8 (a "
-            "Russian "
-            "Windows console and old editors write CP866 or CP1251)",
-        ) from None
-    except ValueError as error:
-        raise Refusal(
-            422, f"the body is no JSON: {error}; /openapi.json says what is expected"
-        ) from None
-
-
-async def _sent_file(request: Request) -> bytes:
-    """Read the field `file` of a form into memory.
-
-    Its size is limited, and a disk may be full or read-only.
-
-    Raises:
-        Refusal: There is no such field, or no such form.
-    """
-    body = await request.body()
-
-    async def pieces() -> AsyncGenerator[bytes, None]:
-        for start in range(0, len(body), PIECE):
-            yield body[start : start + PIECE]
-            await asyncio.sleep(0)  # others get in between
-
-    try:
-        parser = MultiPartParser(request.headers, pieces(), max_files=1)
-        parser.spool_max_size = len(body) + 1
-        file = (await parser.parse()).get("file")
-        if isinstance(file, UploadFile):
-            return await file.read()
-        problem = "no such file"
-    except MultiPartException as error:
-        problem = f"a damaged form ({error.message})"
-    except (LookupError, UnicodeError):
-        problem = "a form whose charset is none"
-    raise Refusal(422, f"expected a form with a subtitle file in the field 'file', found {problem}")
 
 
 def _units(read: Subtitles, wanted: Limits) -> list[Unit]:

@@ -26,7 +26,7 @@ def encode(
     """Token ids of each text, special tokens included, no padding.
 
     Args:
-        tokenizer: From `encoders.load_encoder`, or a `tokenizers.Tokenizer`.
+        tokenizer: From `loading.load_encoder`, or a `tokenizers.Tokenizer`.
         texts: Any strings; an empty one gives the special tokens alone. A word of more than 100
             letters is read as several.
         max_length: Longer texts are cut.

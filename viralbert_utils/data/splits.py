@@ -192,7 +192,7 @@ def split_set(name: str, tables: dict[str, pd.DataFrame], seed: int = 0) -> dict
     """Each set in its own way: reviews by film, dated virality by time, the rest by label.
 
     Args:
-        name: A key of `data.CONTRACTS`.
+        name: A key of `contracts.CONTRACTS`.
         tables: Split -> cleaned rows, as `cleaning.clean` leaves them.
         seed: See `by_label`.
     """

@@ -93,7 +93,7 @@ class PooledInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class EncodedRows(Encoded):
-    """Texts with the columns of their rows, for `training.fit`; with pooled vectors if they stay
+    """Texts with the columns of their rows, for `loop.fit`; with pooled vectors if they stay
     the same."""
 
     columns: Tensor
@@ -341,7 +341,7 @@ def train(
     validation: pd.DataFrame | None = None,
     **shape: Any,
 ) -> tuple[Hybrid, pd.DataFrame]:
-    """Train a hybrid through `training.fit`; classes weigh by the inverse of their frequency.
+    """Train a hybrid through `loop.fit`; classes weigh by the inverse of their frequency.
 
     Args:
         rows: Training rows.
@@ -356,7 +356,7 @@ def train(
         shape: `hidden`, `dropout`, `top_layers` of `HybridClassifier`.
 
     Returns:
-        The hybrid, and the history of `training.fit`.
+        The hybrid, and the history of `loop.fit`.
     """
     for table in (rows, *([validation] if validation is not None else [])):
         require_columns(table, [label, *preparation.names])

@@ -25,7 +25,7 @@ def layer_vectors(
     """Word vectors and all layers of an encoder, each averaged over a text's tokens, side by side.
 
     Args:
-        tokenizer: From `encoders.load_encoder`.
+        tokenizer: From `loading.load_encoder`.
         encoder: Likewise; in evaluation mode.
         texts: Any strings.
         max_length: Tokens; longer texts are cut.

@@ -416,8 +416,8 @@ def accuracies(right: pd.DataFrame, n_resamples: int = 1000, seed: int = 0) -> d
     Args:
         right: As `masked_accuracy` returns it. Whole sequences are resampled: their tokens resemble
             each other.
-        n_resamples: See `evaluation.bootstrap`.
-        seed: See `evaluation.bootstrap`.
+        n_resamples: See `intervals.bootstrap`.
+        seed: See `intervals.bootstrap`.
     """
     require_columns(right, ["sequence"])
     sequences = right.groupby("sequence")

@@ -57,7 +57,7 @@ class _TextVector(nn.Module):
 
     Args:
         encoder: From `load_encoder`.
-        pooling: See `encoders.pool`.
+        pooling: See `pooling.pool`.
         dropout: Share of the pooled vector's numbers that a training step leaves out.
         train_embeddings: Whether the word vectors train, too. Each step then moves only those whose
             tokens it has read, so a large vocabulary costs little.
@@ -134,7 +134,7 @@ class PooledClassifier(_TextVector):
     Args:
         encoder: From `load_encoder`.
         n_classes: Size of the output.
-        pooling: See `encoders.pool`.
+        pooling: See `pooling.pool`.
         rates: Share of the texts that carry each class `(n_classes,)`; the outputs start there
             instead of at one half, which for rare classes saves the first few hundred steps.
         dropout: Share of the pooled vector's numbers that a training step leaves out.
@@ -168,7 +168,7 @@ class MultiTaskClassifier(_TextVector):
     Args:
         encoder: From `load_encoder`.
         heads: Task -> head, e.g. `viralbert_heads(encoder.config.hidden_size)`.
-        pooling: See `encoders.pool`; ViralBERT v2 takes `cls`.
+        pooling: See `pooling.pool`; ViralBERT v2 takes `cls`.
         rates: Task -> share of the texts that carry each class, where the outputs start.
         dropout: Share of the pooled vector's numbers that a training step leaves out.
         options: `train_embeddings` and `n_queries`, as in `PooledClassifier`.

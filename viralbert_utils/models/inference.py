@@ -49,6 +49,16 @@ def predict_logits(
     return _in_batches(model, partial(model, **options), texts, pad_id, batch_size, precision)
 
 
+def predict_probabilities(
+    model: nn.Module, texts: list[list[int]] | Texts, pad_id: int, **options: Any
+) -> np.ndarray:
+    """Probability of each class, independent of the others `(n_texts, n_classes)`.
+
+    Arguments as those of `predict_logits`.
+    """
+    return predict_logits(model, texts, pad_id, **options).sigmoid().numpy()
+
+
 @torch.inference_mode()
 def array_logits(model: nn.Module, *inputs: np.ndarray, precision: str = "auto") -> np.ndarray:
     """Logits of one batch, float32, computed where the model is; arrays in and out."""

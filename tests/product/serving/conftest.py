@@ -21,7 +21,7 @@ from tests.product.serving.small_models import (
     traced,
 )
 from tests.timing import HANG_S, until
-from viralbert.serving import connections, export, gate, service
+from viralbert.serving import connections, export, gate, server, service
 from viralbert.serving.predictor import Predictor, ViralBERT
 from viralbert.serving.request_batches import Batcher
 from viralbert_utils.data.emotions import EMOTIONS
@@ -80,29 +80,29 @@ def ask(known):
 def serve(monkeypatch):
     """Starts the service on a free port, in a thread of this process; returns its URL and the
     server."""
-    made: list[service._Server] = []
+    made: list[server._Server] = []
     monkeypatch.setattr(gate, "LINGER_S", 0.05)
     monkeypatch.setattr(
         connections, "HEADERS_S", 10 * HANG_S
     )  # no room comes of itself while a test waits for some
     monkeypatch.setattr(
-        service,
+        server,
         "_Server",
-        lambda config, kind=service._Server: made.append(kind(config)) or made[-1],
+        lambda config, kind=server._Server: made.append(kind(config)) or made[-1],
     )
     threads = []
 
-    def start(**options) -> tuple[str, service._Server]:
+    def start(**options) -> tuple[str, server._Server]:
         urls: list[str] = []
         options |= {"port": 0, "started": urls.append}
-        threads.append(threading.Thread(target=service.serve, args=("folder",), kwargs=options))
+        threads.append(threading.Thread(target=server.serve, args=("folder",), kwargs=options))
         threads[-1].start()
         until(lambda: urls and len(made) == len(threads) and made[-1].started)
         return urls[0], made[-1]
 
     yield start
-    for server, thread in zip(made, threads, strict=True):
-        server.handle_exit(signal.SIGTERM, None)
+    for started, thread in zip(made, threads, strict=True):
+        started.handle_exit(signal.SIGTERM, None)
         thread.join(HANG_S)
         assert not thread.is_alive()
 

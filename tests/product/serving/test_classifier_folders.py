@@ -13,7 +13,7 @@ from tests.product.serving.small_models import make_encoder, make_tokenizer, thr
 from tests.product.two_words import rows
 from viralbert import archives, cli
 from viralbert.cli import main
-from viralbert.serving import onnx_model, service
+from viralbert.serving import onnx_model, server
 from viralbert.serving.export import export
 from viralbert.serving.onnx_model import OnnxModel
 from viralbert.serving.predictor import Predictor
@@ -137,7 +137,7 @@ def test_device_and_precision_are_passed_on(classifiers, tmp_path, capsys, monke
     (row,) = rows(capsys.readouterr().out)
     assert list(row["probabilities"].values()) == pytest.approx(near, abs=1e-9)
     asked = []
-    monkeypatch.setattr(service.uvicorn, "Config", lambda *_, **__: pytest.fail("it starts"))
+    monkeypatch.setattr(server.uvicorn, "Config", lambda *_, **__: pytest.fail("it starts"))
     monkeypatch.setattr(Predictor, "load", lambda *given: asked.append(given) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["serve", "--model", model, "--device", "cuda:1", "--precision", "float16"])

@@ -21,7 +21,7 @@ from tests.product.two_words import rows, srt
 from tests.timing import HANG_S
 from viralbert import archives
 from viralbert.cli import main
-from viralbert.serving import service
+from viralbert.serving import server, service
 from viralbert.serving.predictor import Predictor, Task, ViralBERT
 from viralbert_utils.base import tokens
 from viralbert_utils.base.errors import DataError
@@ -178,7 +178,7 @@ def test_exactly_one_label_even_if_two_are_equal_and_no_nan():
 
 def test_in_a_process_of_its_own_without_torch(classifiers):
     wanted = Predictor.load(classifiers / "reviews" / "onnx").predict(TEXTS[0]).as_dict()
-    with service.running(classifiers / "reviews" / "onnx") as running:
+    with server.running(classifiers / "reviews" / "onnx") as running:
         found = httpx.post(
             f"{running.url}/v1/predict", json={"text": TEXTS[0]}, timeout=HANG_S
         ).json()

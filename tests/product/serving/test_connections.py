@@ -12,7 +12,7 @@ import pytest
 
 from tests.product.serving.known import HALF_A_BODY, TEXTS, connect, http_get, http_post
 from tests.timing import HANG_S, until
-from viralbert.serving import connections, service
+from viralbert.serving import connections, server
 from viralbert.serving.limits import ServiceLimits
 from viralbert_utils.base.errors import DataError
 
@@ -34,7 +34,7 @@ HALF_A_HEADER = b"GET /healthz HTTP/1.1\r\nHost: loc"
 )
 def test_a_connection_that_asks_nothing_is_closed(known, serve, monkeypatch, sent):
     monkeypatch.setattr(connections, "HEADERS_S", 0.3)
-    url, server = serve()
+    url, started = serve()
     with connect(url, sent) as opened:
         opened.settimeout(0.02)
 
@@ -48,12 +48,12 @@ def test_a_connection_that_asks_nothing_is_closed(known, serve, monkeypatch, sen
                 return True
 
         until(is_closed)
-    until(lambda: not server.server_state.connections)
+    until(lambda: not started.server_state.connections)
 
 
 def test_an_answer_that_nobody_reads_is_not_kept(known, serve, monkeypatch):
     monkeypatch.setattr(connections, "GRACE_S", 0.1)
-    url, server = serve(limits=ServiceLimits(timeout_s=0.2))
+    url, started = serve(limits=ServiceLimits(timeout_s=0.2))
     with connect(url) as opened:
         opened.setblocking(False)
 
@@ -67,39 +67,39 @@ def test_an_answer_that_nobody_reads_is_not_kept(known, serve, monkeypatch):
                 return True
 
         until(is_closed)
-        until(lambda: not server.server_state.connections)
+        until(lambda: not started.server_state.connections)
 
 
 @pytest.mark.parametrize(
     "sent", [b"", HALF_A_HEADER, HALF_A_BODY], ids=["nothing", "half a header", "half a body"]
 )
 def test_too_many_connections_do_not_keep_others_out(known, serve, monkeypatch, sent):
-    monkeypatch.setattr(service, "room", lambda wanted: (40, 8))
-    url, server = serve(limits=ServiceLimits(requests=20, timeout_s=10 * HANG_S))
+    monkeypatch.setattr(server, "room", lambda wanted: (40, 8))
+    url, started = serve(limits=ServiceLimits(requests=20, timeout_s=10 * HANG_S))
     held = []
     for _ in range(100):
         held.append(connect(url, sent))
-        assert len(server.server_state.connections) <= 40 + 4 * 8
-    until(lambda: len(server.server_state.connections) <= 40)
+        assert len(started.server_state.connections) <= 40 + 4 * 8
+    until(lambda: len(started.server_state.connections) <= 40)
     for _ in range(5):
         assert http_get(f"{url}/healthz").status_code == 200
         assert http_post(f"{url}/v1/predict", json={"text": "а"}).status_code == 200
-    assert len(server.config.app.state.gate.coming) <= 20
+    assert len(started.config.app.state.gate.coming) <= 20
     for opened in held:
         opened.close()
     until(lambda: http_post(f"{url}/v1/predict", json={"text": "а"}).status_code == 200)
 
 
 def test_requests_under_way_are_not_dropped_for_new_connections(known, serve, monkeypatch):
-    monkeypatch.setattr(service, "room", lambda wanted: (12, 4))
-    url, server = serve()
+    monkeypatch.setattr(server, "room", lambda wanted: (12, 4))
+    url, started = serve()
     known.free.clear()
     with ThreadPoolExecutor(10) as pool:
         asked = [
             pool.submit(http_post, f"{url}/v1/predict", json={"text": f"кот {k}"})
             for k in range(10)
         ]
-        until(lambda: server.config.app.state.gate.in_hand == 10)
+        until(lambda: started.config.app.state.gate.in_hand == 10)
         idle = [connect(url) for _ in range(50)]
         assert http_get(f"{url}/healthz").status_code == 200
         known.free.set()

@@ -65,7 +65,7 @@ def test_nothing_is_kept_of_a_request_that_is_over(known):
 
 def test_stopped_under_load_every_accepted_request_has_an_answer(known, serve, monkeypatch):
     """And what comes after the signal is refused with a reason, until the port closes."""
-    url, server = serve()
+    url, started = serve()
     monkeypatch.setattr(gate, "LINGER_S", 0.5)
     known.free.clear()
     limits = httpx.Limits(max_connections=30)
@@ -76,8 +76,8 @@ def test_stopped_under_load_every_accepted_request_has_an_answer(known, serve, m
         accepted = [
             pool.submit(client.post, "/v1/predict", json={"text": f"кот {k}"}) for k in range(20)
         ]
-        until(lambda: server.config.app.state.gate.in_hand == 20)
-        server.handle_exit(signal.SIGTERM, None)
+        until(lambda: started.config.app.state.gate.in_hand == 20)
+        started.handle_exit(signal.SIGTERM, None)
         for path in ("/v1/predict", "/v1/emotions", "/readyz"):
             refused = client.request(
                 "POST" if "predict" in path else "GET", path, json={"text": "а"}
@@ -92,14 +92,14 @@ def test_stopped_under_load_every_accepted_request_has_an_answer(known, serve, m
         assert {
             future.result(HANG_S).json()["predictions"][0]["viral_score"] for future in accepted
         } == {0.8}
-        until(lambda: not server.servers[0].is_serving())
+        until(lambda: not started.servers[0].is_serving())
         with pytest.raises(httpx.ConnectError):
             client.get("/healthz")
 
 
 def test_bodies_on_their_way_are_bounded_in_memory_and_the_slow_ones_give_way(known, serve):
-    url, server = serve(limits=ServiceLimits(bodies=400_000, bytes=100_000, timeout_s=10 * HANG_S))
-    own_gate = server.config.app.state.gate
+    url, started = serve(limits=ServiceLimits(bodies=400_000, bytes=100_000, timeout_s=10 * HANG_S))
+    own_gate = started.config.app.state.gate
 
     def n_refused() -> float:
         return (
@@ -125,17 +125,17 @@ def test_bodies_on_their_way_are_bounded_in_memory_and_the_slow_ones_give_way(kn
 
 
 def test_who_has_gone_is_not_computed_for(known, serve):
-    url, server = serve(limits=ServiceLimits(batch=1, wait_s=0, timeout_s=10 * HANG_S))
+    url, started = serve(limits=ServiceLimits(batch=1, wait_s=0, timeout_s=10 * HANG_S))
     known.free.clear()
     body = json.dumps({"text": ["а"] * 50}).encode()
     head = "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {len(body)}\r\n\r\n"
     held = [connect(url, head.encode() + body) for _ in range(5)]
-    until(lambda: server.config.app.state.gate.in_hand == 5)
+    until(lambda: started.config.app.state.gate.in_hand == 5)
     known.batches.clear()
     for opened in held:
         opened.close()
-    until(lambda: server.config.app.state.gate.in_hand == 0)
+    until(lambda: started.config.app.state.gate.in_hand == 0)
     known.free.set()
     assert http_post(f"{url}/v1/predict", json={"text": "а"}).status_code == 200
     assert sum(known.batches) <= 3

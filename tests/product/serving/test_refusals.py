@@ -3,7 +3,7 @@
 import pytest
 from starlette.testclient import TestClient
 
-from viralbert.serving import service
+from viralbert.serving import server, service
 from viralbert_utils.base.errors import DataError
 
 
@@ -132,16 +132,16 @@ def test_a_key_that_no_request_could_carry_is_refused_at_the_start(known, key):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.5", "example.org"])
 def test_open_to_everybody_only_if_said_twice(known, monkeypatch, host):
-    monkeypatch.setattr(service, "create_app", lambda *_: 1 / 0)
+    monkeypatch.setattr(server, "create_app", lambda *_: 1 / 0)
     with pytest.raises(
         DataError, match=r"expected an API key.*set VIRALBERT_API_KEY, or give --allow-no-key"
     ):
-        service.serve("folder", host)
+        server.serve("folder", host)
     for options in ({"needs_key": False}, {"api_key": "ключ"}):
         with pytest.raises(ZeroDivisionError):
-            service.serve("folder", host, **options)
+            server.serve("folder", host, **options)
     with pytest.raises(ZeroDivisionError):
-        service.serve("folder", "127.0.0.2")
+        server.serve("folder", "127.0.0.2")
 
 
 def test_no_way_around_the_key(known):

@@ -9,7 +9,7 @@ from tests.product.serving.known import TEXTS, cues, http_get, http_post
 from tests.timing import HANG_S
 from viralbert.moments.ranking import find_moments
 from viralbert.moments.subtitles import Cue, write_subtitles
-from viralbert.serving import service
+from viralbert.serving import bodies, service
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.data.emotions import EMOTIONS, RUSSIAN_NAMES
 
@@ -110,9 +110,9 @@ def test_health_is_answered_while_something_slow_is_parsed_or_computed(known, se
 
     monkeypatch.setattr(service, "read_subtitles", slow)
     monkeypatch.setattr(
-        service,
+        bodies,
         "_parsed",
-        lambda body, own=service._parsed: slow() if b"slow" in body else own(body),
+        lambda body, own=bodies._parsed: slow() if b"slow" in body else own(body),
     )
     form = {"file": ("a.srt", b"a")}
     for path, body in (

@@ -10,7 +10,7 @@ import pytest
 
 from tests.product.serving.known import TEXTS, http_get, http_post
 from tests.timing import HANG_S, until
-from viralbert.serving import service
+from viralbert.serving import server
 from viralbert.serving.predictor import ViralBERT
 from viralbert_utils.base.errors import DataError
 
@@ -22,7 +22,7 @@ def test_a_port_that_is_taken(known, serve, caplog):
     with pytest.raises(
         DataError, match=f"port {port} of 127.0.0.1 cannot be opened: .*in use.*; give another"
     ):
-        service.serve("folder", port=port)
+        server.serve("folder", port=port)
     assert not caplog.records, "the error says it all"
 
 
@@ -36,7 +36,7 @@ def test_of_two_that_take_a_port_at_once_one_is_told(known, monkeypatch):
             socket.socket, "listen", lambda own, *n: (listen(other), listen(own, *n))
         )
         with pytest.raises(DataError, match=r"cannot be opened: .*in use"):
-            service.serve("folder", port=other.getsockname()[1])
+            server.serve("folder", port=other.getsockname()[1])
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,12 @@ def test_of_two_that_take_a_port_at_once_one_is_told(known, monkeypatch):
 )
 def test_a_port_or_a_host_that_is_none(known, host, port):
     with pytest.raises(DataError, match=f"port {port} of {host} cannot be opened"):
-        service.serve("folder", host, port, needs_key=False)
+        server.serve("folder", host, port, needs_key=False)
 
 
 def test_in_a_process_of_its_own(exported):
     expected = ViralBERT.load(exported).predict(TEXTS[0])
-    with service.running(exported, ["texts=2"]) as running:
+    with server.running(exported, ["texts=2"]) as running:
         found = http_post(f"{running.url}/v1/predict", json={"text": TEXTS[0]}).json()[
             "predictions"
         ][0]
@@ -75,7 +75,7 @@ def n_come(url: str) -> float:
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_signals_stop_it_without_losing_a_request(exported, name):
-    with service.running(exported) as running:
+    with server.running(exported) as running:
         texts = [f"Кот номер {k} сам открыл дверь!" for k in range(200)]
         with ThreadPoolExecutor(8) as pool:
             asked = [
@@ -91,6 +91,6 @@ def test_signals_stop_it_without_losing_a_request(exported, name):
 def test_a_service_that_cannot_start_says_why(tmp_path):
     with (
         pytest.raises(DataError, match=r"did not start: .*no trained model"),
-        service.running(tmp_path),
+        server.running(tmp_path),
     ):
         pass
