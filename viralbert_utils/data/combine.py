@@ -33,19 +33,14 @@ def six_classes(
         DataError: A column is missing.
     """
     require_columns(emotions, ["text", "labels"], "emotions")
-    mapped = pd.DataFrame(
-        {
-            "text": emotions["text"],
-            "labels": [to_cedr(ids) for ids in emotions["labels"]],
-            "origin": "goemotions",
-        }
-    )
+    labels = emotions["labels"].map(to_cedr)
+    mapped = emotions[["text"]].assign(labels=labels, origin="goemotions")
     known = mapped[mapped["labels"].notna()]
     parts = [known]
     if cedr is not None:
         require_columns(cedr, ["text", "labels"], "cedr")
-        labels = [cedr_with_no_emotion(ids) for ids in cedr["labels"]]
-        parts.append(pd.DataFrame({"text": cedr["text"], "labels": labels, "origin": "cedr"}))
+        labels = cedr["labels"].map(cedr_with_no_emotion)
+        parts.append(cedr[["text"]].assign(labels=labels, origin="cedr"))
     return pd.concat(parts, ignore_index=True), len(mapped) - len(known)
 
 
@@ -70,16 +65,16 @@ def native_and_added(
     require_tables(six)
     for split, table in six.items():
         require_columns(table, ["text", "origin"], split)
-    own = {split: (table["origin"] == "cedr").to_numpy() for split, table in six.items()}
-    if not any(rows.any() for rows in own.values()):
-        own = {
+    is_native = {split: (table["origin"] == "cedr").to_numpy() for split, table in six.items()}
+    if not any(rows.any() for rows in is_native.values()):
+        is_native = {
             split: np.arange(len(rows)) % (2 if split == "train" else 1) == 0
-            for split, rows in own.items()
+            for split, rows in is_native.items()
         }
-    native = {split: table[own[split]] for split, table in six.items()}
+    native = {split: table[is_native[split]] for split, table in six.items()}
     judged = {
         comparison_key(text) for split in ("validation", "test") for text in native[split]["text"]
     }
-    added = six["train"][~own["train"]]
-    kept = [comparison_key(text) not in judged for text in added["text"]]
-    return native, added[kept], len(added) - sum(kept)
+    added = six["train"][~is_native["train"]]
+    is_new = [comparison_key(text) not in judged for text in added["text"]]
+    return native, added[is_new], len(added) - sum(is_new)
