@@ -101,8 +101,7 @@ def train(
         history = loop.fit(model, Task(part, encoded["tune"], loss, figures), own, pad_id)
     seconds = time.perf_counter() - start
     found = {
-        n: inference.predict_logits(model, encoded[n].rows, pad_id).sigmoid().numpy()
-        for n in ("tune", "test")
+        n: inference.predict_probabilities(model, encoded[n].rows, pad_id) for n in ("tune", "test")
     }
     return found, history, seconds
 

@@ -108,8 +108,11 @@ def main() -> None:
             for name in own:
                 found = scores.setdefault((name, system), {"tune": [], "test": []})
                 for split, kept in found.items():
-                    logits = inference.predict_logits(model, texts[name][split], pad_id, task=name)
-                    kept.append(logits.sigmoid().numpy())
+                    kept.append(
+                        inference.predict_probabilities(
+                            model, texts[name][split], pad_id, task=name
+                        )
+                    )
     for name in tasks:
         baseline = baselines.tfidf_logistic()
         baseline.fit(tables[name]["train"]["text"], hot[name]["train"])
