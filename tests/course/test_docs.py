@@ -228,6 +228,7 @@ def unused() -> None:
     "pocket/cases.py": '''
 """Cases."""
 from dataclasses import dataclass
+from pydantic import BaseModel
 from pocket.base.maths import double
 
 @dataclass
@@ -239,6 +240,9 @@ class Case:
     """
 
     size: float
+
+class Sent(BaseModel, extra="forbid"):
+    """JSON."""
 ''',
 }
 USES = """
@@ -333,6 +337,8 @@ def test_a_site_with_manuals_and_reference_of_some_lessons(pocket, tiny_course, 
     assert "<em>things</em>" in room
     top = (site / "api" / "pocket.html").read_text(encoding="utf-8")
     assert "In litres" in top
+    assert "pocket.cases.Sent" in top
+    assert "model_config" not in top, "its docstring is in Markdown, and of no use to a reader"
     how = (site / "docs" / "how.html").read_text(encoding="utf-8")
     assert 'href="../index.html#not-part-of-this-run"' in how
     assert 'href="../api/pocket.html#module-pocket.cases"' in how

@@ -223,7 +223,11 @@ def options() -> dict[str, Any]:
     """Sphinx's settings for the reference."""
     own = f"({'|'.join(catalogue.PACKAGES)})"
     return {
-        "autodoc_default_options": {"members": True, "member-order": "bysource"},
+        "autodoc_default_options": {
+            "members": True,
+            "member-order": "bysource",
+            "exclude-members": "model_config",  # pydantic writes it, with a docstring in Markdown
+        },
         "autodoc_typehints_format": "short",
         "autodoc_preserve_defaults": True,
         "autodoc_mock_imports": not_installed(),
