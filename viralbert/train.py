@@ -20,9 +20,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from viralbert import distillation
 from viralbert.environment import environment
 from viralbert.serving.predictor import Predictor
-from viralbert.trainings import SPLITS, Training
+from viralbert.trainings import SPLITS, Training, finished
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import locked, write_whole
 from viralbert_utils.base.tokens import encode
@@ -72,24 +73,14 @@ def run(training: Training, output: Path, show_progress: bool = False) -> dict[s
 
 
 def _run(training: Training, output: Path, show_progress: bool) -> dict[str, Any]:
-    used = asdict(training) | {"evaluate": list(training.evaluate)}
-    finished = output / "metrics.json"
-    if output.is_file():
-        raise DataError(f"{output} is a file; expected a folder, or a name that is free")
+    if training.dataset == "viralbert":
+        if processes.n_processes() > 1:
+            raise DataError("dataset viralbert is trained by one process; call it without torchrun")
+        return distillation.run(training, output, show_progress)
     started = time.perf_counter()
     sets, files = read(training)
-    if finished.is_file():
-        found = json.loads(finished.read_text(encoding="utf-8"))
-        if found["recipe"] != used:
-            raise DataError(
-                f"{output} holds another training ({finished}); give another folder, or delete it"
-            )
-        if found["files"] != files:
-            raise DataError(
-                f"the data have changed since {finished} was written; give another folder, or "
-                "delete it"
-            )
-        return found
+    if (done := finished(output, training, files)) is not None:
+        return done
     with processes.first_alone():  # it may have to build or to fetch the encoder
         tokenizer, encoder = load_encoder(training.encoder)
     if training.max_length > (room := min(int(tokenizer.model_max_length), n_positions(encoder))):
@@ -150,7 +141,7 @@ def _run(training: Training, output: Path, show_progress: bool) -> dict[str, Any
         for task, parts in sets.items()
     }
     found = {
-        "recipe": used,
+        "recipe": asdict(training) | {"evaluate": list(training.evaluate)},
         "figures": figures,
         "rows": n_rows,
         "files": files,
@@ -158,7 +149,7 @@ def _run(training: Training, output: Path, show_progress: bool) -> dict[str, Any
         "processes": processes.n_processes(),
         "environment": environment(),
     }
-    write_whole(finished, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+    write_whole(output / "metrics.json", json.dumps(found, ensure_ascii=False, indent=1) + "\n")
     checkpoint.unlink(missing_ok=True)
     return found
 

@@ -5,15 +5,16 @@ Nothing here is heavy to import, so a wrong setting is refused at once.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from viralbert.plain_yaml import read_yaml
 from viralbert_utils.base.errors import DataError
 
-DATASETS = ("cedr", "combo", "emotions", "multitask")
+DATASETS = ("cedr", "combo", "emotions", "multitask", "viralbert")
 SPLITS = {"dev": "validation", "test": "test"}
 PROFILES = Path(__file__).parent / "train_profiles"
 
@@ -25,7 +26,9 @@ class Training:
     Attributes:
         encoder: A hub name, a folder or `embedded`; see `loading.load_encoder`.
         dataset: `emotions` (28), `cedr` (6), `combo` (6: CEDR and GoEmotions to train on, CEDR's
-            own rows to judge by), or `multitask` (28 and virality, with PCGrad).
+            own rows to judge by), `multitask` (28 and virality, with PCGrad), or `viralbert` (28,
+            the 6 of CEDR if the data have it, and virality, taught by other models; see
+            `distillation`).
         data: `sample`, `hub` or a folder; see `sources.load`. The sample has no
             CEDR: its emotions are mapped to the six classes.
         epochs: The best one on dev is kept.
@@ -79,3 +82,33 @@ def profile(name: str, changes: Mapping[str, Any]) -> dict[str, Training]:
         raise DataError(f"no profile {name!r} of trainings; there are: {names}")
     found = read_yaml(path.read_text(encoding="utf-8"), path.name)
     return {run: Training(**(settings | dict(changes))) for run, settings in found.items()}
+
+
+def finished(
+    output: Path, training: Training, files: list[dict[str, Any]]
+) -> dict[str, Any] | None:
+    """What a finished training has left in `metrics.json`; `None` if none has finished there.
+
+    Args:
+        output: The training's folder.
+        training: What is asked for.
+        files: The files that it reads, with their sha256.
+
+    Raises:
+        DataError: The folder holds another training, or one of other data.
+    """
+    path = output / "metrics.json"
+    if output.is_file():
+        raise DataError(f"{output} is a file; expected a folder, or a name that is free")
+    if not path.is_file():
+        return None
+    figures = json.loads(path.read_text(encoding="utf-8"))
+    if figures["recipe"] != asdict(training) | {"evaluate": list(training.evaluate)}:
+        raise DataError(
+            f"{output} holds another training ({path}); give another folder, or delete it"
+        )
+    if figures["files"] != files:
+        raise DataError(
+            f"the data have changed since {path} was written; give another folder, or delete it"
+        )
+    return figures

@@ -1,0 +1,523 @@
+"""One network for 28 emotions, CEDR's six classes and virality, taught by others.
+
+A network that is trained on the three tasks' labels at once answers each of them worse than three
+networks would, because each text carries the labels of one task only. So single teachers come
+first: for each task a fine-tuned encoder and TF-IDF with logistic regression, in `N_FOLDS` folds,
+each asked about the texts that it has not been trained on. Then one student is trained on all
+texts, and of each it learns all three tasks: its own label mixed with what the teachers say, and of
+the other tasks what the teachers say alone (`viralbert_utils.lessons.soft_targets`, lesson 03).
+
+The model that the package carries was made by it; see `model/MODEL_CARD.md`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import expit, logit
+
+from viralbert.environment import environment
+from viralbert.serving.predictor import Predictor
+from viralbert.trainings import Training, finished
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.base.files import whole_file, write_whole
+from viralbert_utils.base.tokens import encode
+from viralbert_utils.data import combine, emotions, sources
+from viralbert_utils.data.cleaning import RULES, clean
+from viralbert_utils.data.splits import split_set
+from viralbert_utils.encoders.loading import load_encoder
+from viralbert_utils.evaluation import baselines, calibration, intervals, metrics, thresholds
+from viralbert_utils.lessons import rare_classes, soft_targets
+from viralbert_utils.models.classifiers import Head, MultiTaskClassifier, PooledClassifier
+from viralbert_utils.models.inference import predict_logits
+from viralbert_utils.training import loop
+from viralbert_utils.training.losses import Loss
+from viralbert_utils.training.settings import Encoded, Settings, Task
+
+N_FOLDS = 4
+LABEL_SHARE = 0.4  # of a target: the text's own label; the rest is what the teachers say
+POOLING, DROPOUT = "attention+max+mean", 0.4
+# How much a task counts in the student's loss. Emotions are what the shared layers are for.
+TASK_WEIGHTS = {"emotions": 1.0, "cedr": 0.3, "virality": 0.2}
+# The teachers of the smaller tasks begin with what the teacher of the emotions has learnt.
+TEACHER_EPOCHS = {"cedr": 4, "virality": 3}
+_log = logging.getLogger("viralbert.distillation")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A task's texts: those to train on, and those that are held out.
+
+    Attributes:
+        names: The classes.
+        texts: Training texts.
+        labels: Theirs, `(n_texts, n_classes)`, 0/1.
+        held_texts: Texts that tune thresholds and are scored, never trained on.
+        held_labels: Theirs.
+        tunes: Whether a held-out text belongs to the validation split `(n_held,)`.
+        published_test: The test split is the publisher's: it is scored with thresholds from
+            validation, and tunes nothing. Otherwise both halves tune for each other.
+    """
+
+    names: tuple[str, ...]
+    texts: list[str]
+    labels: np.ndarray
+    held_texts: list[str]
+    held_labels: np.ndarray
+    tunes: np.ndarray
+    published_test: bool
+
+    @cached_property
+    def fold(self) -> np.ndarray:
+        """The fold of each training text `(n_texts,)`, dealt out by its rarest label."""
+        return thresholds.folds(self.labels, N_FOLDS)
+
+
+def read(training: Training) -> tuple[dict[str, Part], list[dict[str, Any]]]:
+    """The tasks that the data have, cleaned and split, and the files that were read.
+
+    Raises:
+        DataError: There are no emotions or no virality, or as `sources.load` and `cleaning.clean`.
+    """
+    files: list[dict[str, Any]] = []
+    parts: dict[str, Part] = {}
+    for name, names in (
+        ("emotions", emotions.EMOTIONS),
+        ("cedr", emotions.CEDR_CLASSES),
+        ("virality", ("viral",)),
+    ):
+        if name == "cedr" and not sources.has("cedr", training.data):
+            continue
+        loaded = sources.load(name, training.data)
+        if training.max_rows:
+            loaded.splits = {s: table.head(training.max_rows) for s, table in loaded.splits.items()}
+        files.extend({"set": name} | asdict(file) for file in loaded.files)
+        published = "test" in loaded.splits
+        tables = split_set(name, clean(loaded, **RULES[name]).splits, training.seed)
+        if name == "cedr":
+            none = pd.DataFrame({"text": [], "labels": []})
+            tables = {s: combine.six_classes(none, table)[0] for s, table in tables.items()}
+        labels = {split: _labels(table, len(names)) for split, table in tables.items()}
+        held = [tables["validation"], tables["test"]]
+        parts[name] = Part(
+            tuple(names),
+            list(tables["train"]["text"]),
+            labels["train"],
+            [text for table in held for text in table["text"]],
+            np.concatenate([labels["validation"], labels["test"]]),
+            np.arange(sum(map(len, held))) < len(held[0]),
+            published,
+        )
+    return parts, files
+
+
+def _labels(table: pd.DataFrame, n_classes: int) -> np.ndarray:
+    if "label" in table:
+        return table[["label"]].to_numpy(int)
+    return emotions.multi_hot(table["labels"], n_classes)
+
+
+class Distillation:
+    """Teachers, student and figures of one training; each step lasts beyond a stopped process.
+
+    Args:
+        training: Encoder, data and settings.
+        parts: As of `read`.
+        output: Gets the teachers' answers and the checkpoints.
+        show_progress: A progress bar for each epoch.
+    """
+
+    def __init__(
+        self, training: Training, parts: dict[str, Part], output: Path, show_progress: bool
+    ) -> None:
+        """See the class."""
+        self.training, self.parts, self.output = training, parts, output
+        self.show_progress = show_progress
+        self.tokenizer, self.encoder = load_encoder(training.encoder)
+        ends = np.cumsum([len(part.names) for part in parts.values()]).tolist()
+        self.columns = {
+            task: slice(end - len(part.names), end)
+            for (task, part), end in zip(parts.items(), ends, strict=True)
+        }
+        # All training texts, task after task, then all held-out ones.
+        self.texts = [text for part in parts.values() for text in part.texts]
+        self.n_train = len(self.texts)
+        self.texts += [text for part in parts.values() for text in part.held_texts]
+        self.rows = encode(self.tokenizer, self.texts, training.max_length)
+        self.seconds: dict[str, float] = {}
+
+    def own_rows(self, task: str, held: bool = False) -> slice:
+        """Where a task's texts stand in `texts`."""
+        start = self.n_train if held else 0
+        for name, part in self.parts.items():
+            n_texts = len(part.held_texts if held else part.texts)
+            if name == task:
+                return slice(start, start + n_texts)
+            start += n_texts
+        raise KeyError(task)
+
+    def settings(self, epochs: int, seed: int) -> Settings:
+        """How a network is trained here."""
+        embedded = self.training.encoder == "embedded"
+        return Settings(
+            epochs=epochs,
+            batch_size=self.training.batch_size,
+            learning_rate=self.training.learning_rate or (5e-4 if embedded else 2e-5),
+            head_factor=10,
+            embedding_factor=2 if embedded else 1,
+            weight_decay=0.05,
+            schedule=self.training.schedule,
+            seed=seed,
+            keep="last",
+        )
+
+    def teachers(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """What the teachers say of all texts.
+
+        Returns:
+            Probabilities `(n_texts, n_classes of all tasks)`, of training texts out of fold; and
+            the mean logits of the folds by kind of teacher, for figures on held-out texts.
+        """
+        kinds = {
+            "TF-IDF": [self._remember(f"tfidf-{k}", self._tfidf, k) for k in range(N_FOLDS)],
+            "encoders": [self._remember(f"encoder-{k}", self._encoder, k) for k in range(N_FOLDS)],
+        }
+        matched = []
+        for logits in kinds.values():
+            said = np.empty((len(self.texts), logits[0].shape[1]))
+            for task, part in self.parts.items():
+                own = self.own_rows(task)
+                fold = np.full(len(self.texts), -1)
+                fold[own] = part.fold
+                columns = self.columns[task]
+                unseen = soft_targets.out_of_fold([one[:, columns] for one in logits], fold)
+                mine = np.zeros(len(self.texts), dtype=bool)
+                mine[own] = True
+                said[:, columns] = soft_targets.match_rates(unseen, part.labels.mean(axis=0), mine)
+            matched.append(said)
+        means = {kind: np.mean(logits, axis=0) for kind, logits in kinds.items()}
+        means["teachers"] = np.mean(matched, axis=0)
+        return expit(means["teachers"]), means
+
+    def _remember(self, name: str, compute: Any, fold: int) -> np.ndarray:
+        """A teacher's logits for all texts, from its file if it has finished before."""
+        path = self.output / "teachers" / f"{name}.npy"
+        if path.is_file():
+            return np.load(path).astype(np.float64)
+        start = time.perf_counter()
+        logits = compute(fold)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as new, new.open("wb") as file:
+            np.save(file, logits.astype(np.float32))
+        self.seconds[name] = time.perf_counter() - start
+        _log.warning("teacher %s: %.0f s", name, self.seconds[name])
+        return logits.astype(np.float32).astype(np.float64)
+
+    def _tfidf(self, fold: int) -> np.ndarray:
+        logits = []
+        for part in self.parts.values():
+            others = part.fold != fold
+            model = baselines.tfidf_logistic().fit(
+                [text for text, other in zip(part.texts, others, strict=True) if other],
+                part.labels[others],
+            )
+            logits.append(_tfidf_logits(model, self.texts, len(part.names)))
+        return np.concatenate(logits, axis=1)
+
+    def _encoder(self, fold: int) -> np.ndarray:
+        """A teacher for each task; the later ones begin with the encoder of the first."""
+        logits, trained = [], copy.deepcopy(self.encoder)
+        for number, (task, part) in enumerate(self.parts.items()):
+            labels = torch.tensor(part.labels).float()
+            others = np.flatnonzero(part.fold != fold)
+            own = self.rows[self.own_rows(task)]
+            torch.manual_seed(self.training.seed + fold)
+            model = PooledClassifier(
+                trained if number == 0 else copy.deepcopy(trained),
+                len(part.names),
+                POOLING,
+                DROPOUT,
+                rates=labels[others].mean(dim=0),
+            )
+            loss = masked_entropy(
+                {task: slice(0, len(part.names))},
+                rare_classes.positive_weights(labels[others], "power"),
+            )
+            held = self.rows[self.own_rows(task, held=True)]
+            self._fit(
+                model,
+                Encoded([own[i] for i in others], labels[others]),
+                Encoded(held, torch.tensor(part.held_labels).float()),
+                loss,
+                TEACHER_EPOCHS.get(task, self.training.epochs),
+                self.training.seed + fold,
+                f"encoder-{fold}-{task}",
+            )
+            logits.append(predict_logits(model, self.rows, self.tokenizer.pad_token_id).numpy())
+        return np.concatenate(logits, axis=1)
+
+    def student(self, said: np.ndarray) -> tuple[MultiTaskClassifier, pd.DataFrame]:
+        """The network that learns all tasks of all training texts.
+
+        Args:
+            said: The teachers' probabilities, as of `teachers`.
+        """
+        targets = said[: self.n_train].astype(np.float32)
+        weights, rates = [], []
+        for task, part in self.parts.items():
+            own, columns = self.own_rows(task), self.columns[task]
+            targets[own, columns] = soft_targets.soften(
+                part.labels, said[own, columns], LABEL_SHARE
+            )
+            labels = torch.tensor(part.labels).float()
+            weights.append(rare_classes.positive_weights(labels, "power"))
+            rates.append(labels.mean(dim=0))
+        unknown = np.full((len(self.texts) - self.n_train, targets.shape[1]), np.nan, np.float32)
+        for task, part in self.parts.items():
+            own = self.own_rows(task, held=True)
+            unknown[own.start - self.n_train : own.stop - self.n_train, self.columns[task]] = (
+                part.held_labels
+            )
+        torch.manual_seed(self.training.seed)
+        model = PooledClassifier(
+            self.encoder, targets.shape[1], POOLING, DROPOUT, rates=torch.cat(rates)
+        )
+        history = self._fit(
+            model,
+            Encoded(self.rows[: self.n_train], torch.tensor(targets)),
+            Encoded(self.rows[self.n_train :], torch.tensor(unknown)),
+            masked_entropy(self.columns, torch.cat([part for part in weights if part is not None])),
+            self.training.epochs,
+            self.training.seed,
+            "student",
+        )
+        return by_task(model, {task: part.names for task, part in self.parts.items()}), history
+
+    def _fit(
+        self,
+        model: PooledClassifier,
+        train: Encoded,
+        validation: Encoded,
+        loss: Loss,
+        epochs: int,
+        seed: int,
+        name: str,
+    ) -> pd.DataFrame:
+        start = time.perf_counter()
+        checkpoint = self.output / "teachers" / f"{name}.pt"
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        history = loop.fit(
+            model,
+            Task(train, validation, loss),
+            self.settings(epochs, seed),
+            self.tokenizer.pad_token_id,
+            checkpoint,
+            self.show_progress,
+        )
+        self.seconds[name] = time.perf_counter() - start
+        _log.warning("%s: %.0f s", name, self.seconds[name])
+        return history
+
+
+def masked_entropy(columns: Mapping[str, slice], positive_weights: torch.Tensor | None) -> Loss:
+    """Binary cross-entropy of several tasks side by side; targets that are NaN do not count.
+
+    Args:
+        columns: Task -> its columns. The loss is the sum over the tasks, each the mean over its
+            targets times its weight in `TASK_WEIGHTS`, divided by the sum of the weights.
+        positive_weights: Weights of positives `(n_classes,)`.
+    """
+    total = sum(TASK_WEIGHTS[task] for task in columns)
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        known = ~labels.isnan()
+        weight = None if positive_weights is None else positive_weights.to(logits.device)
+        entropy = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits, labels.nan_to_num(), pos_weight=weight, reduction="none"
+        )
+        entropy = torch.where(known, entropy, 0.0)
+        value = logits.new_zeros(())
+        for task, own in columns.items():
+            n_known = known[:, own].sum().clamp(min=1)
+            value = value + TASK_WEIGHTS[task] / total * entropy[:, own].sum() / n_known
+        return value
+
+    return loss
+
+
+def by_task(model: PooledClassifier, names: Mapping[str, tuple[str, ...]]) -> MultiTaskClassifier:
+    """The same network with the columns of its linear head as a head for each task."""
+    heads = {task: Head(own) for task, own in names.items()}
+    several = MultiTaskClassifier(model.encoder, heads, POOLING, model.dropout.p)
+    shared = {name: value for name, value in model.head_state().items() if name[:5] != "head."}
+    several.load_state_dict(shared, strict=False)
+    with torch.no_grad():
+        start = 0
+        for task, own in names.items():
+            layer: Any = several.heads[task][-1]  # type: ignore[index]
+            layer.weight.copy_(model.head.weight[start : start + len(own)])
+            layer.bias.copy_(model.head.bias[start : start + len(own)])
+            start += len(own)
+    return several.eval()
+
+
+def tune(names: tuple[str, ...], labels: np.ndarray, logits: np.ndarray) -> Tuned:
+    """A calibration, and thresholds of the calibrated probabilities, from the same rows."""
+    line = calibration.platt(labels, logits)
+    return Tuned(line, thresholds.Thresholds.tune(names, labels, line.apply(logits), "shrunk"))
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What held-out rows say of a task's logits."""
+
+    line: calibration.Calibration
+    thresholds: thresholds.Thresholds
+
+
+def judge(part: Part, systems: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Figures of several systems on the held-out texts, each with its interval.
+
+    Each half is decided with the calibration and the thresholds of the other; with a published test
+    split, that split is decided with those of validation.
+
+    Args:
+        part: The task.
+        systems: Name -> logits of the held-out texts `(n_held, n_classes)`; the first is compared
+            with each of the others, paired.
+    """
+    scored = ~part.tunes if part.published_test else np.ones(len(part.tunes), dtype=bool)
+    truth = part.held_labels[scored]
+    probabilities, decided = {}, {}
+    for name, logits in systems.items():
+        p = np.empty(logits.shape)
+        d = np.empty(logits.shape, dtype=np.int8)
+        for half in (True, False):
+            rows, others = part.tunes == half, part.tunes != half
+            tuned = tune(part.names, part.held_labels[others], logits[others])
+            p[rows] = tuned.line.apply(logits[rows])
+            d[rows] = tuned.thresholds.apply(p[rows], part.names)
+        probabilities[name], decided[name] = p[scored], d[scored]
+    first = next(iter(systems))
+    figures: dict[str, dict[str, Any]] = {}
+    for name in systems:
+        own = {
+            "macro-F1": vars(intervals.macro_f1_interval(truth, decided[name])),
+            "ROC AUC": vars(intervals.bootstrap(metrics.mean_roc_auc, truth, probabilities[name])),
+            "Brier score": float(calibration.brier_score(truth, probabilities[name]).mean()),
+        }
+        if name != first:
+            own[f"{first} minus this, macro-F1"] = vars(
+                intervals.macro_f1_difference(truth, decided[name], decided[first])
+            )
+            own[f"{first} minus this, ROC AUC"] = vars(
+                intervals.bootstrap(
+                    intervals.gain(metrics.mean_roc_auc),
+                    truth,
+                    probabilities[name],
+                    probabilities[first],
+                )
+            )
+        figures[name] = own
+    return figures
+
+
+def run(training: Training, output: Path, show_progress: bool = False) -> dict[str, Any]:
+    """Train teachers and student, judge and save; a stopped run goes on where it was.
+
+    Args:
+        training: Encoder, data and settings.
+        output: Gets `model/`, `metrics.json`, `history.csv` and `teachers/`.
+        show_progress: A progress bar for each epoch.
+
+    Returns:
+        What stands in `metrics.json`.
+
+    Raises:
+        DataError: Bad data, or the folder holds another training.
+    """
+    started = time.perf_counter()
+    parts, files = read(training)
+    if (done := finished(output, training, files)) is not None:
+        return done
+    _keep_to(output, training, files)
+    work = Distillation(training, parts, output, show_progress)
+    said, means = work.teachers()
+    student, history = work.student(said)
+    pad_id = work.tokenizer.pad_token_id
+    logits = predict_logits(student, work.rows, pad_id).numpy().astype(np.float64)
+    tuned, figures = {}, {}
+    for task, part in parts.items():
+        held, columns = work.own_rows(task, held=True), work.columns[task]
+        baseline = baselines.tfidf_logistic().fit(part.texts, part.labels)
+        systems = {
+            "model": logits[held, columns],
+            "TF-IDF": _tfidf_logits(baseline, part.held_texts, len(part.names)),
+        }
+        systems |= {kind: mean[held, columns] for kind, mean in means.items()}
+        figures[task] = {"held out": judge(part, systems)}
+        rows = part.tunes if part.published_test else np.ones(len(part.tunes), dtype=bool)
+        tuned[task] = tune(part.names, part.held_labels[rows], systems["model"][rows])
+        calibrate_head(student, task, tuned[task].line)
+    about = {
+        "problem_type": thresholds.MULTI_LABEL,
+        "max_length": training.max_length,
+        "head_share": 1.0,
+        "note": training.note,
+    }
+    stored = {task: own.thresholds for task, own in tuned.items()}
+    Predictor(student, work.tokenizer, about, stored).save(output / "model")
+    write_whole(output / "history.csv", history.to_csv(index=False))
+    result = {
+        "recipe": asdict(training) | {"evaluate": list(training.evaluate)},
+        "figures": figures,
+        "rows": {
+            task: {"train": len(part.texts), "held out": len(part.held_texts)}
+            for task, part in parts.items()
+        },
+        "files": files,
+        "seconds": round(time.perf_counter() - started, 1),
+        "seconds of each step": {name: round(value, 1) for name, value in work.seconds.items()},
+        "environment": environment(),
+    }
+    write_whole(output / "metrics.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+    for checkpoint in (output / "teachers").glob("*.pt"):
+        checkpoint.unlink()
+    return result
+
+
+def calibrate_head(model: MultiTaskClassifier, task: str, line: calibration.Calibration) -> None:
+    """Put a calibration into the weights of a linear head: its logits then are calibrated."""
+    layer: Any = model.heads[task][-1]  # type: ignore[index]
+    slope, intercept = (torch.tensor(part, dtype=torch.float32) for part in vars(line).values())
+    with torch.no_grad():
+        layer.weight.mul_(slope[:, None].to(layer.weight.device))
+        layer.bias.mul_(slope.to(layer.bias.device)).add_(intercept.to(layer.bias.device))
+
+
+def _keep_to(output: Path, training: Training, files: list[dict[str, Any]]) -> None:
+    """Let the folder belong to one training: what teachers left there is used again."""
+    path = output / "training.json"
+    mine = json.dumps({"recipe": asdict(training), "files": files}, ensure_ascii=False, indent=1)
+    if path.is_file() and path.read_text(encoding="utf-8") != mine + "\n":
+        raise DataError(
+            f"{output} holds another training, or the data have changed since it began ({path}); "
+            "give another folder, or delete it"
+        )
+    write_whole(path, mine + "\n")
+
+
+def _tfidf_logits(model: Any, texts: list[str], n_classes: int) -> np.ndarray:
+    p = model.predict_proba(texts)[:, -n_classes:]
+    return logit(np.clip(p, 1e-6, 1 - 1e-6))
