@@ -42,13 +42,13 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def smoke() -> dict[str, Page]:
     """Every notebook, executed once on the smoke profile (again only if something changed)."""
-    task = Run("smoke")
-    task.folder.mkdir(parents=True, exist_ok=True)
+    run = Run("smoke")
+    run.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(
-        task.folder.parent / "smoke.lock"
+        run.folder.parent / "smoke.lock"
     ):  # one process of the tests runs them, the others wait
-        runner.run(task)
-    return {notebook.name: report.read_page(task.executed(notebook)) for notebook in task.notebooks}
+        runner.run(run)
+    return {notebook.name: report.read_page(run.executed(notebook)) for notebook in run.notebooks}
 
 
 @pytest.fixture(scope="session")

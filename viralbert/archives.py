@@ -80,17 +80,17 @@ class ArchiveJob:
             DataError: No such folder, or no subtitle file in it.
         """
         output = self.output.resolve()
-        found = [
+        paths = [
             path
             for path in subtitle_files(self.folder, "**/*")
             if output not in path.resolve().parents
         ]
-        if not found:
+        if not paths:
             raise DataError(
                 f"no subtitle files in {self.folder}; expected a folder with "
                 f"{', '.join(sorted(READ))}"
             )
-        return [str(path.relative_to(self.folder)) for path in found]
+        return [str(path.relative_to(self.folder)) for path in paths]
 
     def key(self, file: str) -> str:
         """Hash what a file's result depends on.
@@ -122,7 +122,7 @@ def subtitle_files(folder: Path, pattern: str = "*") -> list[Path]:
             anything).
         pattern: What the paths within it look like; `**/*` for folders in folders, too.
     """
-    inside, found = folder.resolve(), []
+    inside, paths = folder.resolve(), []
     for path in sorted(folder.glob(pattern), key=str):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if hidden or path.suffix.lower() not in READ or path.is_dir():
@@ -130,8 +130,8 @@ def subtitle_files(folder: Path, pattern: str = "*") -> list[Path]:
         if reason := _unfit(path, inside):
             _log.warning("%s is skipped: it is %s", path, reason)
         else:
-            found.append(path)
-    return found
+            paths.append(path)
+    return paths
 
 
 def _unfit(path: Path, inside: Path) -> str:
@@ -223,9 +223,9 @@ def process(
         DataError: As `read_subtitles`, `find_moments` and `outputs.write_all`.
     """
     read = read_subtitles(path)
-    found = find_moments(read.cues, score, limits)
-    outputs.write_all(found, read.cues, folder, fps, video, otio)
-    return found, read
+    selection = find_moments(read.cues, score, limits)
+    outputs.write_all(selection, read.cues, folder, fps, video, otio)
+    return selection, read
 
 
 def load_scorer(model: str, precision: str = "auto") -> Scorer:
@@ -238,8 +238,8 @@ def load_scorer(model: str, precision: str = "auto") -> Scorer:
     """
     from viralbert.serving.predictor import ViralBERT
 
-    found = ViralBERT.load(model, "cpu", precision)
-    return replace(found, precision="float32").scores if precision == "auto" else found.scores
+    bert = ViralBERT.load(model, "cpu", precision)
+    return replace(bert, precision="float32").scores if precision == "auto" else bert.scores
 
 
 def model_digest(model: str, precision: str = "auto") -> str:
@@ -308,8 +308,8 @@ class Worker:
         key = job.key(
             file
         )  # before the file is read: if it changes meanwhile, the next run sees that
-        found, read = process(job.folder / file, folder, score, job.limits, job.fps, job.otio)
-        record = {"file": file, "key": key, "note": found.note, "repairs": read.repairs}
+        selection, read = process(job.folder / file, folder, score, job.limits, job.fps, job.otio)
+        record = {"file": file, "key": key, "note": selection.note, "repairs": read.repairs}
         write_whole(folder / RECORD, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
 
 

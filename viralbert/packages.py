@@ -33,7 +33,7 @@ def install(module: str) -> str:
         re.fullmatch(rf'{re.escape(package)}[<>=[].*; extra == "(.+)"', line)
         for line in requirements()
     )
-    return f"pip install '{next((f'{PROJECT}[{found[1]}]' for found in extras if found), PROJECT)}'"
+    return f"pip install '{next((f'{PROJECT}[{match[1]}]' for match in extras if match), PROJECT)}'"
 
 
 def is_own(module: str) -> bool:

@@ -37,12 +37,12 @@ def opened(path: Path) -> BinaryIO:
     # A thread, because opening a pipe waits for its other end, however long that takes.
     Thread(target=wait, daemon=True).start()
     try:
-        found = answer.get(timeout=PATIENCE_S)
+        file_or_error = answer.get(timeout=PATIENCE_S)
     except Empty:
         raise DataError(
             f"{path} is a pipe, and within {PATIENCE_S:g} s nobody has opened it to write; start "
             "what writes first"
         ) from None
-    if isinstance(found, OSError):
-        raise found
-    return found
+    if isinstance(file_or_error, OSError):
+        raise file_or_error
+    return file_or_error

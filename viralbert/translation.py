@@ -90,7 +90,7 @@ def translate(
         tqdm(total=len(open_texts), unit="text", desc="translate") as bar,
     ):
         for batch in _batches(open_texts, batch_size):
-            found: dict[str, str | None] = dict.fromkeys(batch)
+            translations: dict[str, str | None] = dict.fromkeys(batch)
             fitting = [text for text in batch if len(tokenizer(text)["input_ids"]) <= max_tokens]
             if fitting:
                 encoded = tokenizer(fitting, return_tensors="pt", padding=True).to(model.device)
@@ -102,11 +102,11 @@ def translate(
                         max_new_tokens=min(2 * max_tokens, limit - 1),
                     )
                 decoded = tokenizer.batch_decode(generated, skip_special_tokens=True)
-                found |= {
+                translations |= {
                     text: (russian.strip() if normalise(russian) else None)
                     for text, russian in zip(fitting, decoded, strict=True)
                 }
-            for text, russian in found.items():
+            for text, russian in translations.items():
                 done[_key(text)] = russian
                 file.write(
                     json.dumps({"key": _key(text), "ru": russian}, ensure_ascii=False) + "\n"
@@ -132,8 +132,8 @@ def translate_file(
     table = read_table(own_path(source))
     require_columns(table, [column], source)
     texts = [str(text) for text in table[column]]
-    kept = own_path(f"{target}.translations.jsonl")
-    translated = translate(texts, *load_model(model), kept=kept, batch_size=batch_size)
+    memory_file = own_path(f"{target}.translations.jsonl")
+    translated = translate(texts, *load_model(model), kept=memory_file, batch_size=batch_size)
     whole = [text is not None for text in translated]
     table.insert(0, "ru_text", translated)
     buffer = io.StringIO()

@@ -137,8 +137,8 @@ def test_no_step_of_a_training_waits_for_the_device():
 def lessons() -> dict[str, Page]:
     """All lessons, executed on the pretended device."""
     pretending("-m", "viralbert.cli", "run", "--profile", "smoke", timeout_s=3600)
-    task = Run("smoke", device="pretend:0")
-    return {notebook.name: report.read_page(task.executed(notebook)) for notebook in task.notebooks}
+    run = Run("smoke", device="pretend:0")
+    return {notebook.name: report.read_page(run.executed(notebook)) for notebook in run.notebooks}
 
 
 def test_every_lesson_runs_on_another_device_than_the_cpu(lessons):

@@ -318,8 +318,8 @@ def test_a_site_with_manuals_and_reference_of_some_lessons(pocket, tiny_course, 
         "[cases](../pocket/cases.py); [sheet](README.md)."
     )
     cells = ["data: str = 'sample'", "if False:\n    " + USES.strip().replace("\n", "\n    ")]
-    task = tiny_course(cells, cells)
-    some = replace(task, only=["01"])
+    run = tiny_course(cells, cells)
+    some = replace(run, only=["01"])
     runner.run(some)
     site = report.report(some).parent
     lesson = (site / "01_lesson.html").read_text(encoding="utf-8")
@@ -361,7 +361,7 @@ def test_a_site_with_manuals_and_reference_of_some_lessons(pocket, tiny_course, 
 
 def test_a_docstring_that_cannot_be_read_fails_the_build(pocket, tiny_course):
     (pocket / "pocket" / "cases.py").write_text('"""Cases of *two kinds."""\n')
-    task = tiny_course(["data: str = 'sample'"])
-    runner.run(task)
+    run = tiny_course(["data: str = 'sample'"])
+    runner.run(run)
     with pytest.raises(CourseError, match=r"(?s)could not be built cleanly.*pocket\.cases"):
-        report.report(task)
+        report.report(run)

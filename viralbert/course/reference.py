@@ -29,15 +29,15 @@ _CODE = re.compile(r"(?<!`)`(?!`)([^`]+)`(?!`)")
 
 def rooms() -> dict[str, list[str]]:
     """The rooms of both packages by their dotted names, and the modules in each."""
-    found: dict[str, list[str]] = {}
+    modules_of: dict[str, list[str]] = {}
     for package in catalogue.PACKAGES:
         for path in sorted((catalogue.HOME / package).rglob("*.py")):
             if path.name != "__main__.py":
                 room = ".".join(path.parent.relative_to(catalogue.HOME).parts)
-                modules = found.setdefault(room, [])
+                modules = modules_of.setdefault(room, [])
                 if path.name != "__init__.py":
                     modules.append(f"{room}.{path.stem}")
-    return found
+    return modules_of
 
 
 def source_files() -> list[Path]:
@@ -221,7 +221,7 @@ def not_installed() -> list[str]:
 
 def options() -> dict[str, Any]:
     """Sphinx's settings for the reference."""
-    own = f"({'|'.join(catalogue.PACKAGES)})"
+    packages = f"({'|'.join(catalogue.PACKAGES)})"
     return {
         "autodoc_default_options": {
             "members": True,
@@ -240,5 +240,5 @@ def options() -> dict[str, Any]:
         "python_maximum_signature_line_length": 88,
         "toc_object_entries_show_parents": "hide",
         # Types of other libraries and type variables have no page; what lessons name must be found.
-        "nitpick_ignore_regex": [("py:class", ".*"), ("py:.*", rf"(?!{own}\b).*")],
+        "nitpick_ignore_regex": [("py:class", ".*"), ("py:.*", rf"(?!{packages}\b).*")],
     }

@@ -233,8 +233,8 @@ def _report(run: Run) -> Path:
         _write_markdown(new, run, prepared, first)
         # The site takes longest, so it is kept when nothing that it is made of has changed.
         mark = new / _MARK
-        kept = mark.is_file() and mark.read_text(encoding="utf-8").split()[:1] == [made_from]
-        if not kept or not (new / _FIRST_PAGE).is_file():
+        unchanged = mark.is_file() and mark.read_text(encoding="utf-8").split()[:1] == [made_from]
+        if not unchanged or not (new / _FIRST_PAGE).is_file():
             shutil.rmtree(new / "site", ignore_errors=True)
             build_site(run, prepared, first, new / "site")
         write_whole(mark, f"{made_from} {_written(new)}\n")
@@ -246,8 +246,8 @@ def _report(run: Run) -> Path:
 
 def _made_from(run: Run, paths: list[Path]) -> str:
     """One digest of all that a report is made of: notebooks, code, manuals, and how it is run."""
-    told = [run.name, run.profile, make_command(run), run.config]
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    settings = [run.name, run.profile, make_command(run), run.config]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in [*paths, *site_sources(run.root)]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
@@ -440,12 +440,12 @@ def make_command(run: Run, only: str = "") -> str:
         "DEVICE": run.device,
         "PRECISION": run.precision,
     }
-    told = [
+    assignments = [
         f"{name}={shlex.quote(value)}"
         for name, value in values.items()
         if value and value != usual.get(name)
     ]
-    return " ".join(["make reports", *told])
+    return " ".join(["make reports", *assignments])
 
 
 # nbconvert's Markdown with three changes: real alt texts, Markdown tables, folded cells where the

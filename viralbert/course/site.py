@@ -83,8 +83,8 @@ def _write_sources(
         for room, modules in rooms.items():
             _write(source / "api" / f"{room}.rst", reference.room_page(room, modules))
         for package in catalogue.PACKAGES:
-            own = [f"api/{room}" for room in rooms if room.partition(".")[0] == package]
-            contents += _contents(f"Code: {package}", own)
+            pages = [f"api/{room}" for room in rooms if room.partition(".")[0] == package]
+            contents += _contents(f"Code: {package}", pages)
         code = {notebook.name: reference.code_of(notebook) for notebook in run.notebooks}
         docstrings = reference.Docstrings(prepared, code)
     for name, node in prepared.items():

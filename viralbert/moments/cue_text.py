@@ -98,21 +98,21 @@ def clock_time(seconds: float, mark: str) -> str:
     )
 
 
-def split_lines(text: str, found: Repairs) -> list[str]:
+def split_lines(text: str, repairs: Repairs) -> list[str]:
     """Lines, each up to `MAX_LETTERS`. CRs before an LF belong to it; any other CR is a line end of
     its own."""
     *ended, last = text.split("\n")
     lines = [part for line in ended for part in line.rstrip("\r").split("\r")] + last.split("\r")
     for at, line in enumerate(lines):
         if len(line) > MAX_LETTERS:
-            lines[at] = shortened(line, f"line {at + 1}", found)
+            lines[at] = shortened(line, f"line {at + 1}", repairs)
     return lines
 
 
-def shortened(text: str, where: str, found: Repairs) -> str:
+def shortened(text: str, where: str, repairs: Repairs) -> str:
     """A text of at most `MAX_LETTERS`; what was cut is reported."""
     if len(text) > MAX_LETTERS:
-        found[f"longer than {MAX_LETTERS:,} characters, cut"].append(
+        repairs[f"longer than {MAX_LETTERS:,} characters, cut"].append(
             f"{where}: {text[:40]!r}, {len(text):,}"
         )
     return text[:MAX_LETTERS]

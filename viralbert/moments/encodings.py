@@ -13,7 +13,7 @@ _RUSSIAN = {
 _SIGNS = frozenset("«»—–…№“”„’\u00a0")
 
 
-def decode(content: bytes, found: Repairs) -> tuple[str, str]:
+def decode(content: bytes, repairs: Repairs) -> tuple[str, str]:
     """Byte order mark, UTF-16 by its zero bytes, UTF-8; what is left line by line, as the least
     strange reading."""
     wide = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
@@ -23,12 +23,12 @@ def decode(content: bytes, found: Repairs) -> tuple[str, str]:
         if not wide and content[parity::2].count(0) > len(content) / 20 > 10 * content[
             1 - parity :: 2
         ].count(0):
-            found["encoding guessed"].append(f"{encoding} without a byte order mark")
+            repairs["encoding guessed"].append(f"{encoding} without a byte order mark")
             wide = encoding
     text = content.decode(wide or "utf-8", "replace")
     if wide or "\ufffd" not in text:
         if "\ufffd" in text:
-            found["damaged UTF-16"].append(f"{text.count(chr(0xFFFD))} characters lost")
+            repairs["damaged UTF-16"].append(f"{text.count(chr(0xFFFD))} characters lost")
         return text, wide or "utf-8"
     lines = content.splitlines(keepends=True)
     bad = [line for line in lines if "\ufffd" in line.decode("utf-8", "replace")]
@@ -36,7 +36,7 @@ def decode(content: bytes, found: Repairs) -> tuple[str, str]:
     if len(bad) > sum(not line.isascii() for line in lines) / 2:
         main = _least_strange(b"".join(bad))
     if main != "utf-8":
-        found["encoding guessed"].append(main)
+        repairs["encoding guessed"].append(main)
     texts = []
     for number, line in enumerate(lines, 1):
         text = line.decode("utf-8", "replace")
@@ -44,11 +44,11 @@ def decode(content: bytes, found: Repairs) -> tuple[str, str]:
             reading = _least_strange(line, main)
             text = line.decode(reading, "replace")
             if reading != main:
-                found[f"line not in {main}"].append(
+                repairs[f"line not in {main}"].append(
                     f"line {number} read as {reading}: {text.strip()!r}"
                 )
             elif "\ufffd" in text:
-                found[f"damaged {main}"].append(f"line {number}: {text.strip()!r}")
+                repairs[f"damaged {main}"].append(f"line {number}: {text.strip()!r}")
         texts.append(text)
     return "".join(texts), main
 

@@ -19,7 +19,7 @@ _DRAWING = re.compile(r"\{(?=[^{}]*\\p[1-9])[^{}]*+\}.*?(?=\{[^{}]*\\p0|$)")
 _OVERRIDE = re.compile(r"\{[^{}]*\}")
 
 
-def parse(text: str, found: Repairs) -> tuple[str, list[RawCue]]:
+def parse(text: str, repairs: Repairs) -> tuple[str, list[RawCue]]:
     """Format and cues of a text, as they stand in it."""
     for (
         char
@@ -27,18 +27,18 @@ def parse(text: str, found: Repairs) -> tuple[str, list[RawCue]]:
         text = text.replace(char, "")
     text, n_fences = _FENCE.subn("", text)
     if n_fences:
-        found["code fence dropped"].append("```")
+        repairs["code fence dropped"].append("```")
     begin = text.lstrip()
     if not begin.startswith("WEBVTT") and _IS_ASS.search(text):
-        return "ass", _read_ass(text, found)
+        return "ass", _read_ass(text, repairs)
     if begin.startswith(("[", "{")) and (
         _OBJECT.search(text) or _TABLE.match(begin) or begin[1:].strip() in ("]", "}")
     ):
-        return read_json(text, found)
-    return read_timed_text(text, found)
+        return read_json(text, repairs)
+    return read_timed_text(text, repairs)
 
 
-def _read_ass(text: str, found: Repairs) -> list[RawCue]:
+def _read_ass(text: str, repairs: Repairs) -> list[RawCue]:
     """Dialogue lines, by the file's own `Format` (pysubs2 ignores it, and fails as a whole on one
     damaged line)."""
     fields = [
@@ -54,7 +54,7 @@ def _read_ass(text: str, found: Repairs) -> list[RawCue]:
         "text",
     ]
     raw = []
-    for number, line in enumerate(split_lines(text, found), 1):
+    for number, line in enumerate(split_lines(text, repairs), 1):
         kind, _, rest = line.partition(":")
         kind, where = kind.strip().lower(), f"line {number} {line.strip()!r}"
         if kind == "format" and rest.lower().rstrip().endswith("text"):
@@ -74,5 +74,5 @@ def _read_ass(text: str, found: Repairs) -> list[RawCue]:
                     )
                 )
         elif kind not in ("comment", "style", "format") and rest.count(",") >= len(fields) - 1:
-            found["line not understood, dropped"].append(where)
+            repairs["line not understood, dropped"].append(where)
     return raw

@@ -72,20 +72,20 @@ def hits(predicted: np.ndarray, gold: np.ndarray, overlap: float) -> np.ndarray:
     By rank, each takes the best gold that is still free.
     """
     free = iou(predicted, gold)
-    found = np.zeros(len(predicted), bool)
+    is_hit = np.zeros(len(predicted), bool)
     for rank in range(len(predicted)):
         best = int(free[rank].argmax())
-        found[rank] = free[rank, best] >= overlap
-        if found[rank]:
+        is_hit[rank] = free[rank, best] >= overlap
+        if is_hit[rank]:
             free[:, best] = 0
-    return found
+    return is_hit
 
 
 def average_precision(predicted: np.ndarray, gold: np.ndarray, overlap: float) -> float:
     """Mean over the gold moments of the precision at the rank that finds them, 0 for those not
     found."""
-    found = hits(predicted, gold, overlap)
-    return float((found * np.cumsum(found) / np.arange(1, len(found) + 1)).sum() / len(gold))
+    is_hit = hits(predicted, gold, overlap)
+    return float((is_hit * np.cumsum(is_hit) / np.arange(1, len(is_hit) + 1)).sum() / len(gold))
 
 
 def measure(

@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 def write_all(
-    found: Found,
+    selection: Found,
     cues: Sequence[Cue],
     folder: Path,
     fps: float = 25,
@@ -61,7 +61,7 @@ def write_all(
     Clips that an earlier call left in the folder go: it may have found more.
 
     Args:
-        found: To write.
+        selection: The moments to write.
         cues: All cues of the video, for the clips' subtitles.
         folder: Made if missing.
         fps: Frames a second of the video.
@@ -75,29 +75,29 @@ def write_all(
     clips = folder / "clips"
     for old in (*clips.glob("[0-9][0-9].srt"), *clips.glob("[0-9][0-9].mp4")):
         old.unlink()
-    write_json(found, folder / "moments.json")
-    write_losslesscut(found.moments, folder / "moments.csv")
-    write_chapters(found.moments, folder / "chapters.txt")
-    write_clip_subtitles(cues, found.moments, clips)
+    write_json(selection, folder / "moments.json")
+    write_losslesscut(selection.moments, folder / "moments.csv")
+    write_chapters(selection.moments, folder / "chapters.txt")
+    write_clip_subtitles(cues, selection.moments, clips)
     if otio:
-        write_otio(found.moments, folder / "moments.otio", video, fps)
+        write_otio(selection.moments, folder / "moments.otio", video, fps)
     if not otio or fps == int(fps):
-        write_edl(found.moments, folder / "moments.edl", fps)
+        write_edl(selection.moments, folder / "moments.edl", fps)
 
 
-def as_dict(found: Found) -> dict[str, Any]:
+def as_dict(selection: Found) -> dict[str, Any]:
     """Everything that `ranking.choose` found, times in seconds, with the Russian names of the
     emotions beside."""
-    content = asdict(found)
+    content = asdict(selection)
     for moment in content["moments"]:
         for emotion in moment["emotions"]:
             emotion["russian"] = russian_name(emotion["name"])
     return content
 
 
-def write_json(found: Found, path: Path) -> None:
+def write_json(selection: Found, path: Path) -> None:
     """`as_dict` as a file."""
-    content = {"format": "viralbert-moments", "version": 1, **as_dict(found)}
+    content = {"format": "viralbert-moments", "version": 1, **as_dict(selection)}
     write_whole(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
@@ -132,7 +132,7 @@ def write_clip_subtitles(
 def clip_cues(cues: Sequence[Cue], moment: Moment) -> list[Cue]:
     """The cues of a moment, times from its start; a cue across its edge keeps the words that lie
     inside."""
-    kept = []
+    clipped = []
     for cue in cues:
         start, end = max(cue.start, moment.start), min(cue.end, moment.end)
         if end - start < MIN_CUE_S or is_credit(cue.text):
@@ -145,10 +145,10 @@ def clip_cues(cues: Sequence[Cue], moment: Moment) -> list[Cue]:
             if inside[0] <= cue.start + per_char * (match.start() + match.end()) / 2 <= inside[1]
         ]
         if words:
-            kept.append(
+            clipped.append(
                 Cue(round(start - moment.start, 3), round(end - moment.start, 3), " ".join(words))
             )
-    return kept
+    return clipped
 
 
 def write_chapters(moments: Sequence[Moment], path: Path) -> None:
@@ -278,10 +278,10 @@ def cut(video: Path, moments: Sequence[Moment], folder: Path) -> list[Path]:
         )
     check_plain(video)
     _, log = _run([ffmpeg, "-nostdin", "-hide_banner", "-i", f"file:{video}"])
-    found = _DURATION.search(log)
-    if found is None:
+    match = _DURATION.search(log)
+    if match is None:
         raise DataError(f"{video} is no video that ffmpeg can read: {log[-300:]}")
-    duration = 3600 * int(found[1]) + 60 * int(found[2]) + float(found[3])
+    duration = 3600 * int(match[1]) + 60 * int(match[2]) + float(match[3])
     folder.mkdir(parents=True, exist_ok=True)
     paths, problems = [], []
     for moment in moments:

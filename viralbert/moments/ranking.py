@@ -190,11 +190,13 @@ async def find_viral_moments_from_subtitles(
     Raises:
         DataError: As `read_subtitles` and `find_moments`; an empty list of subtitles is one.
     """
-    found = await asyncio.to_thread(find_moments, read_subtitles(subtitles).cues, score, **options)
+    selection = await asyncio.to_thread(
+        find_moments, read_subtitles(subtitles).cues, score, **options
+    )
     plain = ("start", "end", "score", "rank", "text", "reasons")
     return [
         {k: getattr(m, k) for k in plain} | {"emotions": [e.name for e in m.emotions]}
-        for m in found.moments
+        for m in selection.moments
     ]
 
 
@@ -277,8 +279,8 @@ def choose(
         Rejected(float(starts[first[w]]), float(ends[last[w]]), float(probability[w]), reason)
         for w, reason in sorted(lost.items())
     ]
-    found = f"{counted(len(first), 'window')} of {counted(n_all, 'unit')}"
-    note = f"{counted(len(moments), 'moment')}, at most {n} wanted, from {found}"
+    candidates = f"{counted(len(first), 'window')} of {counted(n_all, 'unit')}"
+    note = f"{counted(len(moments), 'moment')}, at most {n} wanted, from {candidates}"
     if not moments:
         note = (
             f"no moments: the best of {counted(len(first), 'window')} scores "
@@ -401,10 +403,10 @@ def _pick(
         overlaps = shared > limits.max_overlap * shorter + 1e-6
         # A retold joke need not have the same edges: word pairs say how much was told, wherever a
         # window starts.
-        told = np.isin(pairs, pairs[begin[best] : stop[best]])
-        told[begin[best] : stop[best]] = False
+        retold = np.isin(pairs, pairs[begin[best] : stop[best]])
+        retold[begin[best] : stop[best]] = False
         n_pairs = np.maximum(stop - begin, 1)
-        repeats = _total(told, begin, stop - 1) > MAX_REPEAT * np.minimum(n_pairs, n_pairs[best])
+        repeats = _total(retold, begin, stop - 1) > MAX_REPEAT * np.minimum(n_pairs, n_pairs[best])
         for windows, reason in (
             (overlaps & (shared < shorter / 2), "overlaps"),
             (repeats & ~overlaps, "repeats"),

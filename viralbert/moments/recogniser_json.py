@@ -26,7 +26,7 @@ from viralbert.moments.cue_text import (
 _OPENING = re.compile(r"\{\s*\"|\[")
 
 
-def read_json(text: str, found: Repairs) -> tuple[str, list[RawCue]]:
+def read_json(text: str, repairs: Repairs) -> tuple[str, list[RawCue]]:
     """Format and cues of a JSON text, whole or damaged."""
     kind = "whisper" if text.lstrip().startswith("{") else "json"
     try:
@@ -34,16 +34,16 @@ def read_json(text: str, found: Repairs) -> tuple[str, list[RawCue]]:
     except (ValueError, RecursionError) as error:
         content = _json_lines(text)
         if content is None:
-            found["damaged JSON, whole entries kept"].append(str(error))
+            repairs["damaged JSON, whole entries kept"].append(str(error))
             content = _whole_entries(text)
     events = content.get("events") if isinstance(content, dict) else None
     if isinstance(events, list) and any(
         isinstance(event, dict) and "segs" in event for event in events
     ):
         return "json3", _from_events(events)
-    raw = cues_from_entries(_timed_rows(content), found)
+    raw = cues_from_entries(_timed_rows(content), repairs)
     if not raw and isinstance(content, dict):
-        found["JSON without pieces of text that have times"].append(f"keys {', '.join(content)}")
+        repairs["JSON without pieces of text that have times"].append(f"keys {', '.join(content)}")
     return kind, raw
 
 
@@ -384,7 +384,7 @@ def _lines_of_words(entries: Sequence[Any]) -> Iterator[dict[str, Any]]:
         yield {"text": text, "start": start, "end": end}
 
 
-def cues_from_entries(entries: Sequence[Any], found: Repairs) -> list[RawCue]:
+def cues_from_entries(entries: Sequence[Any], repairs: Repairs) -> list[RawCue]:
     """Cues of rows that have a text and times, in seconds or milliseconds, under any of the usual
     names."""
     raw = []
@@ -392,12 +392,12 @@ def cues_from_entries(entries: Sequence[Any], found: Repairs) -> list[RawCue]:
     in_ms = _are_milliseconds([row for row in rows if row and row.text])
     before: float | None = None  # where the entry before ends
     if in_ms:
-        found["times taken for milliseconds"].append(
+        repairs["times taken for milliseconds"].append(
             f"start {next(row.start for row in rows if row)!r}"
         )
     for number, (entry, row) in enumerate(zip(entries, rows, strict=True), 1):
         if row is None:
-            found["entry that is no mapping dropped"].append(f"entry {number} {entry!r:.100}")
+            repairs["entry that is no mapping dropped"].append(f"entry {number} {entry!r:.100}")
             continue
         start, end, length = (
             read_seconds(time, 0.001 if in_ms else row.unit)
@@ -405,7 +405,7 @@ def cues_from_entries(entries: Sequence[Any], found: Repairs) -> list[RawCue]:
         )
         where = f"entry {number} (start {row.start!r:.40}, end {row.end!r:.40})"
         if end is None and str(row.end) not in _MISSING:
-            found["unreadable end estimated"].append(where)
+            repairs["unreadable end estimated"].append(where)
         if (
             start is None
             and str(row.start) in _MISSING
@@ -415,10 +415,10 @@ def cues_from_entries(entries: Sequence[Any], found: Repairs) -> list[RawCue]:
             start = 0.0 if before is None and number == 1 and end is not None else before
             start = None if start is None or (end is not None and end <= start) else start
             if start is not None:
-                found["missing start, taken from the end before"].append(where)
+                repairs["missing start, taken from the end before"].append(where)
         before = end if end is not None or start is None else start + guessed_length(row.text or "")
         lasting = end is None and start is not None and length is not None
-        text = plain_text(shortened(row.text or "", where, found))
+        text = plain_text(shortened(row.text or "", where, repairs))
         raw.append(RawCue(start, start + length if lasting else end, [text], where, cut=lasting))  # type: ignore[operator]
     return raw
 

@@ -91,28 +91,28 @@ def read_subtitles(
         DataError: No such file, nothing in it that is a cue, or, with `strict`, anything to repair
             (a guessed encoding counts).
     """
-    found: Repairs = defaultdict(list)
+    repairs: Repairs = defaultdict(list)
     name, encoding = "the subtitles", ""
     if isinstance(source, bytes):
         name = "the subtitle file"
-        text, encoding = decode(source, found)
-        kind, raw = parse(text, found)
+        text, encoding = decode(source, repairs)
+        kind, raw = parse(text, repairs)
     elif not isinstance(source, str | Path):
-        kind, raw = "list", cues_from_entries(source, found)
+        kind, raw = "list", cues_from_entries(source, repairs)
     else:
         text, path = str(source), _as_path(source)
         if path is not None:
             name = str(path)
             try:
                 with opened(path) as file:
-                    text, encoding = decode(file.read(), found)
+                    text, encoding = decode(file.read(), repairs)
             except OSError as error:
                 raise DataError(
                     f"{name} could not be read: expected a subtitle file ({error})"
                 ) from error
-        kind, raw = parse(text, found)
-    cues = _finish(raw, found)
-    repairs = [f"{what}: {len(cases)} ({_first(cases)})" for what, cases in found.items()]
+        kind, raw = parse(text, repairs)
+    cues = _finish(raw, repairs)
+    notes = [f"{what}: {len(cases)} ({_first(cases)})" for what, cases in repairs.items()]
     if not cues:
         begins = (
             ""
@@ -125,11 +125,11 @@ def read_subtitles(
             f"{name}: no cue found{begins}. Expected SubRip, WebVTT, ASS, a list of {{text, "
             f"start[, end]}}, a "
             "recogniser's (Whisper) or YouTube's JSON, or the path of such a file"
-            f"{''.join(f'; {repair}' for repair in repairs[:3])}"
+            f"{''.join(f'; {repair}' for repair in notes[:3])}"
         )
-    if strict and repairs:
-        raise DataError(f"{name} needs repairs (strict=False makes them): {'; '.join(repairs[:3])}")
-    return Subtitles(cues, repairs, kind, encoding)
+    if strict and notes:
+        raise DataError(f"{name} needs repairs (strict=False makes them): {'; '.join(notes[:3])}")
+    return Subtitles(cues, notes, kind, encoding)
 
 
 def write_subtitles(cues: Sequence[Cue], path: Path | str) -> None:
@@ -199,7 +199,7 @@ def _first(cases: list[str], n: int = 3) -> str:
     return "; ".join([*shown, "…"] if len(cases) > n else shown)
 
 
-def _finish(raw: Sequence[RawCue], found: Repairs) -> list[Cue]:
+def _finish(raw: Sequence[RawCue], repairs: Repairs) -> list[Cue]:
     """Whole, sorted cues: what every format needs."""
     timed: dict[tuple[float, float | None, str, bool], None] = {}
     shown: dict[str, tuple[float, float]] = {}  # when a text was shown last
@@ -208,23 +208,23 @@ def _finish(raw: Sequence[RawCue], found: Repairs) -> list[Cue]:
         text = " ".join(line for line in cue.lines if line)
         start, end = (None if time is None else round(time, 3) for time in (cue.start, cue.end))
         if not text:
-            found["cue without text dropped"].append(cue.where)
+            repairs["cue without text dropped"].append(cue.where)
             continue
         if start is None:
-            found["cue without a readable start dropped"].append(f"{cue.where}: {text!r}")
+            repairs["cue without a readable start dropped"].append(f"{cue.where}: {text!r}")
             continue
         if end is not None and end <= start:
             # Times that changed places are near each other; else one of them is wrong, more often
             # the end.
             swapped = 0 <= end < start <= end + 10
             problem = "end before start, swapped" if swapped else "end not after start, estimated"
-            found[problem].append(cue.where)
+            repairs[problem].append(cue.where)
             start, end = (end, start) if swapped else (start, None)
         if start < 0:
             if end is not None and end <= 0:
-                found["cue before time zero dropped"].append(f"{cue.where}: {text!r}")
+                repairs["cue before time zero dropped"].append(f"{cue.where}: {text!r}")
                 continue
-            found["negative start set to 0"].append(cue.where)
+            repairs["negative start set to 0"].append(cue.where)
             start = 0.0
         # The parts of a stream repeat a cue at their border, by clocks that may be a millisecond
         # apart.
@@ -235,10 +235,10 @@ def _finish(raw: Sequence[RawCue], found: Repairs) -> list[Cue]:
             and start < twin[1]
             and max(abs(start - twin[0]), abs(end - twin[1])) < SAME_S
         ):
-            found["exact repeat of a cue dropped"].append(f"{cue.where}: {text!r}")
+            repairs["exact repeat of a cue dropped"].append(f"{cue.where}: {text!r}")
             continue
         if start < latest:
-            found["cue out of order, sorted"].append(cue.where)
+            repairs["cue out of order, sorted"].append(cue.where)
         latest = max(latest, start)
         if end is not None:
             shown[text] = (start, end)

@@ -42,10 +42,10 @@ _BLOCK = re.compile(r"(?:NOTE|STYLE|REGION)(?:\s|$)")
 _INLINE_TIME = re.compile(r"<[\d:]+[.,]\d+>")
 
 
-def read_timed_text(text: str, found: Repairs) -> tuple[str, list[RawCue]]:
+def read_timed_text(text: str, repairs: Repairs) -> tuple[str, list[RawCue]]:
     """Both formats by one reader, led by the lines that hold times: a cue's text lies between two
     of them."""
-    lines, shifts = _without_headers(split_lines(text, found), found)
+    lines, shifts = _without_headers(split_lines(text, repairs), repairs)
     times = _time_lines(lines)
     if not times:
         return "srt", []
@@ -60,27 +60,27 @@ def read_timed_text(text: str, found: Repairs) -> tuple[str, list[RawCue]]:
             line for line in lines[: times[0][0]] if not _NUMBER.fullmatch(line)
         ).strip()
         if before:
-            found["text before the first cue dropped"].append(repr(before))
+            repairs["text before the first cue dropped"].append(repr(before))
         if kind == "vtt":
-            found["no WEBVTT header"].append(f"line 1 {lines[0]!r}")
+            repairs["no WEBVTT header"].append(f"line 1 {lines[0]!r}")
 
-    begins = _first_lines(lines, [at for at, _ in times], kind, numbered, found)
+    begins = _first_lines(lines, [at for at, _ in times], kind, numbered, repairs)
     raw = []
     for (at, match), end in zip(times, begins[1:], strict=True):
         where = f"line {at + 1} {lines[at].strip()!r}"
         body = _body(lines[at + 1 : end], kind)
         if "" in body:
-            found["blank line inside a cue"].append(where)
+            repairs["blank line inside a cue"].append(where)
         if match is None:
             raw.append(RawCue(None, None, [plain_text(" ".join(body))], where))
             continue
         if match["end"] is None:
-            found["unreadable end estimated"].append(where)
+            repairs["unreadable end estimated"].append(where)
         if not _ONLY_SETTINGS.fullmatch(match["rest"]):
-            found["text on the line of the times"].append(where)
+            repairs["text on the line of the times"].append(where)
             body.insert(0, match["rest"])
         elif match["end"] and not _FORMS[kind].fullmatch(lines[at]):
-            found[f"times not in the form of {kind}"].append(where)
+            repairs[f"times not in the form of {kind}"].append(where)
         # A line of blanks keeps its place: rolling captions show one where there is nothing new.
         body = [line for line in body if line]
         n_old = next((n for n, line in enumerate(body) if _INLINE_TIME.search(line)), len(body))
@@ -89,17 +89,17 @@ def read_timed_text(text: str, found: Repairs) -> tuple[str, list[RawCue]]:
             _moved(read_seconds(match["end"]), shifts[at]),
         )
         raw.append(RawCue(start, stop, [plain_text(line) for line in body], where, n_old=n_old))
-    return kind, _unroll(raw, found)
+    return kind, _unroll(raw, repairs)
 
 
-def _without_headers(lines: list[str], found: Repairs) -> tuple[list[str], list[float]]:
+def _without_headers(lines: list[str], repairs: Repairs) -> tuple[list[str], list[float]]:
     """Lines without the headers of files that were joined to one, and by how many seconds the times
     of each move.
 
     The parts of a stream say by X-TIMESTAMP-MAP where their own clock stands in it (RFC 8216, 3.5).
     The first one is the zero: a player shows the stream from there.
     """
-    kept: list[str] = []
+    cleaned: list[str] = []
     shifts: list[float] = []
     shift = 0.0
     first: float | None = None
@@ -112,8 +112,8 @@ def _without_headers(lines: list[str], found: Repairs) -> tuple[list[str], list[
             followed or glued or line.strip() == "WEBVTT" or at == 0 or not lines[at - 1].strip()
         ):
             in_header, shift = True, 0.0
-            if any(kept):
-                found["header of a joined WebVTT file dropped"].append(
+            if any(cleaned):
+                repairs["header of a joined WebVTT file dropped"].append(
                     f"line {at + 1} {line.strip()!r}"
                 )
             line = line[: glued.start()] if glued else ""  # noqa: PLW2901
@@ -126,15 +126,15 @@ def _without_headers(lines: list[str], found: Repairs) -> tuple[list[str], list[
                 half = _MPEG_WRAP / _MPEG_HZ / 2  # the counter begins anew after 26 hours
                 shift = (zero - first + half) % (2 * half) - half
                 if shift:
-                    found["times moved by X-TIMESTAMP-MAP"].append(
+                    repairs["times moved by X-TIMESTAMP-MAP"].append(
                         f"line {at + 1}, by {shift:.3f} s"
                     )
             line = ""  # noqa: PLW2901
         else:
             in_header = False
-        kept.append(line)
+        cleaned.append(line)
         shifts.append(shift)
-    return kept, shifts
+    return cleaned, shifts
 
 
 def _moved(time: float | None, shift: float) -> float | None:
@@ -165,7 +165,7 @@ def _time_lines(lines: Sequence[str]) -> list[tuple[int, re.Match[str] | None]]:
 
 
 def _first_lines(
-    lines: Sequence[str], times: Sequence[int], kind: str, numbered: bool, found: Repairs
+    lines: Sequence[str], times: Sequence[int], kind: str, numbered: bool, repairs: Repairs
 ) -> list[int]:
     """Where each cue begins: at its time, or at the number or id above it; and where the text of
     the last one ends.
@@ -191,16 +191,18 @@ def _first_lines(
             is_id = kind == "vtt" and near and apart and lines[above].strip()
             begin = above if is_id else at
             if kind == "srt":
-                found["no number above the times"].append(f"line {at + 1} {lines[at].strip()!r}")
+                repairs["no number above the times"].append(f"line {at + 1} {lines[at].strip()!r}")
         if begin > floor > 0 and lines[begin - 1].strip():
-            found["no blank line before a cue"].append(f"line {begin + 1} {lines[begin].strip()!r}")
+            repairs["no blank line before a cue"].append(
+                f"line {begin + 1} {lines[begin].strip()!r}"
+            )
         begins.append(begin)
     end = len(lines)
     while not lines[end - 1].strip():
         end -= 1
     if lines[end - 1].strip() == str(last + 1) and not lines[end - 2].strip():
         end -= 1
-        found["file breaks off after a cue's number"].append(f"line {end + 1} {lines[end]!r}")
+        repairs["file breaks off after a cue's number"].append(f"line {end + 1} {lines[end]!r}")
     return [*begins, end]
 
 
@@ -221,7 +223,7 @@ def _body(lines: Sequence[str], kind: str) -> list[str]:
     return body
 
 
-def _unroll(raw: list[RawCue], found: Repairs) -> list[RawCue]:
+def _unroll(raw: list[RawCue], repairs: Repairs) -> list[RawCue]:
     """Drop the lines that a rolling caption shows again, so that each word stands once.
 
     YouTube shows two lines, of which the upper one was the lower one before, and between two such
@@ -252,7 +254,7 @@ def _unroll(raw: list[RawCue], found: Repairs) -> list[RawCue]:
         return raw
     for cue, old in zip(raw, olds, strict=False):
         if old:
-            found["line shown again by a rolling caption dropped"].append(
+            repairs["line shown again by a rolling caption dropped"].append(
                 f"{cue.where}: {cue.lines[:old]}"
             )
             cue.lines = cue.lines[old:]

@@ -147,7 +147,7 @@ def _spoken(cues: Sequence[Cue]) -> list[Cue]:
                 f"{cue.end}"
             )
     in_capitals = 2 * sum(cue.text.isupper() for cue in cues) > len(cues)
-    kept: list[Cue] = []
+    spoken: list[Cue] = []
     together: list[list[str]] = []  # the texts of each
     for cue in sorted(cues, key=lambda c: (c.start, c.end, c.text)):
         text = " ".join(_NOTE.sub(" ", cue.text).split())
@@ -155,15 +155,15 @@ def _spoken(cues: Sequence[Cue]) -> list[Cue]:
             continue
         if not in_capitals and _SOUND.fullmatch(text):
             continue
-        if kept and kept[-1].start == cue.start:
-            kept[-1] = cue
+        if spoken and spoken[-1].start == cue.start:
+            spoken[-1] = cue
             together[-1].append(text)
             continue
-        if kept and kept[-1].end > cue.start:
-            kept[-1] = replace(kept[-1], end=cue.start)
-        kept.append(cue)
+        if spoken and spoken[-1].end > cue.start:
+            spoken[-1] = replace(spoken[-1], end=cue.start)
+        spoken.append(cue)
         together.append([text])
-    return [replace(cue, text=" ".join(texts)) for cue, texts in zip(kept, together, strict=True)]
+    return [replace(cue, text=" ".join(texts)) for cue, texts in zip(spoken, together, strict=True)]
 
 
 def _capped(a: int, b: int, times: np.ndarray, value: np.ndarray) -> list[tuple[int, int]]:

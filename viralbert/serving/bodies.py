@@ -74,10 +74,10 @@ def _parsed(body: bytes) -> Any:
     try:
         return pydantic_core.from_json(body.decode(encoding))
     except UnicodeDecodeError as error:
-        found = f"byte 0x{body[error.start]:02X} at position {error.start}, which is none"
+        bad_byte = f"byte 0x{body[error.start]:02X} at position {error.start}, which is none"
         raise Refusal(
             422,
-            f"the body: expected JSON in {encoding.upper()}, found {found}; send it in UTF-8 (a "
+            f"the body: expected JSON in {encoding.upper()}, found {bad_byte}; send it in UTF-8 (a "
             "Russian "
             "Windows console and old editors write CP866 or CP1251)",
         ) from None

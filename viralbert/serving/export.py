@@ -93,10 +93,10 @@ def export(
         settings.setdefault("head_share", HEAD_SHARE)
     calibration = path / "calibration.json"
     about = {
-        "tasks": {task: list(own.names) for task, own in tasks.items()},
+        "tasks": {name: list(task.names) for name, task in tasks.items()},
         "settings": settings,
         "pad_id": tokenizer.pad_token_id,
-        "thresholds": {task: own.to_json() for task, own in thresholds.items()},
+        "thresholds": {task: values.to_json() for task, values in thresholds.items()},
         "calibration": json.loads(calibration.read_text(encoding="utf-8"))
         if calibration.is_file()
         else None,
@@ -129,8 +129,10 @@ def export(
             graph = in_int8(graph, rows, pad_id, beside)
         _write(graph, new, about)
         write_sums(new)
-        found = judged(text_batches.in_batches(OnnxModel.load(new).step, rows, pad_id, *beside))
-        about["difference"] = float(np.abs(found - expected).max())
+        probabilities = judged(
+            text_batches.in_batches(OnnxModel.load(new).step, rows, pad_id, *beside)
+        )
+        about["difference"] = float(np.abs(probabilities - expected).max())
         allowed = TOLERANCE_INT8 if int8 else TOLERANCE
         if not about["difference"] <= allowed:
             raise DataError(
@@ -166,9 +168,9 @@ def _load(path: Path) -> tuple[Any, Any, dict[str, Any]]:
         return load_classifier(path, "cpu")
     from viralbert_utils.lessons.hybrid import Hybrid
 
-    found = Hybrid.load(path, "cpu")
+    hybrid = Hybrid.load(path, "cpu")
     settings = json.loads((path / "classifier.json").read_text(encoding="utf-8"))
-    return _Flat(found.model).eval(), found.tokenizer, settings
+    return _Flat(hybrid.model).eval(), hybrid.tokenizer, settings
 
 
 def _is_hybrid(path: Path) -> bool:

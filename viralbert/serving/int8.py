@@ -86,8 +86,8 @@ def in_int8(model: Any, rows: list[list[int]], pad_id: int, beside: list[np.ndar
             )
         elif node.op_type == "Gather" and node.input[0] in matrices:
             (given,) = node.output
-            for kept, found in zip(rounded(node.input[0], 1), ("rows", "rows_scale"), strict=True):
-                nodes.append(make("Gather", [kept, node.input[1]], [f"{given}.{found}"]))
+            for stored, part in zip(rounded(node.input[0], 1), ("rows", "rows_scale"), strict=True):
+                nodes.append(make("Gather", [stored, node.input[1]], [f"{given}.{part}"]))
             nodes.append(
                 make("Cast", [f"{given}.rows"], [f"{given}.rows_float"], to=onnx.TensorProto.FLOAT)
             )
@@ -163,13 +163,13 @@ def _ranges(
 
     read(widen)
     read(count)
-    found = {}
+    ranges = {}
     for name, (low, high), weight in zip(names, ends.tolist(), counts, strict=True):
         values = np.linspace(low, high, N_BINS)
         errors = {}
         for least, most in product(low * NEARER, high * NEARER):
             scale, zero = _step_and_zero(least, most)
-            kept = (np.clip(np.rint(values / scale) + zero, 0, 255) - zero) * scale
-            errors[float(least), float(most)] = weight @ (kept - values) ** 2
-        found[name] = min(errors, key=errors.__getitem__)
-    return found
+            restored = (np.clip(np.rint(values / scale) + zero, 0, 255) - zero) * scale
+            errors[float(least), float(most)] = weight @ (restored - values) ** 2
+        ranges[name] = min(errors, key=errors.__getitem__)
+    return ranges

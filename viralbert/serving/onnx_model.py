@@ -103,11 +103,11 @@ class OnnxModel:
             tokenizer = Tokenizer.from_file(str(path / TOKENIZER))
             tokenizer.no_truncation()  # `tokens` cuts and pads
             tokenizer.no_padding()
-            found = cls(session, tokenizer, about)
-            found._check()
+            model = cls(session, tokenizer, about)
+            model._check()
         except Exception as error:  # onnxruntime and tokenizers have no common class of errors
             raise DataError(f"{path} is damaged ({error}); export the model again") from None
-        return found
+        return model
 
     @property
     def tasks(self) -> dict[str, tuple[str, ...]]:
@@ -122,8 +122,8 @@ class OnnxModel:
         """
         for name, kinds in _ABOUT.items():
             if name not in self.about or type(self.about[name]) not in kinds:
-                found = f"{self.about[name]!r:.80}" if name in self.about else "nothing"
-                raise ValueError(f"{name}: expected {kinds[0].__name__}, found {found}")
+                given = f"{self.about[name]!r:.80}" if name in self.about else "nothing"
+                raise ValueError(f"{name}: expected {kinds[0].__name__}, found {given}")
         settings = self.about["settings"]
         lists = [
             *self.about["tasks"].values(),

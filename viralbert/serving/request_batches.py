@@ -75,12 +75,12 @@ class Batcher(Generic[Answer]):
 
     async def answers(self, texts: list[str]) -> list[Answer]:
         """One for each text, in order; raises what `compute` raises for these texts alone."""
-        found: list[Answer] = []
+        answers: list[Answer] = []
         for start in range(0, len(texts), self._size):
             future = asyncio.get_running_loop().create_future()
             self._queue.put_nowait((texts[start : start + self._size], future))
-            found += await future
-        return found
+            answers += await future
+        return answers
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
@@ -100,13 +100,15 @@ class Batcher(Generic[Answer]):
                 continue
             texts = [texts for texts, _ in jobs]
             self._observe(sum(map(len, texts)))
-            for (_, future), found in zip(jobs, await self.run(self._attempt, texts), strict=True):
+            for (_, future), outcome in zip(
+                jobs, await self.run(self._attempt, texts), strict=True
+            ):
                 if future.done():
                     continue
-                if isinstance(found, Exception):
-                    future.set_exception(found)
+                if isinstance(outcome, Exception):
+                    future.set_exception(outcome)
                 else:
-                    future.set_result(found)
+                    future.set_result(outcome)
 
     async def _gather(self) -> list[tuple[list[str], asyncio.Future[list[Answer]]]]:
         jobs = [await self._queue.get()]
@@ -137,8 +139,8 @@ class Batcher(Generic[Answer]):
         Jobs that fail together are halved until the culprit is alone.
         """
         try:
-            found = iter(self._compute([text for texts in jobs for text in texts]))
-            return [list(islice(found, len(texts))) for texts in jobs]
+            answers = iter(self._compute([text for texts in jobs for text in texts]))
+            return [list(islice(answers, len(texts))) for texts in jobs]
         except BaseException as error:  # a panic of one text must not end the thread's work for all
             if len(jobs) == 1:
                 return [_harmless(error)]

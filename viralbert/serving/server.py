@@ -130,12 +130,12 @@ def running(model: Path | str, limits: Sequence[str] = ()) -> Iterator[Running]:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         try:
             assert process.stdout is not None
-            found = re.search(r"http://\S+", process.stdout.readline())
-            if found is None:
+            match = re.search(r"http://\S+", process.stdout.readline())
+            if match is None:
                 process.wait()
                 log.seek(0)
                 raise DataError(f"the service did not start: {log.read()[-2000:].strip()}")
-            yield Running(found[0], process)
+            yield Running(match[0], process)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()

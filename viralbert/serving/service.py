@@ -247,8 +247,8 @@ def _add_errors(app: FastAPI) -> None:
         reason = {404: "nothing is here", 405: f"{request.method} is not answered here"}.get(
             error.status_code
         )
-        told = f"{reason}; /openapi.json says what is where" if reason else error.detail
-        return Refusal(error.status_code, told, headers=error.headers).response
+        detail = f"{reason}; /openapi.json says what is where" if reason else error.detail
+        return Refusal(error.status_code, detail, headers=error.headers).response
 
 
 def _add_predict(app: FastAPI, service: _Service) -> None:
@@ -273,9 +273,9 @@ def _add_predict(app: FastAPI, service: _Service) -> None:
         """What the model says of one text or many; in the order of the texts."""
         question = await read_json(request, Question)
         answers = await service.batcher.answers(question.text)
-        found = [_answer(service.emotions, one) for one in answers]
+        predictions = [_answer(service.emotions, one) for one in answers]
         note = service.bert.note
-        return {"predictions": found} | ({"note": note} if note else {})
+        return {"predictions": predictions} | ({"note": note} if note else {})
 
 
 def _cues_type(limits: ServiceLimits) -> Any:
@@ -333,10 +333,10 @@ def _add_moments(app: FastAPI, service: _Service) -> None:
         check_moments(service.bert.tasks)
         wanted = Limits(min_s, max_s, n=n)
         read = await _sent_subtitles(request, service, Cues)
-        found = await _found(service, read, wanted)
+        selection = await _select(service, read, wanted)
         start = read.cues[0].start
         span = {"start_s": start, "duration_s": round(max(cue.end for cue in read.cues) - start, 3)}
-        return JSONResponse(outputs.as_dict(found) | span | {"repairs": read.repairs})
+        return JSONResponse(outputs.as_dict(selection) | span | {"repairs": read.repairs})
 
 
 async def _sent_subtitles(request: Request, service: _Service, kind: Any) -> Subtitles:
@@ -362,7 +362,7 @@ async def _sent_subtitles(request: Request, service: _Service, kind: Any) -> Sub
     return read
 
 
-async def _found(service: _Service, read: Subtitles, wanted: Limits) -> Found:
+async def _select(service: _Service, read: Subtitles, wanted: Limits) -> Found:
     """The moments of subtitles, whose texts are computed together with those of other requests."""
     bert, batcher = service.bert, service.batcher
 
@@ -372,10 +372,10 @@ async def _found(service: _Service, read: Subtitles, wanted: Limits) -> Found:
     units = await batcher.run(_units, read, wanted)
     if units:
         answers = await batcher.answers([unit.text for unit in units])
-        found = await batcher.run(ranking.choose, units, _scores(bert, answers), wanted)
+        selection = await batcher.run(ranking.choose, units, _scores(bert, answers), wanted)
     else:  # says why
-        found = await batcher.run(ranking.find_moments, read.cues, scores)
-    return replace(found, note=f"{found.note}; {bert.note}") if bert.note else found
+        selection = await batcher.run(ranking.find_moments, read.cues, scores)
+    return replace(selection, note=f"{selection.note}; {bert.note}") if bert.note else selection
 
 
 def _add_classes(app: FastAPI, service: _Service) -> None:
@@ -389,8 +389,8 @@ def _add_classes(app: FastAPI, service: _Service) -> None:
     async def classes() -> list[TaskInfo]:
         """The model's tasks with their classes, Russian names and thresholds."""
         return [
-            TaskInfo(task, own.problem_type, _classes(own), own.note)
-            for task, own in service.bert.tasks.items()
+            TaskInfo(name, task.problem_type, _classes(task), task.note)
+            for name, task in service.bert.tasks.items()
         ]
 
     if emotions is not None:
@@ -465,18 +465,18 @@ def _answers(bert: Predictor) -> Any:
     )  # type: ignore
 
 
-def _answer(emotions: Task | None, found: Prediction) -> dict[str, Any]:
+def _answer(emotions: Task | None, prediction: Prediction) -> dict[str, Any]:
     """Make a prediction plain, for JSON."""
-    if emotions is None or found.probabilities is None:
-        return found.as_dict()
-    values = list(found.probabilities.values())
+    if emotions is None or prediction.probabilities is None:
+        return prediction.as_dict()
+    values = list(prediction.probabilities.values())
     best = int(np.argmax(values))
     named = {
         "name": emotions.names[best],
         "russian": emotions.russian[best],
         "probability": values[best],
     }
-    return found.as_dict() | {"emotion": named if values[best] > 0 else None}
+    return prediction.as_dict() | {"emotion": named if values[best] > 0 else None}
 
 
 def _classes(task: Task) -> list[ClassInfo]:
@@ -505,9 +505,9 @@ def _units(read: Subtitles, wanted: Limits) -> list[Unit]:
     return units
 
 
-def _scores(bert: Predictor, found: Sequence[Prediction]) -> Scores:
-    viral = np.array([one.viral_score for one in found])
-    emotions = np.array([list((one.probabilities or {}).values()) for one in found])
-    own = bert.tasks["emotions"].thresholds
-    assert own is not None  # beside virality every task is multi-label
-    return Scores(viral, emotions, own.names, np.array(own.values))
+def _scores(bert: Predictor, predictions: Sequence[Prediction]) -> Scores:
+    viral = np.array([one.viral_score for one in predictions])
+    emotions = np.array([list((one.probabilities or {}).values()) for one in predictions])
+    thresholds = bert.tasks["emotions"].thresholds
+    assert thresholds is not None  # beside virality every task is multi-label
+    return Scores(viral, emotions, thresholds.names, np.array(thresholds.values))

@@ -186,12 +186,12 @@ def on_cpu(state: Any) -> Any:
 
 def random_states(device: torch.device) -> list[torch.Tensor]:
     """States of the random generators: the CPU's, and the device's if it has its own."""
-    own = (
+    device_states = (
         [torch.get_device_module(device).get_rng_state(device)]
         if device.type in ("cuda", "mps")
         else []
     )
-    return [torch.get_rng_state(), *own]
+    return [torch.get_rng_state(), *device_states]
 
 
 def restore(states: list[torch.Tensor], device: torch.device) -> None:

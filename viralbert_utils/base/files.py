@@ -45,13 +45,13 @@ def needed_checkout(what: str) -> Path:
     Raises:
         DataError: The package was installed by itself.
     """
-    found = checkout()
-    if found is None:
+    folder = checkout()
+    if folder is None:
         raise DataError(
             f"{what} needs a checkout of the course's repository, with its notebooks and its data, "
             "and viralbert is installed here without one; clone the repository and use it there"
         )
-    return found
+    return folder
 
 
 def own_path(path: Path | str) -> Path:

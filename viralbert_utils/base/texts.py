@@ -114,14 +114,14 @@ def _decoded(entity: re.Match[str]) -> str:
 
 
 def _fewer_marks(run: re.Match[str]) -> str:
-    kept, n_marks = [], 0
+    chars, n_marks = [], 0
     for char in run[0]:
         n_marks = (
             n_marks + len(unicodedata.normalize("NFD", char)) if unicodedata.combining(char) else 0
         )
         if n_marks <= _MAX_MARKS:
-            kept.append(char)
-    return "".join(kept)
+            chars.append(char)
+    return "".join(chars)
 
 
 def _in_one_alphabet(letters: re.Match[str]) -> str:

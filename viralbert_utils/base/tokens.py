@@ -52,9 +52,9 @@ def encode(
             "text"
         )
     head = round(room * head_share)
-    found = own_ids(tokenizer, texts)
     cut = (
-        [*ids[:head], *ids[len(ids) - (room - head) :]] if len(ids) > room else ids for ids in found
+        [*ids[:head], *ids[len(ids) - (room - head) :]] if len(ids) > room else ids
+        for ids in own_ids(tokenizer, texts)
     )
     return [[*prefix, *ids, *suffix] for ids in cut]
 
@@ -77,7 +77,7 @@ def own_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 def _ids(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:
     if hasattr(tokenizer, "encode_batch"):  # the tokenizers library's own
-        return [found.ids for found in tokenizer.encode_batch(texts, add_special_tokens=special)]
+        return [row.ids for row in tokenizer.encode_batch(texts, add_special_tokens=special)]
     return tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
 
 
@@ -92,9 +92,9 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[np.ndarray, np.ndar
 
 def batches(lengths: Sequence[int], n_tokens: int = BATCH_TOKENS) -> list[list[int]]:
     """Positions of texts of like length, longest first, at most `n_tokens` a batch."""
-    found: list[list[int]] = []
+    groups: list[list[int]] = []
     for position in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if not found or (len(found[-1]) + 1) * lengths[found[-1][0]] > n_tokens:
-            found.append([])
-        found[-1].append(position)
-    return found
+        if not groups or (len(groups[-1]) + 1) * lengths[groups[-1][0]] > n_tokens:
+            groups.append([])
+        groups[-1].append(position)
+    return groups

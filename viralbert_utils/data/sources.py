@@ -102,14 +102,14 @@ def find_files(name: str, source: str) -> dict[str, Path]:
         )
     for alias in CONTRACTS[name].folders:
         if (root / alias).is_dir():
-            found = _one_per_split(root / alias)
-            if "train" not in found and "all" not in found:
+            files = _one_per_split(root / alias)
+            if "train" not in files and "all" not in files:
                 raise DataError(
                     f"{root / alias} holds no training table: expected train.csv (or "
                     f"{', '.join(FORMATS[1:])}) (and validation.*, test.* where they exist), found "
                     f"{sorted(os.listdir(root / alias))}"
                 )
-            return found
+            return files
         if tables := _tables(root, alias):
             return {"all": tables[0]}
     expected = " or ".join(f"{alias}/train.csv" for alias in CONTRACTS[name].folders)
@@ -121,19 +121,16 @@ def find_files(name: str, source: str) -> dict[str, Path]:
 
 def _tables(folder: Path, stem: str) -> list[Path]:
     """Files of that name in any format, in the order of `FORMATS`."""
-    found = [
+    paths = [
         path
         for path in sorted(folder.glob("*"))
-        if path.stem == stem and path.suffix.lower() in FORMATS
+        if path.stem == stem and path.suffix.lower() in FORMATS and path.is_file()
     ]
-    return sorted(
-        (path for path in found if path.is_file()),
-        key=lambda path: FORMATS.index(path.suffix.lower()),
-    )
+    return sorted(paths, key=lambda path: FORMATS.index(path.suffix.lower()))
 
 
 def _one_per_split(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for split in (*SPLITS, "all"):
         paths = _tables(folder, split)
         if len(paths) > 1:
@@ -142,8 +139,8 @@ def _one_per_split(folder: Path) -> dict[str, Path]:
                 "keep one of them"
             )
         if paths:
-            found[split] = paths[0]
-    return found
+            files[split] = paths[0]
+    return files
 
 
 def has(name: str, source: str) -> bool:

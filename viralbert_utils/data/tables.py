@@ -102,8 +102,8 @@ def undecodable(error: UnicodeDecodeError, where: str, line: int = 1) -> DataErr
                 f"converted{Path(name).suffix}"
             )
             break
-    found = f"expected UTF-8, found byte 0x{raw[error.start]:02x} ({hint})"
-    return DataError(f"{where}, line {line}: {found}; {remedy}")
+    problem = f"expected UTF-8, found byte 0x{raw[error.start]:02x} ({hint})"
+    return DataError(f"{where}, line {line}: {problem}; {remedy}")
 
 
 def _read_text(path: Path) -> str:
@@ -254,8 +254,8 @@ def require_tables(tables: Mapping[str, pd.DataFrame]) -> None:
         DataError: It is something else, or there is none.
     """
     if not isinstance(tables, Mapping) or not tables:
-        found = "none" if isinstance(tables, Mapping) else type(tables).__name__
-        raise DataError(f"expected tables by split, such as {{'train': table}}, found {found}")
+        given = "none" if isinstance(tables, Mapping) else type(tables).__name__
+        raise DataError(f"expected tables by split, such as {{'train': table}}, found {given}")
     for split, table in tables.items():
         require_table(table, str(split))
 
@@ -276,8 +276,8 @@ def require_columns(
     require_table(table, where)
     missing = [name for name in dict.fromkeys(names) if name not in table.columns]
     if missing:
-        found = ", ".join(map(str, table.columns)) or "none"
-        raise DataError(f"{where}: no column {', '.join(map(repr, missing))}; found {found}")
+        columns = ", ".join(map(str, table.columns)) or "none"
+        raise DataError(f"{where}: no column {', '.join(map(repr, missing))}; found {columns}")
 
 
 def require_rows(table: pd.DataFrame) -> None:

@@ -182,9 +182,9 @@ def load_layers(model: Any, path: Path, digest: str) -> None:
             f"the pretrained layers {path} are needed, and this {state}: install the project again"
         )
     wanted = {name: parameter.shape for name, parameter in trained_layers(model)}
-    found = load_file(path)
-    if {name: tensor.shape for name, tensor in found.items()} != wanted:
+    tensors = load_file(path)
+    if {name: tensor.shape for name, tensor in tensors.items()} != wanted:
         raise DataError(
             f"{path.name} was trained in another shape; use the default shape, or pretrained=False"
         )
-    model.load_state_dict({name: tensor.float() for name, tensor in found.items()}, strict=False)
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)

@@ -43,7 +43,7 @@ def load_navec() -> tuple[list[str], np.ndarray, np.ndarray]:
             keep.setdefault(word.replace("ё", "е"), []).append(position)
     counts = np.asarray(navec.vocab.counts, dtype=np.float64)
     # Both spellings of a word share one entry: their mean, weighted by how often each was seen.
-    rows = np.repeat(np.arange(len(keep)), [len(found) for found in keep.values()])
+    rows = np.repeat(np.arange(len(keep)), [len(positions) for positions in keep.values()])
     columns = np.concatenate(list(keep.values()))
     summed = sparse.csr_matrix((counts[columns], (rows, columns)), (len(keep), len(counts)))
     totals = np.asarray(summed.sum(axis=1)).ravel()
@@ -120,9 +120,9 @@ def _pieces(words: list[str], n_pieces: int) -> tuple[list[str], list[str]]:
             starts.update(word[:n] for n in range(2, min(8, len(word))))
             ends.update(word[-n:] for n in range(1, min(8, len(word))))
 
-    def best(found: Counter[str]) -> list[str]:
+    def best(counts: Counter[str]) -> list[str]:
         return sorted(
-            (p for p, n in found.items() if n >= 8), key=lambda p: (-found[p] * len(p), p)
+            (p for p, n in counts.items() if n >= 8), key=lambda p: (-counts[p] * len(p), p)
         )[:n_pieces]
 
     return best(starts), [f"##{piece}" for piece in best(ends)]

@@ -124,12 +124,12 @@ def compare(
 
     rows = {}
     for name, predictions in systems.items():
-        own = macro_f1_interval(labels, predictions, n_resamples, seed, groups=groups)
+        f1 = macro_f1_interval(labels, predictions, n_resamples, seed, groups=groups)
         difference = macro_f1_difference(
             labels, systems[reference], predictions, n_resamples, seed, groups=groups
         )
         paired = "" if name == reference else str(difference)
-        rows[name] = [own.value, own.low, own.high, paired, binary_macro_f1(labels, predictions)]
+        rows[name] = [f1.value, f1.low, f1.high, paired, binary_macro_f1(labels, predictions)]
     columns = ["macro-F1", "low", "high", "to reference", "binary macro-F1"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 

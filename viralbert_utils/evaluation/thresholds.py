@@ -64,8 +64,8 @@ def f_beta(beta: float = 1.0) -> Objective:
     weight = beta * beta
 
     def value(hits: np.ndarray, false_alarms: np.ndarray, misses: np.ndarray) -> np.ndarray:
-        found = (1 + weight) * hits
-        return found / np.maximum(found + weight * misses + false_alarms, 1e-9)
+        weighted_hits = (1 + weight) * hits
+        return weighted_hits / np.maximum(weighted_hits + weight * misses + false_alarms, 1e-9)
 
     return value
 
@@ -147,8 +147,8 @@ def shrunk(labels: np.ndarray, probabilities: np.ndarray, strength: float = 10.0
         return each
     positives = labels.sum(axis=0)
     weight = positives / (positives + strength)
-    own = _logit(np.where(np.isfinite(each), each, one))
-    return expit(weight * own + (1 - weight) * _logit(one))
+    logits = _logit(np.where(np.isfinite(each), each, one))
+    return expit(weight * logits + (1 - weight) * _logit(one))
 
 
 def _logit(thresholds: float | np.ndarray) -> np.ndarray:
@@ -290,11 +290,11 @@ class Thresholds:
         Raises:
             DataError: A name differs, or stands elsewhere.
         """
-        for name, own in zip_longest(names, self.names):
-            if name != own:
+        for name, expected in zip_longest(names, self.names):
+            if name != expected:
                 raise DataError(
-                    f"class {name!r} where {own!r} was expected: tune thresholds for this model's "
-                    "classes"
+                    f"class {name!r} where {expected!r} was expected: tune thresholds for this "
+                    "model's classes"
                 )
 
     def to_json(self) -> dict[str, Any]:

@@ -81,33 +81,33 @@ def patterns(
     fields = [*texts, *categories]
     require_columns(rows, fields)
     cells = rows[fields].astype(str).mask(empty(rows[fields]), "")
-    found = [
-        {f"{name}={cell}" for name, cell in zip(categories, own, strict=True) if cell}
-        for own in cells[list(categories)].to_numpy()
+    pattern_sets = [
+        {f"{name}={cell}" for name, cell in zip(categories, values, strict=True) if cell}
+        for values in cells[list(categories)].to_numpy()
     ]
-    for own, values in zip(found, cells[list(texts)].to_numpy(), strict=True):
+    for pattern_set, values in zip(pattern_sets, cells[list(texts)].to_numpy(), strict=True):
         for text in values:
             words = re.findall(
                 r"\w+", unicodedata.normalize("NFKC", text).casefold().replace("ё", "е")
             )
-            own |= {word for word in words if len(word) >= min(PREFIXES)}
-            own |= {f"{word[:n]}…" for word in words for n in PREFIXES if len(word) > n}
-            own |= {f"{first} {second}" for first, second in pairwise(words)}
-    return found
+            pattern_set |= {word for word in words if len(word) >= min(PREFIXES)}
+            pattern_set |= {f"{word[:n]}…" for word in words for n in PREFIXES if len(word) > n}
+            pattern_set |= {f"{first} {second}" for first, second in pairwise(words)}
+    return pattern_sets
 
 
-def mine(found: Sequence[set[str]], labels: np.ndarray) -> list[Rule]:
+def mine(pattern_sets: Sequence[set[str]], labels: np.ndarray) -> list[Rule]:
     """Rules of training rows, strongest first; of patterns that stand in the same rows the
     shortest.
 
     Args:
-        found: `patterns` of the rows.
+        pattern_sets: `patterns` of the rows.
         labels: Class of each row `(n_rows,)`.
     """
     classes, ids = np.unique(labels, return_inverse=True)
     rows_of: dict[str, list[int]] = defaultdict(list)
-    for row, own in enumerate(found):
-        for pattern in own:
+    for row, pattern_set in enumerate(pattern_sets):
+        for pattern in pattern_set:
             rows_of[pattern].append(row)
     often = {pattern: tuple(rows) for pattern, rows in rows_of.items() if len(rows) >= MIN_ROWS}
     shortest: dict[tuple[int, ...], str] = {}
@@ -119,8 +119,8 @@ def mine(found: Sequence[set[str]], labels: np.ndarray) -> list[Rule]:
     n_rows, n_right = counts.sum(axis=1), counts.max(axis=1)
     bounds = proportion_interval(n_right, n_rows, level=0.9)[0]
     rules = [
-        Rule(pattern, str(classes[own.argmax()]), int(n), int(right), float(bound))
-        for pattern, own, n, right, bound in zip(
+        Rule(pattern, str(classes[counted.argmax()]), int(n), int(right), float(bound))
+        for pattern, counted, n, right, bound in zip(
             shortest.values(), counts, n_rows, n_right, bounds, strict=True
         )
         if bound >= VETO
@@ -128,13 +128,13 @@ def mine(found: Sequence[set[str]], labels: np.ndarray) -> list[Rule]:
     return sorted(rules, key=lambda rule: (-rule.bound, rule.pattern))
 
 
-def vote(rules: Sequence[Rule], found: Sequence[set[str]]) -> list[Rule | None]:
+def vote(rules: Sequence[Rule], pattern_sets: Sequence[set[str]]) -> list[Rule | None]:
     """The strongest rule that speaks for each row; none where no rule does, or where two rules name
     unlike classes."""
     by_pattern = {rule.pattern: rule for rule in rules}
     chosen: list[Rule | None] = []
-    for own in found:
-        heard = [by_pattern[pattern] for pattern in own & by_pattern.keys()]
+    for pattern_set in pattern_sets:
+        heard = [by_pattern[pattern] for pattern in pattern_set & by_pattern.keys()]
         agreed = len({rule.answer for rule in heard}) == 1
         chosen.append(max(heard, key=lambda rule: (rule.bound, rule.pattern)) if agreed else None)
     return chosen
@@ -208,8 +208,8 @@ class Cascade:
         """
         require_columns(rows, self.preparation.names)
         require_rows(rows)
-        found = patterns(rows, self.preparation.texts, list(self.preparation.categories))
-        votes = vote(self.rules, found)
+        pattern_sets = patterns(rows, self.preparation.texts, list(self.preparation.categories))
+        votes = vote(self.rules, pattern_sets)
         best, runner_up, lead = _lead(self.scores(rows))
         decided: list[tuple[str, str, str]] = []
         later: list[int] = []  # positions of the rows that are left for the model
@@ -258,7 +258,7 @@ def fit(
     """
     require_columns(rows, [label, *preparation.names])
     labels, classes = rows[label].to_numpy(), sorted(rows[label].unique())
-    found = patterns(rows, preparation.texts, list(preparation.categories))
+    pattern_sets = patterns(rows, preparation.texts, list(preparation.categories))
     judged: list[int] = []
     votes: list[Rule | None] = []
     # One cut into parts gives few decisions to set a threshold by, and another cut another
@@ -267,7 +267,9 @@ def fit(
         n_splits=n_folds, n_repeats=N_ROUNDS, random_state=seed
     ).split(labels):
         judged += judge.tolist()
-        votes += vote(mine([found[i] for i in learn], labels[learn]), [found[i] for i in judge])
+        votes += vote(
+            mine([pattern_sets[i] for i in learn], labels[learn]), [pattern_sets[i] for i in judge]
+        )
     bounds = np.array([0.0 if rule is None else rule.bound for rule in votes])
     right = np.array(
         [
@@ -284,7 +286,14 @@ def fit(
     left = np.array(judged)[bounds < min_bound]
     min_lead = _threshold((np.array(classes)[first] == labels)[left], lead[left], precision[1])
     return Cascade(
-        preparation, classes, mine(found, labels), min_bound, features, coefficients, min_lead, rest
+        preparation,
+        classes,
+        mine(pattern_sets, labels),
+        min_bound,
+        features,
+        coefficients,
+        min_lead,
+        rest,
     )
 
 
@@ -307,12 +316,12 @@ def by_stage(decisions: pd.DataFrame, truth: np.ndarray) -> pd.DataFrame:
     )
     right = right.reindex([stage for stage in STAGES if stage in right.index])
     low, high = proportion_interval(right["sum"].to_numpy(), right["size"].to_numpy())
-    found = {
+    columns = {
         "rows": right["size"],
         "coverage": right["size"] / len(decisions),
         "precision": right["sum"] / right["size"],
     }
-    return pd.DataFrame(found | {"low": low, "high": high})
+    return pd.DataFrame(columns | {"low": low, "high": high})
 
 
 def _threshold(right: np.ndarray, certainty: np.ndarray, precision: float) -> float:

@@ -34,8 +34,8 @@ def per_class(
     table = pd.DataFrame(
         {
             "ROC AUC": [
-                mean_roc_auc(labels[:, k], scores[:, k]) if own else np.nan
-                for k, own in enumerate(mixed)
+                mean_roc_auc(labels[:, k], scores[:, k]) if has_both else np.nan
+                for k, has_both in enumerate(mixed)
             ],
             "F1": f1,
             "F1, both": (f1 + f1_per_class(1 - labels, 1 - predictions)) / 2,

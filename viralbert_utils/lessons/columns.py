@@ -166,7 +166,7 @@ def prepare(
         medians, means, scales = (
             part.tolist() for part in (scaled[0].statistics_, scaled[1].mean_, scaled[1].scale_)
         )
-        edges = [own[1:-1].tolist() for own in bins[1].bin_edges_]
+        edges = [column_edges[1:-1].tolist() for column_edges in bins[1].bin_edges_]
         learnt = {
             name: Number(logs[name], *parts)
             for name, *parts in zip(numbers, medians, means, scales, edges, strict=True)
@@ -197,7 +197,7 @@ def column_transformer(
 def _frame(rows: pd.DataFrame, logs: dict[str, bool], categories: list[str]) -> pd.DataFrame:
     """Numeric columns as numbers, or their logarithms; categories as strings, an empty one being a
     value, too."""
-    found = {}
+    columns = {}
     for name, log in logs.items():
         values = (
             pd.to_numeric(rows[name], errors="coerce")
@@ -205,7 +205,7 @@ def _frame(rows: pd.DataFrame, logs: dict[str, bool], categories: list[str]) -> 
             .replace([np.inf, -np.inf], np.nan)
         )
         # Rounded: scikit-learn leaves a column no bin at all whose values differ by less than 1e-8.
-        found[name] = (np.log1p(values.clip(lower=0)) if log else values).round(6)
+        columns[name] = (np.log1p(values.clip(lower=0)) if log else values).round(6)
     return pd.DataFrame(
-        found | {name: rows[name].fillna("").astype(str) for name in categories}, index=rows.index
+        columns | {name: rows[name].fillna("").astype(str) for name in categories}, index=rows.index
     )

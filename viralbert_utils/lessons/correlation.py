@@ -28,7 +28,7 @@ def left_out(names: Sequence[str], *matrices: np.ndarray, min_positives: int = 1
     """Classes with too few positives, or too few negatives, in any of the 0/1 matrices; the tables
     below omit them."""
     return [
-        name for name, kept in zip(names, _kept(matrices, min_positives), strict=True) if not kept
+        name for name, used in zip(names, _kept(matrices, min_positives), strict=True) if not used
     ]
 
 
@@ -57,12 +57,12 @@ def ordered(matrix: pd.DataFrame) -> pd.DataFrame:
     """
     require_table(matrix, "the matrix")
     known = np.isfinite(np.diag(matrix))
-    found = matrix.loc[known, known]
-    if len(found) < 3:
-        return found
-    distances = squareform(1 - found.to_numpy(), checks=False)
+    correlations = matrix.loc[known, known]
+    if len(correlations) < 3:
+        return correlations
+    distances = squareform(1 - correlations.to_numpy(), checks=False)
     order = leaves_list(linkage(distances.clip(0), "average", optimal_ordering=True))
-    return found.iloc[order, order]
+    return correlations.iloc[order, order]
 
 
 def conditional(labels: np.ndarray, names: Sequence[str], min_positives: int = 10) -> pd.DataFrame:
@@ -80,15 +80,15 @@ def conditional(labels: np.ndarray, names: Sequence[str], min_positives: int = 1
     Raises:
         DataError: Fewer than two classes are left.
     """
-    kept, x = _select(names, min_positives, labels)
+    classes, x = _select(names, min_positives, labels)
     counts = x.T.astype(float) @ x
-    a, b = np.nonzero(~np.eye(len(kept), dtype=bool))
+    a, b = np.nonzero(~np.eye(len(classes), dtype=bool))
     texts, both = counts[a, a], counts[a, b]
     low, high = proportion_interval(both, texts)
     return pd.DataFrame(
         {
-            "a": kept[a],
-            "b": kept[b],
+            "a": classes[a],
+            "b": classes[b],
             "texts": texts.astype(int),
             "both": both.astype(int),
             "P(b|a)": both / texts,
@@ -119,9 +119,9 @@ def pairs(labels: np.ndarray, names: Sequence[str], min_positives: int = 10) -> 
     Raises:
         DataError: Fewer than two classes are left.
     """
-    kept, x = _select(names, min_positives, labels)
+    classes, x = _select(names, min_positives, labels)
     counts, n = x.T.astype(float) @ x, len(x)
-    a, b = np.triu_indices(len(kept), 1)
+    a, b = np.triu_indices(len(classes), 1)
     both, n_a, n_b = counts[a, b], counts[a, a], counts[b, b]
     expected = n_a * n_b / n
     smooth = both + 0.5
@@ -133,8 +133,8 @@ def pairs(labels: np.ndarray, names: Sequence[str], min_positives: int = 10) -> 
     p = np.array([fisher_exact(table).pvalue for table in tables])
     return pd.DataFrame(
         {
-            "a": kept[a],
-            "b": kept[b],
+            "a": classes[a],
+            "b": classes[b],
             "both": both.astype(int),
             "expected": expected,
             "lift": both / expected,
@@ -178,7 +178,7 @@ def phi_difference(
     Raises:
         DataError: Shapes differ, or no pair is left.
     """
-    kept, x, y = _select(names, min_positives, labels, predictions)
+    classes, x, y = _select(names, min_positives, labels, predictions)
     met = x.T.astype(float) @ x + y.T.astype(float) @ y
     a, b = np.nonzero(np.triu(met >= min_both, 1))
     if not len(a):
@@ -187,8 +187,8 @@ def phi_difference(
     of_labels, of_predictions = (_correlations(values)[0][a, b] for values in (x, y))
     resampled = _correlations(y, weights)[:, a, b] - _correlations(x, weights)[:, a, b]
     table = {
-        "a": kept[a],
-        "b": kept[b],
+        "a": classes[a],
+        "b": classes[b],
         "labels": of_labels,
         "predictions": of_predictions,
         "difference": of_predictions - of_labels,
@@ -250,13 +250,13 @@ def _select(names: Sequence[str], min_positives: int, *matrices: np.ndarray) -> 
         raise DataError(
             f"matrices {[x.shape for x in matrices]}; expected one shape, (n_texts, {len(names)})"
         )
-    kept = _kept(matrices, min_positives)
-    if kept.sum() < 2:
+    used = _kept(matrices, min_positives)
+    if used.sum() < 2:
         raise DataError(
-            f"{kept.sum()} classes have {min_positives} positives and negatives; at least two are "
+            f"{used.sum()} classes have {min_positives} positives and negatives; at least two are "
             "needed"
         )
-    return [np.array(list(names))[kept], *(x[:, kept] for x in matrices)]
+    return [np.array(list(names))[used], *(x[:, used] for x in matrices)]
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -299,11 +299,11 @@ def _partial(correlations: np.ndarray) -> np.ndarray:
     The shape is `(n_resamples, n_columns - 1)`; nan in resamples in which a column is constant.
     """
     defined = np.isfinite(correlations).all(axis=(1, 2))
-    found = np.full((len(correlations), correlations.shape[1] - 1), np.nan)
+    partials = np.full((len(correlations), correlations.shape[1] - 1), np.nan)
     inverse = np.linalg.pinv(correlations[defined], hermitian=True)
     scale = np.sqrt(np.einsum("rkk->rk", inverse))
-    found[defined] = -inverse[:, 0, 1:] / (scale[:, :1] * scale[:, 1:])
-    return found
+    partials[defined] = -inverse[:, 0, 1:] / (scale[:, :1] * scale[:, 1:])
+    return partials
 
 
 def _tested(resampled: np.ndarray) -> dict[str, np.ndarray]:

@@ -134,30 +134,30 @@ def split_encoder(encoder: Any, top_layers: int) -> tuple[Any, Upper]:
 
 
 def _with_layers(encoder: Any, layers: list[nn.Module], embeddings: nn.Module | None = None) -> Any:
-    found = _shallow(encoder)
+    encoder_copy = _shallow(encoder)
     name = "encoder" if hasattr(encoder, "encoder") else "transformer"
     body = _shallow(getattr(encoder, name))
     body._modules["layer"] = nn.ModuleList(layers)
-    found._modules[name] = body
+    encoder_copy._modules[name] = body
     if embeddings is not None:
-        found._modules["embeddings"] = embeddings
-    return found
+        encoder_copy._modules["embeddings"] = embeddings
+    return encoder_copy
 
 
 def _shallow(module: nn.Module) -> Any:
     """A copy with its own table of parts, so that parts can be exchanged without touching the
     original."""
-    found = copy.copy(module)
-    found._modules = dict(module._modules)
-    return found
+    module_copy = copy.copy(module)
+    module_copy._modules = dict(module._modules)
+    return module_copy
 
 
 def upper_classifier(model: nn.Module, top_layers: int) -> Any:
     """The same classifier, sharing all weights, for `Cached` texts: its encoder is the top layers
     alone."""
-    found = _shallow(model)
-    found._modules["encoder"] = split_encoder(model.encoder, top_layers)[1]
-    return found
+    classifier = _shallow(model)
+    classifier._modules["encoder"] = split_encoder(model.encoder, top_layers)[1]
+    return classifier
 
 
 @torch.inference_mode()
@@ -220,14 +220,14 @@ def cache(
                 vectors = np.lib.format.open_memmap(
                     temporary, mode="w+", dtype=np.float16, shape=shape
                 )
-                found = Cached(vectors, texts, pooled)
-                _fill(found, lower, texts, pooling if pooled else "", pad_id, batch_size, dtype)
+                store = Cached(vectors, texts, pooled)
+                _fill(store, lower, texts, pooling if pooled else "", pad_id, batch_size, dtype)
                 vectors.flush()
     return Cached(np.load(path, mmap_mode="r"), texts, pooled)
 
 
 def _fill(
-    found: Cached,
+    store: Cached,
     lower: Any,
     texts: Any,
     pooling: str,
@@ -248,7 +248,7 @@ def _fill(
                 hidden = pool(hidden, mask, pooling).unsqueeze(1)
         values = hidden.half().cpu().numpy()
         for row, p in enumerate(positions):
-            found.vectors[found.starts[p] : found.starts[p + 1]] = values[row, : found.n_kept[p]]
+            store.vectors[store.starts[p] : store.starts[p + 1]] = values[row, : store.n_kept[p]]
 
 
 def digest(model: nn.Module, top_layers: int) -> str:

@@ -260,11 +260,11 @@ class Hybrid:
         )
         if not known.any():
             return answers, {}
-        truth, found = rows[label].to_numpy()[known], answers["answer"].to_numpy()[known]
-        figure = macro_f1(one_hot(truth, self.classes), one_hot(found, self.classes))
+        truth, predicted = rows[label].to_numpy()[known], answers["answer"].to_numpy()[known]
+        figure = macro_f1(one_hot(truth, self.classes), one_hot(predicted, self.classes))
         return answers, {
             "rows": int(known.sum()),
-            "accuracy": float((truth == found).mean()),
+            "accuracy": float((truth == predicted).mean()),
             "macro_f1": figure,
         }
 
@@ -317,17 +317,17 @@ class Hybrid:
                 raise ValueError(f"expected {sorted(model.head_state())}, found {sorted(head)}")
             model.load_state_dict(head, strict=False)
             preparation = Preparation.from_plain(settings["preparation"])
-            found = cls(
+            hybrid = cls(
                 model.eval(), tokenizer, preparation, settings["names"], settings["max_length"]
             )
-            found.probabilities(
+            hybrid.probabilities(
                 pd.DataFrame({name: [None] for name in preparation.names})
             )  # does all fit together?
         except Exception as error:  # a missing or broken file, another kind of model: one remedy
             raise DataError(
                 f"{path} is no saved hybrid, or a damaged one ({error}); save it again"
             ) from error
-        return found
+        return hybrid
 
 
 def train(

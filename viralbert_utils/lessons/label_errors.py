@@ -121,10 +121,10 @@ def plant(
 
 def _changes(row: np.ndarray, kind: str, near: set[tuple[int, int]], nothing: int | None) -> list:
     """Pairs of a label that goes and one that comes (or `None`)."""
-    own, others = np.flatnonzero(row), np.flatnonzero(row == 0)
+    given, others = np.flatnonzero(row), np.flatnonzero(row == 0)
     if kind == "missing":
-        return [(old, nothing if len(own) == 1 else None) for old in own if old != nothing]
-    pairs = product(own, (new for new in others if new != nothing or len(own) == 1))
+        return [(old, nothing if len(given) == 1 else None) for old in given if old != nothing]
+    pairs = product(given, (new for new in others if new != nothing or len(given) == 1))
     return [(old, new) for old, new in pairs if kind == "flip" or (old, new) in near]
 
 
@@ -180,7 +180,8 @@ def confident_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.nd
     confidence = self_confidence(labels, probabilities)
     sides = [1 - labels, labels]
     return np.stack(
-        [(confidence * own).sum(axis=0) / np.maximum(own.sum(axis=0), 1) for own in sides], axis=1
+        [(confidence * side).sum(axis=0) / np.maximum(side.sum(axis=0), 1) for side in sides],
+        axis=1,
     )
 
 
@@ -294,12 +295,12 @@ def compare_rankings(
     values = {name: average_precision(wrong, score) for name, score in scores.items()}
     rows = {}
     for name, value in values.items():
-        own = intervals.estimate(value, resampled[name], 0.95)
+        interval = intervals.estimate(value, resampled[name], 0.95)
         gain = intervals.estimate(
             value - values[reference], resampled[name] - resampled[reference], 0.95
         )
         at_k = precision_at(k, wrong, scores[name])
-        rows[name] = [*vars(own).values(), *vars(gain).values(), value / wrong.mean(), at_k]
+        rows[name] = [*vars(interval).values(), *vars(gain).values(), value / wrong.mean(), at_k]
     columns = [
         "average precision",
         "low",

@@ -35,7 +35,7 @@ def layer_vectors(
     """
     device = devices.of(encoder)
     ids = tokens.encode(tokenizer, list(texts), max_length)
-    found = torch.empty(
+    vectors = torch.empty(
         len(ids), (encoder.config.num_hidden_layers + 1) * encoder.config.hidden_size
     )
     plan = tokens.batches([len(row) for row in ids])
@@ -46,12 +46,12 @@ def layer_vectors(
         for some, (batch, mask) in zip(plan, devices.ahead(prepare, device), strict=True):
             seen = loading.mask_for(encoder, mask)
             layers = encoder(batch, attention_mask=seen, output_hidden_states=True).hidden_states
-            found[some] = (
+            vectors[some] = (
                 torch.cat([pooling.pool(hidden, mask, "mean") for hidden in layers], dim=1)
                 .float()
                 .cpu()
             )
-    return found
+    return vectors
 
 
 def out_of_fold(
@@ -68,10 +68,10 @@ def out_of_fold(
         seed: Another seed deals otherwise.
     """
     fold = thresholds.folds(labels, n_folds, seed)
-    found = np.empty(labels.shape)
+    probabilities = np.empty(labels.shape)
     for k in range(n_folds):
-        found[fold == k] = fit_predict(np.flatnonzero(fold != k), np.flatnonzero(fold == k))
-    return found
+        probabilities[fold == k] = fit_predict(np.flatnonzero(fold != k), np.flatnonzero(fold == k))
+    return probabilities
 
 
 def head_history(

@@ -68,23 +68,23 @@ def load_all(
     Raises:
         DataError: As in `load`.
     """
-    own = {name: path for name, path in (own_files or {}).items() if path}
-    found = {
-        name: load(name, source) for name in CONTRACTS if name not in own and has(name, source)
+    paths = {name: path for name, path in (own_files or {}).items() if path}
+    datasets = {
+        name: load(name, source) for name in CONTRACTS if name not in paths and has(name, source)
     }
-    for name, path in own.items():
+    for name, path in paths.items():
         file = own_path(path)
         if not file.is_file():
             raise DataError(
                 f"no file {path!r} for the set {name!r}; expected a table ({', '.join(FORMATS)})"
             )
-        found[name] = from_files(name, str(path), {"all": file})
+        datasets[name] = from_files(name, str(path), {"all": file})
     for name in ("emotions", "virality"):
-        if name not in found:
+        if name not in datasets:
             load(name, source)  # raises, and says what was expected where
-    for dataset in found.values() if max_rows else ():
+    for dataset in datasets.values() if max_rows else ():
         dataset.splits = {split: table.head(max_rows) for split, table in dataset.splits.items()}
-    return {name: found[name] for name in CONTRACTS if name in found}
+    return {name: datasets[name] for name in CONTRACTS if name in datasets}
 
 
 def n_shared(splits: dict[str, pd.DataFrame], text_column: str = "text") -> int:

@@ -87,8 +87,8 @@ def pack(tokenizer: Any, texts: Sequence[str], length: int = 64) -> np.ndarray:
     first, separator = tokenizer.cls_token_id, tokenizer.sep_token_id
     stream: list[np.ndarray] = []
     for start in range(0, len(texts), 10_000):
-        found = own_ids(tokenizer, texts[start : start + 10_000])
-        stream.append(np.fromiter((i for ids in found for i in (*ids, separator)), dtype=np.int32))
+        rows = own_ids(tokenizer, texts[start : start + 10_000])
+        stream.append(np.fromiter((i for ids in rows for i in (*ids, separator)), dtype=np.int32))
     tokens = np.concatenate(stream) if stream else np.empty(0, dtype=np.int32)
     n_sequences = len(tokens) // (length - 1)
     if not n_sequences:
@@ -146,9 +146,9 @@ class Bigrams:
         return np.array([best[token] for token in previous.ravel()]).reshape(previous.shape)
 
     def _best(self, token: int) -> int:
-        found = self.following[self.order[self.starts[token] : self.starts[token + 1]]]
-        found = found[found > 4]
-        return int(np.bincount(found).argmax()) if len(found) else self.unigram
+        followers = self.following[self.order[self.starts[token] : self.starts[token + 1]]]
+        followers = followers[followers > 4]
+        return int(np.bincount(followers).argmax()) if len(followers) else self.unigram
 
 
 def targets(sequences: np.ndarray, n_targets: int) -> np.ndarray:
@@ -311,7 +311,7 @@ def pretrain(
         rng = np.random.default_rng([plan.seed, step])
         return model.prepare(corpus.draw(plan.batch_size, rng), rng, mask_id)
 
-    found, since = [], time.perf_counter()
+    readings, since = [], time.perf_counter()
     bar = tqdm(
         range(done + 1, plan.n_steps + 1),
         initial=done,
@@ -333,11 +333,11 @@ def pretrain(
         scaler.update()
         schedule.step()
         optimiser.zero_grad(set_to_none=True)
-        found.append(torch.stack([loss.detach(), accuracy]))
+        readings.append(torch.stack([loss.detach(), accuracy]))
         if step % every and step < plan.n_steps:
             continue
         sums = (
-            torch.stack(found).cpu().double().sum(dim=0).tolist()
+            torch.stack(readings).cpu().double().sum(dim=0).tolist()
         )  # the one moment when the device is waited for
         n_steps, spent = step - done, time.perf_counter() - since
         if not math.isfinite(sums[0]):
@@ -359,7 +359,7 @@ def pretrain(
         bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", tokens_per_s=f"{rate:.0f}")
         if checkpoint and (len(history) % ROWS_PER_CHECKPOINT == 0 or step == plan.n_steps):
             _save(checkpoint, model, parts, plan, history)
-        found, since, done = [], time.perf_counter(), step
+        readings, since, done = [], time.perf_counter(), step
     return pd.DataFrame(history), model.eval()
 
 
@@ -382,7 +382,7 @@ def masked_accuracy(
         hidden here and there); `unigram`, the most frequent token.
     """
     bigrams = Bigrams(model.corpus.sequences, len(model.candidates))
-    found = []
+    tables = []
     device = model.encoder.device
     dtype = devices.precision(device, model.plan.precision)
     for start in range(0, len(sequences), batch_size):
@@ -406,8 +406,8 @@ def masked_accuracy(
             "unigram": bigrams.unigram,
         }
         rows = pd.DataFrame({name: answer == wanted for name, answer in right.items()})
-        found.append(rows.assign(sequence=start + np.nonzero(chosen)[0]))
-    return pd.concat(found, ignore_index=True)
+        tables.append(rows.assign(sequence=start + np.nonzero(chosen)[0]))
+    return pd.concat(tables, ignore_index=True)
 
 
 def accuracies(right: pd.DataFrame, n_resamples: int = 1000, seed: int = 0) -> dict[str, Estimate]:
@@ -437,8 +437,8 @@ def _share(hits: np.ndarray, asked: np.ndarray) -> float:
 def save_layers(encoder: Any, path: Path) -> str:
     """Write what was trained (no word vectors, no pooler) as float16 safetensors; returns the
     file's sha256."""
-    kept = {name: p.detach().half().cpu().contiguous() for name, p in trained_layers(encoder)}
-    write_whole(path, save(kept))
+    weights = {name: p.detach().half().cpu().contiguous() for name, p in trained_layers(encoder)}
+    write_whole(path, save(weights))
     return sha256(path)
 
 
@@ -465,13 +465,13 @@ def recorded(folder: Path = LAYERS.parent) -> tuple[pd.DataFrame, dict[str, Any]
                 f"{path} is missing: install the project again, or give the output folder of a "
                 "pretraining"
             )
-    found = json.loads(results.read_text(encoding="utf-8"))
-    missing = {"masked_accuracy", "plan", "sources"} - set(found)
+    content = json.loads(results.read_text(encoding="utf-8"))
+    missing = {"masked_accuracy", "plan", "sources"} - set(content)
     if missing:
         raise DataError(
             f"{results} lacks {', '.join(sorted(missing))}; `viralbert pretrain` writes them"
         )
-    return pd.read_csv(history), found
+    return pd.read_csv(history), content
 
 
 @dataclass(frozen=True)
@@ -557,14 +557,14 @@ def _run(
     recipe: Recipe,
 ) -> dict[str, float]:
     tokenizer, encoder = load_encoder(str(embedded_folder(replace(recipe, pretrained=False))))
-    packed, kept, weights = {}, [], {}
+    packed, unseen, weights = {}, [], {}
     for source in sources:
         texts = source.texts()
         random.Random(plan.seed).shuffle(texts)
         n_held = max(1, round(held_out * len(texts)))
         packed[str(source.path)] = pack(tokenizer, texts[n_held:], length)
         weights[str(source.path)] = source.weight
-        kept.append(pack(tokenizer, texts[:n_held], length))
+        unseen.append(pack(tokenizer, texts[:n_held], length))
     history, model = pretrain(
         encoder,
         tokenizer.mask_token_id,
@@ -575,9 +575,9 @@ def _run(
     )
     save_layers(encoder, folder / "layers.safetensors")
     write_whole(folder / "history.csv", history.to_csv(index=False))
-    found = accuracies(masked_accuracy(model, np.concatenate(kept), tokenizer.mask_token_id))
+    estimates = accuracies(masked_accuracy(model, np.concatenate(unseen), tokenizer.mask_token_id))
     results = {
-        "masked_accuracy": {name: asdict(estimate) for name, estimate in found.items()},
+        "masked_accuracy": {name: asdict(estimate) for name, estimate in estimates.items()},
         "plan": asdict(plan) | {"length": length},
         "sources": [
             {"name": Path(name).name, "tokens": packed[name].size, "weight": weights[name]}
@@ -589,7 +589,7 @@ def _run(
         "seconds": history["seconds"].iloc[-1],
         "tokens_per_s": history["tokens_per_s"].median(),
     }
-    return {name: estimate.value for name, estimate in found.items()} | speed
+    return {name: estimate.value for name, estimate in estimates.items()} | speed
 
 
 def _learnt(model: nn.Module) -> dict[str, Tensor]:

@@ -26,11 +26,11 @@ def temperature(labels: np.ndarray, logits: np.ndarray) -> Calibration:
 
     check(labels, logits)
     # Bounded: where logits tell labels apart without error, colder is always better.
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         lambda log_slope: log_loss(labels, np.exp(log_slope) * logits), bounds=(-5, 5)
     )
     n_classes = logits.shape[1]
-    return Calibration(np.full(n_classes, np.exp(found.x)), np.zeros(n_classes))
+    return Calibration(np.full(n_classes, np.exp(optimum.x)), np.zeros(n_classes))
 
 
 def reliability(

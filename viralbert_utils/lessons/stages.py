@@ -97,12 +97,12 @@ def fit_stages(
             frozen.freeze(model, stage.top_layers)
             start = copy_state(trainable_state(model)) | start
             checkpoint = folder / f"stage{number}.pt" if folder else None
-            trained, own = model, tasks
+            trained, stage_tasks = model, tasks
             if cached and stage.top_layers is not None:
                 trained = frozen.upper_classifier(model, stage.top_layers)
-                own = _cached(model, tasks, stage, Path(scratch), pad_id, cache_gib)
+                stage_tasks = _cached(model, tasks, stage, Path(scratch), pad_id, cache_gib)
             table, final = fit_and_keep_last(
-                trained, own, stage.settings, pad_id, checkpoint, show_progress, log
+                trained, stage_tasks, stage.settings, pad_id, checkpoint, show_progress, log
             )
             figures = table[stage.settings.metric]
             value = figures.min() if stage.settings.metric.endswith("loss") else -figures.max()
@@ -130,7 +130,7 @@ def _cached(
     pad_id: int,
     limit_gib: float,
 ) -> dict[str, Task]:
-    found = {}
+    cached_tasks = {}
     top_layers = stage.top_layers or 0
     options: dict[str, Any] = {
         "weights": frozen.digest(model, top_layers),
@@ -142,5 +142,5 @@ def _cached(
                 frozen.cache(model, part, top_layers, folder, pad_id, limit_gib, **options)
                 for part in (task.train, task.validation)
             )
-        found[name] = replace(task, train=train, validation=validation)
-    return found
+        cached_tasks[name] = replace(task, train=train, validation=validation)
+    return cached_tasks

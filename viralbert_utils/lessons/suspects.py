@@ -51,30 +51,30 @@ def suspects(
     likely = thresholds.decide(probabilities, thresholds.shrunk(labels, probabilities))
     likely[np.arange(len(labels)), support.argmax(axis=1)] |= ~likely.any(axis=1)
     usual = confident_thresholds(labels, probabilities)[:, 1]
-    found = []
+    suspicious = []
     for row in np.argsort(-score, kind="stable")[:n]:
         given = np.flatnonzero(labels[row])
-        own = int(given[support[row, given].argmin()]) if len(given) else None
+        doubtful = int(given[support[row, given].argmin()]) if len(given) else None
         other = int(np.where(labels[row] > 0, -np.inf, support[row]).argmax())
-        shown = [("given", own)] if own is not None else []
+        shown = [("given", doubtful)] if doubtful is not None else []
         shown += [("not given", other)] if not labels[row].all() else []
         reason = "; ".join(
             f"{names[int(k)]} {side}, probability {probabilities[row, k]:.2f} (usual with the "
             f"label: {usual[k]:.2f})"
             for side, k in shown
         )
-        found.append(
+        suspicious.append(
             {
                 "id": rows["id"].iloc[row],
                 "text": rows["text"].iloc[row],
                 "given": _spell(labels[row], names),
                 "likely": _spell(likely[row], names),
-                "doubtful": "" if own is None else names[own],
+                "doubtful": "" if doubtful is None else names[doubtful],
                 "score": float(score[row]),
                 "reason": reason,
             }
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(suspicious)
 
 
 def _spell(row: np.ndarray, names: Sequence[str]) -> str:
@@ -93,7 +93,7 @@ def _as_compared(cell: object) -> str:
     return "".join(normalise(str(cell)).split())
 
 
-def write_sheet(found: pd.DataFrame, path: Path | str) -> None:
+def write_sheet(suspicious: pd.DataFrame, path: Path | str) -> None:
     """Suspects as CSV with an empty column `corrected`, for a spreadsheet.
 
     Who corrects writes the right labels there: names (English or Russian) or ids, several joined by
@@ -102,8 +102,8 @@ def write_sheet(found: pd.DataFrame, path: Path | str) -> None:
     Raises:
         DataError: There is no column `text`.
     """
-    require_columns(found, ["text"])
-    sheet = found.assign(corrected="")
+    require_columns(suspicious, ["text"])
+    sheet = suspicious.assign(corrected="")
     for column in sheet:
         if not is_numeric_dtype(sheet[column]):
             sheet[column] = [_FORMULA.sub(" ", str(cell)) for cell in sheet[column]]
@@ -164,20 +164,22 @@ def read_corrections(
         if not normalise(field):
             continue
         try:
-            found = parse_labels(field, names)
+            new_labels = parse_labels(field, names)
         except ValueError as error:
             raise DataError(
                 f"{where}: corrected={field!r}: {error}; known: {', '.join(names)}"
             ) from None
-        if outside := [label for label in found if not 0 <= label < len(names)]:
+        if outside := [label for label in new_labels if not 0 <= label < len(names)]:
             raise DataError(f"{where}: label id {outside[0]} is outside 0..{len(names) - 1}")
-        earlier, same = corrected.setdefault(name, (row, found))
-        if same != found:
+        earlier, same = corrected.setdefault(name, (row, new_labels))
+        if same != new_labels:
             raise DataError(
                 f"{where}: id {name!r} was corrected otherwise in row {earlier}; keep one of them"
             )
     changed = [
-        name for name, (_, found) in corrected.items() if sorted(labels[place[name]]) != found
+        name
+        for name, (_, new_labels) in corrected.items()
+        if sorted(labels[place[name]]) != new_labels
     ]
     for name in changed:
         labels[place[name]] = corrected[name][1]

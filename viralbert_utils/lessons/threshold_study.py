@@ -81,7 +81,7 @@ def resampled(
     """Thresholds of as many bootstrap resamples of the rows `(n_resamples, n_classes)`: how stable
     are they?
 
-    For an interval take `np.quantile(found, [0.025, 0.975], axis=0, method="inverted_cdf")`:
+    For an interval take `np.quantile(thresholds, [0.025, 0.975], axis=0, method="inverted_cdf")`:
     infinity, from resamples without positives, cannot be averaged.
     """
     rng = np.random.default_rng(seed)

@@ -24,14 +24,14 @@ def read_settings(path: Path) -> dict[str, Any]:
         DataError: It is damaged, or no object.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({error}); save the model again") from None
-    if not isinstance(found, dict):
+    if not isinstance(settings, dict):
         raise DataError(
-            f"{path}: expected settings by name, found {found!r:.80}; save the model again"
+            f"{path}: expected settings by name, found {settings!r:.80}; save the model again"
         )
-    return found
+    return settings
 
 
 def check_settings(
@@ -71,9 +71,9 @@ def check_settings(
         except TypeError:  # a list where a name is looked up
             good = False
         if not good:
-            found = f"{settings[name]!r:.80}" if name in settings else "nothing"
+            actual = f"{settings[name]!r:.80}" if name in settings else "nothing"
             raise DataError(
-                f"{path}: {name}: expected {expected}, found {found}; save the model again"
+                f"{path}: {name}: expected {expected}, found {actual}; save the model again"
             )
 
 

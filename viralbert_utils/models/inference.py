@@ -113,7 +113,7 @@ def _in_batches(
         # do.
         parts = [
             step(*batch).float()
-            for batch in devices.ahead((partial(prepare, own) for own in plan), device)
+            for batch in devices.ahead((partial(prepare, positions) for positions in plan), device)
         ]
     module.train(training)
     return torch.cat(parts).cpu()[torch.argsort(torch.tensor(order))]

@@ -36,41 +36,41 @@ def mixed_batches(
     check_sampling(settings.sampling)
     power = SAMPLINGS[settings.sampling]
     n_texts = sum(map(len, lengths.values()))
-    shares = {task: len(own) ** power for task, own in lengths.items()}
+    shares = {task: len(text_lengths) ** power for task, text_lengths in lengths.items()}
     n_batches = math.ceil(n_texts / settings.batch_size)
-    found: list[list[tuple[str, list[int]]]] = [[] for _ in range(n_batches)]
-    for number, (task, own) in enumerate(lengths.items()):
+    batches: list[list[tuple[str, list[int]]]] = [[] for _ in range(n_batches)]
+    for number, (task, text_lengths) in enumerate(lengths.items()):
         rng = random.Random(f"{settings.seed} {epoch} {number}")
         n_drawn = round(n_texts * shares[task] / sum(shares.values()))
-        order = _drawn(len(own), n_drawn, epoch, settings.seed)
+        order = _drawn(len(text_lengths), n_drawn, epoch, settings.seed)
         bounds = [n_drawn * step // n_batches for step in range(n_batches + 1)]
         if settings.bucket:
             cuts = [*bounds[:: settings.bucket], n_drawn]
-            stretches = [sorted(order[i:j], key=own.__getitem__) for i, j in pairwise(cuts)]
-            order = [position for stretch in stretches for position in stretch]
+            buckets = [sorted(order[i:j], key=text_lengths.__getitem__) for i, j in pairwise(cuts)]
+            order = [position for bucket in buckets for position in bucket]
         parts = [order[i:j] for i, j in pairwise(bounds)]
         rng.shuffle(parts)
-        for step, positions in zip(found, parts, strict=True):
+        for step, positions in zip(batches, parts, strict=True):
             if positions:
                 step.append((task, positions))
-    return [step for step in found if step]
+    return [step for step in batches if step]
 
 
 def _drawn(n_texts: int, n_drawn: int, epoch: int, seed: int) -> list[int]:
     """`n_drawn` positions: shuffled texts without end, from where the last epoch stopped."""
     first = epoch * n_drawn
-    found: list[int] = []
+    positions: list[int] = []
     for turn in range(first // n_texts, (first + n_drawn - 1) // n_texts + 1):
         order = list(range(n_texts))
         random.Random(f"{seed} {turn}").shuffle(order)
-        found += order
-    return found[first % n_texts :][:n_drawn]
+        positions += order
+    return positions[first % n_texts :][:n_drawn]
 
 
 def prepare(tasks: Mapping[str, Task], batch: list[tuple[str, list[int]]], pad_id: int) -> tuple:
     """This process's part of a batch: for each task input, mask and labels, or nothing."""
-    found = []
+    inputs = []
     for name, positions in batch:
-        texts, own = tasks[name].train, processes.part(positions)
-        found.append((*texts.batch(own, pad_id), texts.labels[own]) if own else ())
-    return tuple(found)
+        texts, part = tasks[name].train, processes.part(positions)
+        inputs.append((*texts.batch(part, pad_id), texts.labels[part]) if part else ())
+    return tuple(inputs)

@@ -201,8 +201,8 @@ class _Training:
                 # The mean over the steps of the group; the last group of an epoch may hold fewer.
                 group_start = (step - 1) // accumulate * accumulate
                 in_group = min(accumulate, len(plan) - group_start)
-                for (task, positions), own in zip(batch, inputs, strict=True):
-                    loss = self._backward(task, own, len(positions), in_group)
+                for (task, positions), tensors in zip(batch, inputs, strict=True):
+                    loss = self._backward(task, tensors, len(positions), in_group)
                     readings.loss(step, task, len(positions), loss)
                 if step % accumulate == 0 or step == len(plan):
                     readings.update(step, self._update())

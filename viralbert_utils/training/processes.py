@@ -80,9 +80,9 @@ class Part:
         """Input and attention mask of the texts at some positions of the part."""
         return self.texts.batch([self.positions[position] for position in positions], pad_id)
 
-    def whole(self, found: Tensor) -> Tensor:
+    def whole(self, values: Tensor) -> Tensor:
         """What all processes have found for their parts, in the order of the texts."""
-        return torch.stack(gathered(found), dim=1).flatten(end_dim=1)[: len(self.texts.lengths)]
+        return torch.stack(gathered(values), dim=1).flatten(end_dim=1)[: len(self.texts.lengths)]
 
 
 def total(value: Tensor) -> Tensor:
@@ -97,40 +97,40 @@ def summed(
     parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
     """Gradients added up over the processes, dense ones in place; `None` if nobody has one."""
-    found = list(gradients)
-    if n_processes() == 1 or not found:
-        return found
+    sums = list(gradients)
+    if n_processes() == 1 or not sums:
+        return sums
     # On the CPU (gloo goes along with nccl): asking a GPU for these few numbers would wait for all
     # its work.
     kinds = torch.tensor(
-        [_NONE if one is None else _SPARSE if one.is_sparse else _DENSE for one in found]
+        [_NONE if one is None else _SPARSE if one.is_sparse else _DENSE for one in sums]
     )
     dist.all_reduce(kinds, dist.ReduceOp.MAX)
     waiting = []
     for position, kind in enumerate(kinds.tolist()):
-        own, parameter = found[position], parameters[position]
+        gradient, parameter = sums[position], parameters[position]
         if kind == _SPARSE:
-            found[position] = _summed_rows(own, parameter)
+            sums[position] = _summed_rows(gradient, parameter)
         elif kind == _DENSE:
-            dense = torch.zeros_like(parameter) if own is None else own.contiguous()
+            dense = torch.zeros_like(parameter) if gradient is None else gradient.contiguous()
             waiting.append(dist.all_reduce(dense, async_op=True))
-            found[position] = dense
+            sums[position] = dense
     for work in waiting:
         work.wait()
-    return found
+    return sums
 
 
-def _summed_rows(own: Tensor | None, parameter: nn.Parameter) -> Tensor:
+def _summed_rows(gradient: Tensor | None, parameter: nn.Parameter) -> Tensor:
     """A sparse gradient of a table: only rows that some process has read are sent."""
     read = torch.zeros(len(parameter), dtype=torch.uint8, device=parameter.device)
-    if own is not None:
-        own = own.coalesce()
-        read[own.indices()[0]] = 1
+    if gradient is not None:
+        gradient = gradient.coalesce()
+        read[gradient.indices()[0]] = 1
     dist.all_reduce(read, dist.ReduceOp.MAX)
     rows = read.nonzero().flatten()
     values = parameter.new_zeros(len(rows), *parameter.shape[1:])
-    if own is not None:
-        values[torch.searchsorted(rows, own.indices()[0])] = own.values()
+    if gradient is not None:
+        values[torch.searchsorted(rows, gradient.indices()[0])] = gradient.values()
     dist.all_reduce(values)
     return torch.sparse_coo_tensor(
         rows[None], values, parameter.shape, is_coalesced=True, check_invariants=False
@@ -161,10 +161,10 @@ def from_first(value: Value) -> Value:
 
 def gathered(value: Value) -> list[Value]:
     """The values of all processes, by rank."""
-    found: list[Any] = [value] * n_processes()
+    values: list[Any] = [value] * n_processes()
     if n_processes() > 1:
-        dist.all_gather_object(found, value)
-    return found
+        dist.all_gather_object(values, value)
+    return values
 
 
 @contextmanager

@@ -38,8 +38,8 @@ class Readings:
         Raises:
             FloatingPointError: A loss is no number.
         """
-        found = [value for *_, value in self.waiting if value is not None]
-        values = iter(torch.stack(found).tolist() if found else ())
+        figures = [value for *_, value in self.waiting if value is not None]
+        values = iter(torch.stack(figures).tolist() if figures else ())
         for step, task, n_texts, given in self.waiting:
             value = math.nan if given is None else next(values)
             if not n_texts:

@@ -73,9 +73,9 @@ class Encoded:
     @cached_property
     def digest(self) -> str:
         """Hash of texts and labels."""
-        found = hashlib.sha256(json.dumps(self.rows).encode())
-        found.update(self.labels.cpu().numpy().tobytes())
-        return found.hexdigest()
+        digest = hashlib.sha256(json.dumps(self.rows).encode())
+        digest.update(self.labels.cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def batch(self, positions: Sequence[int], pad_id: int) -> tuple[Tensor, Tensor]:
         """Ids and attention mask of the texts at some positions, padded to the longest of them."""
@@ -176,7 +176,7 @@ def make_optimisers(model: nn.Module, settings: Settings) -> list[torch.optim.Op
             )
             decay = settings.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
-    found = [
+    parameter_groups = [
         {"params": part, "lr": rate, "weight_decay": decay}
         for (rate, decay), part in groups.items()
     ]
@@ -184,7 +184,7 @@ def make_optimisers(model: nn.Module, settings: Settings) -> list[torch.optim.Op
     # program.
     fused = devices.of(model).type == "cuda" or None
     optimisers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(found, lr=settings.learning_rate, fused=fused)
+        torch.optim.AdamW(parameter_groups, lr=settings.learning_rate, fused=fused)
     ]
     if sparse:
         optimisers.append(
@@ -241,7 +241,7 @@ def check_metric(tasks: Mapping[str, Task], settings: Settings, measured: bool) 
     if len(tasks) > 1 and (measured or settings.surgery != "none"):
         names += ["cosine", "conflicts"]
     for name, task in tasks.items():
-        own = ["train_loss", "loss"]
+        figures = ["train_loss", "loss"]
         if task.metrics:
             labels = task.validation.labels
             n_classes = (
@@ -252,12 +252,12 @@ def check_metric(tasks: Mapping[str, Task], settings: Settings, measured: bool) 
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    own += task.metrics(torch.zeros(len(labels), n_classes), labels)
+                    figures += task.metrics(torch.zeros(len(labels), n_classes), labels)
             except (
                 Exception
             ):  # a figure that the same answer for all texts has not: the first epoch will tell
                 return
-        names += [f"{name}.{figure}" if name else figure for figure in own]
+        names += [f"{name}.{figure}" if name else figure for figure in figures]
     check_metric_name(settings.metric, dict.fromkeys(names))
 
 

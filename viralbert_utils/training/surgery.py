@@ -50,11 +50,11 @@ def pcgrad(gramian: Tensor) -> Tensor:
     """
     n_tasks = len(gramian)
     total = torch.zeros_like(gramian[0])
-    for own in range(n_tasks):
+    for task in range(n_tasks):
         weights = torch.zeros_like(total)
-        weights[own] = 1
+        weights[task] = 1
         for other in torch.randperm(n_tasks).tolist():
-            if other == own:
+            if other == task:
                 continue
             product, length = gramian[other] @ weights, gramian[other, other]
             # No `if`: the sign stays on the device, and a task without a gradient takes nothing
@@ -122,7 +122,7 @@ class TaskGradients:
         self.private = [parameter for parameter in private if parameter.requires_grad]
         self.weigh = weighting(name)
         self.apart = len(tasks) > 1 and bool(self.shared) and (measure or name != "none")
-        self.kept: dict[str, list[Tensor | None]] = {
+        self.gradients: dict[str, list[Tensor | None]] = {
             task: [None] * len(self.shared) for task in tasks
         }
         self.used: list[str] = []
@@ -133,10 +133,10 @@ class TaskGradients:
         if not self.apart:
             yield
             return
-        for parameter, gradient in zip(self.shared, self.kept[task], strict=True):
+        for parameter, gradient in zip(self.shared, self.gradients[task], strict=True):
             parameter.grad = gradient
         yield
-        self.kept[task] = [parameter.grad for parameter in self.shared]
+        self.gradients[task] = [parameter.grad for parameter in self.shared]
         if task not in self.used:
             self.used.append(task)
 
@@ -152,15 +152,15 @@ class TaskGradients:
             one has any, or none was kept.
         """
         plain = self.private if self.apart else [*self.shared, *self.private]
-        gradients = processes.summed(plain, [parameter.grad for parameter in plain])
-        for parameter, gradient in zip(plain, gradients, strict=True):
+        summed = processes.summed(plain, [parameter.grad for parameter in plain])
+        for parameter, gradient in zip(plain, summed, strict=True):
             parameter.grad = gradient
         if not self.apart:
             return None
-        found = [processes.summed(self.shared, self.kept[task]) for task in self.used]
+        by_task = [processes.summed(self.shared, self.gradients[task]) for task in self.used]
         cosine, weights = None, None
-        if len(found) > 1:
-            gramian = self._gramian(found)
+        if len(by_task) > 1:
+            gramian = self._gramian(by_task)
             cosine = gramian[0, 1] / (gramian[0, 0] * gramian[1, 1]).sqrt().clamp(min=1e-30)
             # Where float16 has overflowed, the scaler of the loss skips the step; no surgery may
             # learn from it.
@@ -169,18 +169,18 @@ class TaskGradients:
             # Of three tasks and more the order of projections is random: one process draws it for
             # all.
             weights = processes.broadcast(self.weigh(gramian))
-        for parameter, gradient in zip(self.shared, _weighted_sums(found, weights), strict=True):
+        for parameter, gradient in zip(self.shared, _weighted_sums(by_task, weights), strict=True):
             parameter.grad = gradient
-        self.kept = {task: [None] * len(self.shared) for task in self.kept}
+        self.gradients = {task: [None] * len(self.shared) for task in self.gradients}
         self.used = []
         return cosine
 
-    def _gramian(self, found: list[list[Tensor | None]]) -> Tensor:
-        n_tasks, device = len(found), self.shared[0].device
+    def _gramian(self, by_task: list[list[Tensor | None]]) -> Tensor:
+        n_tasks, device = len(by_task), self.shared[0].device
         rows: list[Tensor] = []
         for one in range(n_tasks):
             row = [rows[other][one] for other in range(one)]
-            row += [_product(found[one], found[other], device) for other in range(one, n_tasks)]
+            row += [_product(by_task[one], by_task[other], device) for other in range(one, n_tasks)]
             rows.append(torch.stack(row))
         return torch.stack(rows)
 
@@ -201,9 +201,9 @@ def _product(one: list[Tensor | None], other: list[Tensor | None], device: torch
     return torch.stack(parts).sum() if parts else torch.zeros((), device=device)
 
 
-def _dense(found: list[list[Tensor | None]]) -> list[int]:
+def _dense(by_task: list[list[Tensor | None]]) -> list[int]:
     """Positions at which every task has a dense gradient: these can be handled all at once."""
-    columns = enumerate(zip(*found, strict=True))
+    columns = enumerate(zip(*by_task, strict=True))
     return [
         place
         for place, column in columns
@@ -211,29 +211,31 @@ def _dense(found: list[list[Tensor | None]]) -> list[int]:
     ]
 
 
-def _weighted_sums(found: list[list[Tensor | None]], weights: Tensor | None) -> list[Tensor | None]:
+def _weighted_sums(
+    by_task: list[list[Tensor | None]], weights: Tensor | None
+) -> list[Tensor | None]:
     """Weighted sums over the tasks, in the memory of the first one's gradients.
 
     Args:
-        found: The gradients of each task.
+        by_task: The gradients of each task.
         weights: One for each task, on their device; a single task has none.
     """
     if weights is None:
-        return found[0]
-    sums: list[Tensor | None] = [None] * len(found[0])
-    dense = _dense(found)
+        return by_task[0]
+    sums: list[Tensor | None] = [None] * len(by_task[0])
+    dense = _dense(by_task)
     # a few kernels for all parameters, where one after the other would keep a GPU waiting for the
     # program
     if dense:
-        lists: list[Any] = [[gradients[place] for place in dense] for gradients in found]
-        for own, weight in zip(lists, weights, strict=True):
-            torch._foreach_mul_(own, weight)
-        for own in lists[1:]:
-            torch._foreach_add_(lists[0], own)
+        lists: list[Any] = [[gradients[place] for place in dense] for gradients in by_task]
+        for tensors, weight in zip(lists, weights, strict=True):
+            torch._foreach_mul_(tensors, weight)
+        for tensors in lists[1:]:
+            torch._foreach_add_(lists[0], tensors)
         for place, gradient in zip(dense, lists[0], strict=True):
             sums[place] = gradient
     for place in set(range(len(sums))) - set(dense):
-        for gradients, weight in zip(found, weights, strict=True):
+        for gradients, weight in zip(by_task, weights, strict=True):
             gradient = gradients[place]
             if gradient is not None:
                 part, before = gradient * weight, sums[place]

@@ -10,13 +10,13 @@ PARAMETERS = (
 )
 
 
-def executed(task: Run, number: int = 0) -> nbformat.NotebookNode:
-    return nbformat.read(task.executed(task.notebooks[number]), as_version=4)
+def executed(run: Run, number: int = 0) -> nbformat.NotebookNode:
+    return nbformat.read(run.executed(run.notebooks[number]), as_version=4)
 
 
-def declare(task: Run, number: int, **metadata: list[str]) -> Run:
-    path = task.notebooks[number].path
+def declare(run: Run, number: int, **metadata: list[str]) -> Run:
+    path = run.notebooks[number].path
     node = nbformat.read(path, as_version=4)
     node.metadata["viralbert"] = metadata
     nbformat.write(node, path)
-    return Run(root=task.root)
+    return Run(root=run.root)

@@ -126,8 +126,8 @@ def test_nothing_executed_yet(tiny_course):
 
 def test_whole_report_of_a_tiny_course(tiny_course):
     record = "from viralbert_utils import lesson\nlesson.record('half', 0.5)\nlesson.finish()"
-    task = tiny_course(["data: str = 'sample'  # source", record], banner="A test.")
-    source = task.notebooks[0].path
+    run = tiny_course(["data: str = 'sample'  # source", record], banner="A test.")
+    source = run.notebooks[0].path
     node = nbformat.read(source, as_version=4)
     node.cells.append(
         nbformat.v4.new_markdown_cell(
@@ -135,51 +135,51 @@ def test_whole_report_of_a_tiny_course(tiny_course):
         )
     )
     nbformat.write(node, source)
-    (task.root / "README.md").write_text("\n".join(["# T", *HEADLINE]))
-    task = Run(root=task.root)
-    runner.run(task)
-    first = report.report(task)
+    (run.root / "README.md").write_text("\n".join(["# T", *HEADLINE]))
+    run = Run(root=run.root)
+    runner.run(run)
+    first = report.report(run)
     html = (first.parent / "01_lesson.html").read_text(encoding="utf-8")
     assert "Half is 0.50" in html
     assert "<msup>" in html
     assert re.search(r'<a [^>]*href="#?[^"]*">[^A]*Again', html)
     assert "A test." in html
     assert "A test." in first.read_text(encoding="utf-8")
-    markdown = (task.report / "01_lesson.md").read_text(encoding="utf-8")
+    markdown = (run.report / "01_lesson.md").read_text(encoding="utf-8")
     assert "Half is 0.50" in markdown
     assert "[Again](01_lesson.md)" in markdown
     names = {"01_lesson.md", "README.md", "manifest.json", "metrics.json", "site"}
-    assert {path.name for path in task.report.iterdir()} == names
-    assert json.loads((task.report / "metrics.json").read_text())["01_lesson"] == {"half": 0.5}
-    manifest = json.loads((task.report / "manifest.json").read_text())
+    assert {path.name for path in run.report.iterdir()} == names
+    assert json.loads((run.report / "metrics.json").read_text())["01_lesson"] == {"half": 0.5}
+    manifest = json.loads((run.report / "manifest.json").read_text())
     assert manifest["notebooks"]["01_lesson"]["peak_memory_mib"] > 10
     before = first.stat().st_mtime_ns
-    (task.report / "metrics.json").unlink()
-    (task.report / "README.md").write_text("overwritten")
-    assert report.report(Run(root=task.root)).stat().st_mtime_ns == before
-    assert json.loads((task.report / "metrics.json").read_text())["01_lesson"] == {"half": 0.5}
-    assert "overwritten" not in (task.report / "README.md").read_text()
+    (run.report / "metrics.json").unlink()
+    (run.report / "README.md").write_text("overwritten")
+    assert report.report(Run(root=run.root)).stat().st_mtime_ns == before
+    assert json.loads((run.report / "metrics.json").read_text())["01_lesson"] == {"half": 0.5}
+    assert "overwritten" not in (run.report / "README.md").read_text()
 
 
 def test_a_report_of_some_lessons_leaves_the_whole_one_alone(tiny_course):
-    task = tiny_course(["data: str = 'sample'  # source"], ["data: str = 'sample'  # source"])
-    (task.root / "reports").mkdir()
-    (task.root / "reports" / "02_lesson.md").write_text("whole")
-    (task.root / "README.md").write_text("\n".join(["# T", *HEADLINE]))
-    runner.run(replace(task, only=("01",)))
-    assert report.report(task) == task.folder / "report" / "site" / "index.html"
-    assert (task.root / "reports" / "02_lesson.md").read_text() == "whole"
-    runner.run(task)
-    assert report.report(task) == task.root / "reports" / "site" / "index.html"
-    assert (task.root / "reports" / "02_lesson.md").read_text() != "whole"
+    run = tiny_course(["data: str = 'sample'  # source"], ["data: str = 'sample'  # source"])
+    (run.root / "reports").mkdir()
+    (run.root / "reports" / "02_lesson.md").write_text("whole")
+    (run.root / "README.md").write_text("\n".join(["# T", *HEADLINE]))
+    runner.run(replace(run, only=("01",)))
+    assert report.report(run) == run.folder / "report" / "site" / "index.html"
+    assert (run.root / "reports" / "02_lesson.md").read_text() == "whole"
+    runner.run(run)
+    assert report.report(run) == run.root / "reports" / "site" / "index.html"
+    assert (run.root / "reports" / "02_lesson.md").read_text() != "whole"
 
 
-def write_on(task: Run, text: str) -> Run:
+def write_on(run: Run, text: str) -> Run:
     """The course with one more paragraph in its first lesson."""
-    node = nbformat.read(task.notebooks[0].path, as_version=4)
+    node = nbformat.read(run.notebooks[0].path, as_version=4)
     node.cells.append(nbformat.v4.new_markdown_cell(text))
-    nbformat.write(node, task.notebooks[0].path)
-    return replace(task)
+    nbformat.write(node, run.notebooks[0].path)
+    return replace(run)
 
 
 @pytest.mark.parametrize(
@@ -187,10 +187,10 @@ def write_on(task: Run, text: str) -> Run:
 )
 def test_a_warning_fails_the_build(tiny_course, target):
     cells = ["data: str = 'sample'  # source", "1"]
-    task = replace(write_on(tiny_course(cells, cells), f"[nowhere]({target})"), only=["01"])
-    runner.run(task)
+    run = replace(write_on(tiny_course(cells, cells), f"[nowhere]({target})"), only=["01"])
+    runner.run(run)
     with pytest.raises(CourseError, match=r"(?s)could not be built cleanly.*missing"):
-        report.report(task)
+        report.report(run)
 
 
 def test_links_to_lessons_that_did_not_run_lead_to_how_to_run_them(
@@ -203,8 +203,8 @@ def test_links_to_lessons_that_did_not_run_lead_to_how_to_run_them(
         "[Next](02_lesson.ipynb), [its part](02_lesson.ipynb#02-lesson), "
         "[this one](01_lesson.ipynb)."
     )
-    task = write_on(tiny_course(cells, cells), text)
-    some = replace(task, data="my data", settings=["01.epochs=2", "02.epochs=3"], only=["01"])
+    run = write_on(tiny_course(cells, cells), text)
+    some = replace(run, data="my data", settings=["01.epochs=2", "02.epochs=3"], only=["01"])
     runner.run(some)
     first = report.report(some)
     assert '<section id="not-part-of-this-run">' in first.read_text(encoding="utf-8")
@@ -252,38 +252,38 @@ def test_a_killed_report_leaves_the_old_one(tiny_course, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cells = ["data: str = 'sample'  # source", "print('<script>\\n```')"]
     (tmp_path / "README.md").write_text("\n".join(HEADLINE))
-    task = tiny_course(cells, cells)
-    runner.run(task)
-    report.report(task)
-    (task.report / "mine.txt").write_text("kept")
-    whole = {path: path.read_bytes() for path in task.report.rglob("*") if path.is_file()}
+    run = tiny_course(cells, cells)
+    runner.run(run)
+    report.report(run)
+    (run.report / "mine.txt").write_text("kept")
+    whole = {path: path.read_bytes() for path in run.report.rglob("*") if path.is_file()}
     assert len(whole) > 20
     runner.run(replace(tiny_course(cells, [*cells, "print(2)"]), only=["02"]))
     for moment in ("pages", "site"):
         command = [sys.executable, "-c", KILLED_REPORT, str(tmp_path), moment]
         assert subprocess.run(command, cwd=ROOT, check=False).returncode == -9
         assert {
-            path: path.read_bytes() for path in task.report.rglob("*") if path.is_file()
+            path: path.read_bytes() for path in run.report.rglob("*") if path.is_file()
         } == whole
     report.report(Run(root=tmp_path))
-    assert "print(2)" in (task.report / "02_lesson.md").read_text()
-    assert (task.report / "mine.txt").read_text() == "kept"
+    assert "print(2)" in (run.report / "02_lesson.md").read_text()
+    assert (run.report / "mine.txt").read_text() == "kept"
     assert sorted(os.listdir(tmp_path)) == ["README.md", "notebooks", "profiles", "reports", "runs"]
-    assert (task.report / "01_lesson.md").read_text().endswith("```text\n<script>\n'''\n```\n"), (
+    assert (run.report / "01_lesson.md").read_text().endswith("```text\n<script>\n'''\n```\n"), (
         "it ends no block"
     )
 
 
 def test_the_command_for_a_lesson_tells_what_differs_from_the_defaults():
     assert report.make_command(Run()) == "make reports"
-    task = Run(
+    run = Run(
         "full",
         encoder="x/y",
         settings=["01.virality_file=a.csv"],
         device="cuda:1",
         precision="float32",
     )
-    assert report.make_command(task, "04") == (
+    assert report.make_command(run, "04") == (
         "make reports ONLY=04 PROFILE=full ENCODER=x/y SET=01.virality_file=a.csv DEVICE=cuda:1 "
         "PRECISION=float32"
     )
@@ -298,10 +298,10 @@ def manifest() -> dict:
 
 
 def test_committed_report_belongs_to_these_notebooks(manifest):
-    task = Run()
-    assert list(manifest["notebooks"]) == [notebook.name for notebook in task.notebooks]
-    for notebook in task.notebooks:
-        now = task.fingerprint(notebook)
+    run = Run()
+    assert list(manifest["notebooks"]) == [notebook.name for notebook in run.notebooks]
+    for notebook in run.notebooks:
+        now = run.fingerprint(notebook)
         for part in ("source", "parameters", "modules"):
             assert manifest["notebooks"][notebook.name][part] == now[part], (
                 f"{notebook.name}: {part} changed since the committed report; run `make reports` "

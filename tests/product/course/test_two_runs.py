@@ -24,9 +24,9 @@ print(run(Run(root=Path(sys.argv[1]), settings=sys.argv[2:])).executed)
 """
 
 
-def started(task: Run, *settings: str) -> subprocess.Popen[str]:
+def started(run: Run, *settings: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", RUN, str(task.root), *settings],
+        [sys.executable, "-c", RUN, str(run.root), *settings],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -55,39 +55,39 @@ while not Path("../go").exists():
 
 
 def test_two_runs_of_one_checkout_do_not_meet(tiny_course):
-    task = tiny_course([PARAMETERS, MEETING])
-    both = [started(task, f"01.epochs={n}") for n in (7, 8)]
+    run = tiny_course([PARAMETERS, MEETING])
+    both = [started(run, f"01.epochs={n}") for n in (7, 8)]
     for process in both:
         assert process.communicate(timeout=5 * HANG_S)[0] == "['01_lesson']\n"
     copies = [
         nbformat.read(path, as_version=4)
-        for path in sorted(task.root.glob("runs/*/01_lesson.ipynb"))
+        for path in sorted(run.root.glob("runs/*/01_lesson.ipynb"))
     ]
     assert sorted(copy.cells[-1].outputs[0].text for copy in copies) == ["7\n", "8\n"]
-    assert [path.name for path in (task.root / "notebooks").iterdir()] == ["01_lesson.ipynb"]
+    assert [path.name for path in (run.root / "notebooks").iterdir()] == ["01_lesson.ipynb"]
 
 
 def test_a_second_run_of_one_folder_waits_and_finds_it_done(tiny_course):
-    task = tiny_course([PARAMETERS, HELD], cell_timeout_s=int(HANG_S))
-    first = started(task)
-    until(lambda: (task.root / "begun").exists() or first.poll() is not None)
-    second = started(task)
+    run = tiny_course([PARAMETERS, HELD], cell_timeout_s=int(HANG_S))
+    first = started(run)
+    until(lambda: (run.root / "begun").exists() or first.poll() is not None)
+    second = started(run)
     assert any("another process is writing to" in line for line in second.stderr)
-    (task.root / "go").touch()
+    (run.root / "go").touch()
     said = [process.communicate(timeout=5 * HANG_S)[0] for process in (first, second)]
     assert said == ["['01_lesson']\n", "[]\n"]
 
 
 def test_a_killed_run_leaves_nothing_beside_the_notebooks(tiny_course):
-    task = tiny_course(
+    run = tiny_course(
         [PARAMETERS, "from pathlib import Path\nPath('begun').touch()\nimport time\ntime.sleep(60)"]
     )
-    process, begun = started(task), task.root / "notebooks" / "begun"
+    process, begun = started(run), run.root / "notebooks" / "begun"
     while not begun.exists() and process.poll() is None:
         time.sleep(0.05)
     process.kill()
     process.communicate()
-    assert {path.name for path in (task.root / "notebooks").iterdir()} == {
+    assert {path.name for path in (run.root / "notebooks").iterdir()} == {
         "01_lesson.ipynb",
         "begun",
     }
@@ -102,8 +102,8 @@ def test_sockets_of_killed_runs_go_and_those_of_others_stay(tiny_course, tmp_pat
         (folder / "vb-own" / "diary.txt").write_text("mine")
         (folder / "vb-link").symlink_to(tmp_path)
         (tmp_path / RUNNING).touch()
-        task = tiny_course([PARAMETERS, "import time\ntime.sleep(60)"])
-        killed = started(task)
+        run = tiny_course([PARAMETERS, "import time\ntime.sleep(60)"])
+        killed = started(run)
         try:
             while not list(folder.glob(f"vb-*/{RUNNING}")) or not list(folder.glob("vb-*/kernel*")):
                 assert killed.poll() is None
