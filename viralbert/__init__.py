@@ -1,4 +1,16 @@
 """The product behind the `viralbert` command.
 
-Moments, serving, training, archives, and the course's runner.
+Moments, serving, the shipped model, training, archives, and the course's runner.
+`from viralbert import ViralBERT` takes what answers: `ViralBERT.load().predict("...")`.
 """
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    # Read when it is asked for: most commands have no use for a model.
+    if name in ("Predictor", "ViralBERT"):
+        from viralbert.serving import predictor
+
+        return getattr(predictor, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -150,7 +150,7 @@ def _model_options() -> Parser:
         default="",
         metavar="FOLDER",
         help="of a lesson's classifier, of `viralbert train` (its folder model), or of `viralbert "
-        "export`; default, in the course's repository: that of lesson 06 in the sample run",
+        "export`; without it, the model that comes with viralbert",
     )
     return parser
 
@@ -320,14 +320,16 @@ def _add_train(commands: Commands) -> None:
         help="train, evaluate and save a classifier, resumable",
     )
     command.add_argument(
-        "--profile", help="several trainings that come with viralbert, a folder each: replicate"
+        "--profile",
+        help="trainings that come with viralbert, a folder each: replicate or viralbert",
     )
     command.add_argument(
         "--output", required=True, type=_path, help="gets model/, metrics.json and history.csv"
     )
     command.add_argument("--encoder", help="embedded, a hub name or a folder")
     command.add_argument(
-        "--dataset", help="cedr, combo (CEDR and GoEmotions), emotions (default) or multitask"
+        "--dataset",
+        help="cedr, combo (CEDR and GoEmotions), emotions (default), multitask or viralbert",
     )
     command.add_argument(
         "--data", help="sample (default), hub or a folder laid out as <set>/<split>.csv"
@@ -386,16 +388,12 @@ def _parts_of_data(text: str) -> tuple[str, ...]:
 
 
 def _model(options: argparse.Namespace) -> str:
-    """The folder that `--model` names, or the one that the sample run leaves in the repository."""
+    """The folder that `--model` names, or that of the model which comes with the package."""
     if options.model:
         return options.model
-    root = checkout()
-    if root is None:
-        raise DataError(
-            "expected --model FOLDER, found none; give the folder of a model that `viralbert "
-            "train` (its folder model) or `viralbert export` has written"
-        )
-    return str(root / "runs/sample/viralbert")
+    from viralbert.serving import shipped
+
+    return str(shipped.folder(options.device, options.precision))
 
 
 def _course_run(options: argparse.Namespace) -> Run:
@@ -453,8 +451,8 @@ def _pretrain(options: argparse.Namespace) -> None:
     devices.choose(options.device, options.precision)
     plan = pretraining.Plan(n_steps=options.steps)
     sources = [pretraining.Source.parse(text) for text in options.source]
-    found = pretraining.run(sources, options.output, plan)
-    say(", ".join(f"{name} {value:.4g}" for name, value in found.items()))
+    accuracies = pretraining.run(sources, options.output, plan)
+    say(", ".join(f"{name} {value:.4g}" for name, value in accuracies.items()))
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -470,8 +468,8 @@ def _predict(options: argparse.Namespace) -> int:
     texts, shown = itertools.tee(options.texts or _lines(options.file))
     model = Predictor.load(folder, options.device, options.precision)
     try:
-        for text, found in zip(shown, model.predict_iter(texts), strict=True):
-            line = json.dumps({"text": text} | found.as_dict(), ensure_ascii=False)
+        for text, prediction in zip(shown, model.predict_iter(texts), strict=True):
+            line = json.dumps({"text": text} | prediction.as_dict(), ensure_ascii=False)
             line = line.encode("utf-8", "replace").decode(
                 "utf-8"
             )  # half a surrogate pair cannot be printed
@@ -541,7 +539,6 @@ def _begins_a_table(line: str) -> bool:
 
 def _check_moments(options: argparse.Namespace) -> None:
     """Refuse what does not go together before anything heavy is imported."""
-    _model(options)
     if not options.engine:
         return
     if len(options.files) != 1 or not options.files[0].is_dir() or options.video:
@@ -576,19 +573,19 @@ def _moments(options: argparse.Namespace) -> int:
         folder = options.output / name
         try:
             video = str(options.video or "")
-            found, read = archives.process(
+            selection, read = archives.process(
                 path, folder, model.scores, limits, options.fps, options.otio, video
             )
             if options.video:
-                outputs.cut(options.video, found.moments, folder / "clips")
+                outputs.cut(options.video, selection.moments, folder / "clips")
         except (DataError, OSError) as error:
             n_failed += 1
             complain(error if str(path) in str(error) else f"{path}: {error}")
             continue
-        say(f"{path} -> {folder}: {found.note}")
+        say(f"{path} -> {folder}: {selection.note}")
         for repair in read.repairs:
             say(f"  repaired: {repair}")
-        print(*map(printable, _moment_rows(found.moments)), sep="\n")
+        print(*map(printable, _moment_rows(selection.moments)), sep="\n")
     if n_failed:
         complain(f"{n_failed} of {len(paths)} files failed, the others are written")
     return 1 if n_failed else 0
@@ -668,8 +665,8 @@ def _own_names(paths: Sequence[Path]) -> list[str]:
     names: list[str] = []
     taken: set[str] = set()
     for path in paths:
-        own = folder_name(path.stem)
-        options = itertools.chain([own], (f"{own}-{number}" for number in itertools.count(2)))
+        name = folder_name(path.stem)
+        options = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
         names.append(
             next(
                 name for name in options if unicodedata.normalize("NFC", name).lower() not in taken
@@ -698,9 +695,9 @@ def _moment_rows(moments: Sequence[Moment]) -> Iterator[str]:
 def _export(options: argparse.Namespace) -> None:
     from viralbert.serving.export import export
 
-    found = export(options.model, options.output, options.int8)
+    exported = export(options.model, options.output, options.int8)
     size = sum(path.stat().st_size for path in options.output.iterdir()) / 1e6
-    off = found.about["difference"]
+    off = exported.about["difference"]
     say(f"{options.output}: {size:.0f} MB; probabilities differ from torch's by {off:.1g} at most")
 
 
@@ -719,8 +716,8 @@ def _train(options: argparse.Namespace) -> None:
     devices.choose(options.device, options.precision)
     with processes.process_group():
         for name, training in trainings.items():
-            found = train.run(training, options.output / name, sys.stderr.isatty())
-            for task, splits in found.get("figures", {}).items():
+            result = train.run(training, options.output / name, sys.stderr.isatty())
+            for task, splits in result.get("figures", {}).items():
                 for split, systems in splits.items():
                     scores = ", ".join(
                         f"{s} {e['macro-F1']['value']:.3f} [{e['macro-F1']['low']:.3f}, "
@@ -740,12 +737,12 @@ def _count_different_packages() -> int:
     )
     wrong = 0
     for name, wanted, marker in pins:
-        found = _version(name)
-        if found is None and marker:  # a package for another platform or Python
+        installed = _version(name)
+        if installed is None and marker:  # a package for another platform or Python
             continue
-        if found != wanted:
+        if installed != wanted:
             wrong += 1
-            print(f"[different] {name}: {found or 'missing'}, the lock says {wanted}")
+            print(f"[different] {name}: {installed or 'missing'}, the lock says {wanted}")
     print(
         f"[{'ok' if not wrong else 'different'}] {len(pins) - wrong} of {len(pins)} packages as "
         "in requirements.lock"

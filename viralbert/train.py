@@ -140,7 +140,7 @@ def _run(training: Training, output: Path, show_progress: bool) -> dict[str, Any
         task: {split: len(texts) for split, (texts, _) in parts.items()}
         for task, parts in sets.items()
     }
-    found = {
+    result = {
         "recipe": asdict(training) | {"evaluate": list(training.evaluate)},
         "figures": figures,
         "rows": n_rows,
@@ -149,9 +149,9 @@ def _run(training: Training, output: Path, show_progress: bool) -> dict[str, Any
         "processes": processes.n_processes(),
         "environment": environment(),
     }
-    write_whole(output / "metrics.json", json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+    write_whole(output / "metrics.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     checkpoint.unlink(missing_ok=True)
-    return found
+    return result
 
 
 def read(training: Training) -> tuple[dict[str, Labelled], list[dict[str, Any]]]:
@@ -174,13 +174,13 @@ def read(training: Training) -> tuple[dict[str, Labelled], list[dict[str, Any]]]
     has_cedr = sources.has("cedr", training.data) or training.data != "sample"
     general = {} if training.dataset == "cedr" and has_cedr else tables("emotions")
     if training.dataset in ("emotions", "multitask"):
-        found = {"emotions": _multi_hot(general, len(emotions.EMOTIONS))}
+        labelled = {"emotions": _multi_hot(general, len(emotions.EMOTIONS))}
         if training.dataset == "multitask":
-            own = tables("virality")
-            found["virality"] = {
-                s: (list(t["text"]), t[["label"]].to_numpy(int)) for s, t in own.items()
+            viral = tables("virality")
+            labelled["virality"] = {
+                s: (list(t["text"]), t[["label"]].to_numpy(int)) for s, t in viral.items()
             }
-        return found, files
+        return labelled, files
     cedr = tables("cedr") if has_cedr else {}
     none = pd.DataFrame({"text": [], "labels": []})
     six = {s: combine.six_classes(general.get(s, none), cedr.get(s))[0] for s in cedr or general}
@@ -242,19 +242,19 @@ def _figures(
         },
     }
     rule = THRESHOLD_RULES[RULE]
-    found: dict[str, Any] = {}
-    for name, own in systems.items():
-        tuning = parts["validation"][1], own["validation"]
+    figures: dict[str, Any] = {}
+    for name, probabilities in systems.items():
+        tuning = parts["validation"][1], probabilities["validation"]
         for split in training.evaluate:
-            truth, p = parts[SPLITS[split]][1], own[SPLITS[split]]
+            truth, p = parts[SPLITS[split]][1], probabilities[SPLITS[split]]
             decided = cross_fit(*tuning, rule) if split == "dev" else decide(p, rule(*tuning))
-            found.setdefault(split, {})[name] = {
+            figures.setdefault(split, {})[name] = {
                 "macro-F1": vars(intervals.macro_f1_interval(truth, decided)),
                 "macro-F1 at 0.5": metrics.macro_f1(truth, decide(p, 0.5)),
                 "binary macro-F1": metrics.binary_macro_f1(truth, decided),
                 "ROC AUC": metrics.mean_roc_auc(truth, p),
             }
-    return found
+    return figures
 
 
 def _save(

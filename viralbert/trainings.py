@@ -80,8 +80,8 @@ def profile(name: str, changes: Mapping[str, Any]) -> dict[str, Training]:
     if not path.is_file():
         names = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
         raise DataError(f"no profile {name!r} of trainings; there are: {names}")
-    found = read_yaml(path.read_text(encoding="utf-8"), path.name)
-    return {run: Training(**(settings | dict(changes))) for run, settings in found.items()}
+    settings_of = read_yaml(path.read_text(encoding="utf-8"), path.name)
+    return {run: Training(**(settings | dict(changes))) for run, settings in settings_of.items()}
 
 
 def finished(

@@ -205,6 +205,10 @@ def _graph(model: Any, n_columns: int = 0) -> Any:
         )
     graph = program.model_proto
     del graph.graph.value_info[:]  # shapes within, of nodes that int8 replaces
+    # The exporter writes where in which file of this machine each node comes from.
+    for part in (*graph.graph.node, *graph.functions, graph.graph):
+        del part.metadata_props[:]
+        part.doc_string = ""
     return graph
 
 

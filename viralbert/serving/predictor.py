@@ -21,7 +21,7 @@ import numpy as np
 from scipy.special import expit, softmax
 
 from viralbert.moments.scores import Scores
-from viralbert.serving import text_batches
+from viralbert.serving import shipped, text_batches
 from viralbert.serving.onnx_model import MODEL, OnnxModel
 from viralbert_utils.base import tokens
 from viralbert_utils.base.errors import DataError
@@ -74,8 +74,12 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Mapping[str, Any]):
     """What the model says of one text. What the model has no task for is `None`.
+
+    It can be read like the dictionary that ViralBERT v2 returns, too: `result["viral_score"]`,
+    `result["is_viral"]`, `result["emotions"]` (their names alone, most probable first),
+    `result["probabilities"]`, and other tasks under their names. `as_dict` gives more, for JSON.
 
     Attributes:
         viral_score: Probability that the annotation guide would call the text viral, 0 .. 1.
@@ -103,8 +107,35 @@ class Prediction:
             bool(viral.labels) if viral else None,
             emotions.labels if emotions else None,
             emotions.probabilities if emotions else None,
-            {task: own for task, own in answers.items() if task not in ("virality", "emotions")},
+            {
+                task: labels
+                for task, labels in answers.items()
+                if task not in ("virality", "emotions")
+            },
         )
+
+    def __getitem__(self, key: str) -> Any:
+        """A value by its name in ViralBERT v2.
+
+        Raises:
+            KeyError: There is no such value, or the model has no task for it.
+        """
+        return self._named[key]
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of what the model says."""
+        return iter(self._named)
+
+    def __len__(self) -> int:
+        """How many values have a name."""
+        return len(self._named)
+
+    @cached_property
+    def _named(self) -> dict[str, Any]:
+        values = self.as_dict()
+        if self.emotions is not None:
+            values["emotions"] = [label.name for label in self.emotions]
+        return values
 
     def as_dict(self) -> dict[str, Any]:
         """Give plain values for JSON, without what the model has no task for.
@@ -113,17 +144,17 @@ class Prediction:
         """
         known = {
             name: value
-            for name, value in vars(self).items()
-            if value is not None and name != "others"
+            for name in ("viral_score", "is_viral", "emotions", "probabilities")
+            if (value := getattr(self, name)) is not None
         }
         if self.emotions is not None:
             known["emotions"] = [vars(label) for label in self.emotions]
         return known | {
             task: {
-                "labels": [vars(label) for label in own.labels],
-                "probabilities": own.probabilities,
+                "labels": [vars(label) for label in answer.labels],
+                "probabilities": answer.probabilities,
             }
-            for task, own in self.others.items()
+            for task, answer in self.others.items()
         }
 
 
@@ -182,9 +213,9 @@ class Task:
             probabilities > 0
         )  # an empty text reaches no threshold, not even one of 0
         for row, values in zip(reached, probabilities.tolist(), strict=True):
-            found = sorted(np.flatnonzero(row).tolist(), key=lambda k: -values[k])
+            reached_classes = sorted(np.flatnonzero(row).tolist(), key=lambda k: -values[k])
             yield Labels(
-                tuple(Label(self.names[k], self.russian[k], values[k]) for k in found),
+                tuple(Label(self.names[k], self.russian[k], values[k]) for k in reached_classes),
                 dict(zip(self.names, values, strict=True)),
             )
 
@@ -253,8 +284,8 @@ class Predictor:
                 "the most probable class; leave the thresholds out, or save the model as "
                 f"{MULTI_LABEL}"
             )
-        for task, own in self.thresholds.items():
-            own.check_names(names[task])
+        for task, thresholds in self.thresholds.items():
+            thresholds.check_names(names[task])
         if "virality" in names and (problem, len(names["virality"])) != (MULTI_LABEL, 1):
             raise DataError(
                 f"the task virality is one class, viral or not ({MULTI_LABEL}); found "
@@ -267,17 +298,20 @@ class Predictor:
             )
 
     @classmethod
-    def load(cls, folder: Path | str, device: str | None = None, precision: str = "auto") -> Self:
+    def load(
+        cls, folder: Path | str | None = None, device: str | None = None, precision: str = "auto"
+    ) -> Self:
         """Read a folder that a classifier, a predictor or an export was saved in.
 
-        An exported model is read without torch.
+        Without a folder it is the model that comes with the package (`viralbert/model`), put
+        together on first use. An exported model is read without torch.
 
         A process that has predicted may be forked: on the CPU, the child predicts with one thread.
         A GPU belongs to one process: start others with `multiprocessing.get_context("spawn")` and
         load the model in each.
 
         Args:
-            folder: E.g. `runs/sample/viralbert`, `models/combo/model`.
+            folder: E.g. `runs/sample/viralbert`, `models/combo/model`; see above if not given.
             device: See `devices.default`. An exported model computes on the CPU.
             precision: See `devices.precision`. An exported model has its own.
 
@@ -285,13 +319,13 @@ class Predictor:
             DataError: Something is missing or damaged, the thresholds are those of other classes,
                 the model reads a table beside the text, or the device or the precision isn't there.
         """
-        path = own_path(folder)
-        found = (cls._load_exported if (path / MODEL).is_file() else cls._load_trained)(
+        path = own_path(shipped.folder(device, precision) if folder is None else folder)
+        predictor = (cls._load_exported if (path / MODEL).is_file() else cls._load_trained)(
             path, device, precision
         )
-        if found.note:
-            _log.warning("%s: %s", path, found.note)
-        return found
+        if predictor.note:
+            _log.warning("%s: %s", path, predictor.note)
+        return predictor
 
     @classmethod
     def _load_trained(cls, path: Path, device: str | None, precision: str) -> Self:
@@ -323,10 +357,10 @@ class Predictor:
                 "use Hybrid.load of the folder it was made from, or OnnxModel.load and its "
                 "logits(texts, columns)"
             )
-        own = "int8" if about["int8"] else "float32"
-        if device not in (None, "cpu") or precision not in ("auto", own):
+        stored_in = "int8" if about["int8"] else "float32"
+        if device not in (None, "cpu") or precision not in ("auto", stored_in):
             raise DataError(
-                f"{path} is an exported model: it computes on the CPU in {own}, found device "
+                f"{path} is an exported model: it computes on the CPU in {stored_in}, found device "
                 f"{device or 'cpu'} and "
                 f"precision {precision}; leave both options out, or give the folder that it was "
                 "made from"
@@ -360,8 +394,8 @@ class Predictor:
         with whole_folder(target) as new:
             about = {name: value for name, value in self._described.items() if name != "versions"}
             save_classifier(new, self.model, self.tokenizer, **about)
-            for task, own in self.thresholds.items():
-                own.save(new / "thresholds" / f"{task}.json")
+            for task, thresholds in self.thresholds.items():
+                thresholds.save(new / "thresholds" / f"{task}.json")
             if self.calibration is not None:
                 plain = {name: float(value[0]) for name, value in vars(self.calibration).items()}
                 write_whole(
@@ -380,7 +414,11 @@ class Predictor:
     @property
     def note(self) -> str:
         """In words, for which tasks no thresholds are stored; empty if for none."""
-        untuned = {task: own.note for task, own in self.tasks.items() if own.note}
+        untuned = {
+            task: thresholds_of.note
+            for task, thresholds_of in self.tasks.items()
+            if thresholds_of.note
+        }
         return f"{', '.join(untuned)}: {next(iter(untuned.values()))}" if untuned else ""
 
     @overload
@@ -407,7 +445,7 @@ class Predictor:
         """
         for scores in self._windows(texts):
             for answers in zip(
-                *(self.tasks[task].answers(own) for task, own in scores.items()), strict=True
+                *(self.tasks[task].answers(values) for task, values in scores.items()), strict=True
             ):
                 yield Prediction.of(dict(zip(scores, answers, strict=True)))
 
@@ -444,17 +482,17 @@ class Predictor:
 
     def _probabilities(self, rows: list[list[int]]) -> dict[str, np.ndarray]:
         logits = text_batches.in_batches(self._step, rows, self._pad_id).astype(np.float64)
-        ends = np.cumsum([len(own.names) for own in self.tasks.values()])
+        ends = np.cumsum([len(task.names) for task in self.tasks.values()])
         n_special = sum(map(len, tokens.special_ids(self.tokenizer)))
         spoken = np.array([len(row) > n_special for row in rows])[:, None]
-        found = {}
-        for (task, own), part in zip(
+        by_task = {}
+        for (name, task), part in zip(
             self.tasks.items(), np.split(logits, ends[:-1], axis=1), strict=True
         ):
-            line = self.calibration if task == "virality" else None
-            values = probabilities(part, own.problem_type) if line is None else line.apply(part)
-            found[task] = np.where(spoken, values, 0.0)
-        return found
+            line = self.calibration if name == "virality" else None
+            values = probabilities(part, task.problem_type) if line is None else line.apply(part)
+            by_task[name] = np.where(spoken, values, 0.0)
+        return by_task
 
     @cached_property
     def _described(self) -> dict[str, Any]:
@@ -511,10 +549,13 @@ class ViralBERT(Predictor):
 
     def scores(self, texts: Iterable[str]) -> Scores:
         """The scorer that `ranking.find_moments` asks for; errors as of `predict`."""
-        empty = {task: np.empty((0, len(own.names))) for task, own in self.tasks.items()}
+        empty = {
+            task: np.empty((0, len(description.names))) for task, description in self.tasks.items()
+        }
         windows = [empty, *self._windows(texts)]
         viral, emotions = (
-            np.concatenate([found[task] for found in windows]) for task in ("virality", "emotions")
+            np.concatenate([window[task] for window in windows])
+            for task in ("virality", "emotions")
         )
         return Scores(viral[:, 0], emotions, self.emotions.names, np.array(self.emotions.values))
 
@@ -533,9 +574,9 @@ class ViralBERT(Predictor):
         return await ranking.find_viral_moments_from_subtitles(subtitles, self.scores, **options)
 
     def _thresholds_of(self, task: str) -> Thresholds:
-        found = self.tasks[task].thresholds
-        assert found is not None  # virality is multi-label, and so is everything beside it
-        return found
+        thresholds = self.tasks[task].thresholds
+        assert thresholds is not None  # virality is multi-label, and so is everything beside it
+        return thresholds
 
 
 def check_moments(tasks: Collection[str]) -> None:

@@ -125,19 +125,8 @@ def load_classifier(
     check_layers(path / "encoder" / "config.json")
     tokenizer, encoder = load_encoder(str(path / "encoder"), device)
     check_length(settings, encoder, path)
-    model: Classifier
-    options = {
-        name: settings[name] for name in ("pooling", "dropout", "n_queries", "train_embeddings")
-    }
     try:
-        if settings["kind"] == "multitask":
-            heads = {
-                task: Head(tuple(head["names"]), tuple(head["hidden"]), tuple(head["dropout"]))
-                for task, head in settings["tasks"].items()
-            }
-            model = MultiTaskClassifier(encoder, heads, **options)
-        else:
-            model = PooledClassifier(encoder, len(settings["names"]), **options)
+        model = from_settings(settings, encoder)
         head = load_file(path / "head.safetensors")
         if head.keys() != model.head_state().keys():
             raise ValueError(f"expected {sorted(model.head_state())}, found {sorted(head)}")
@@ -147,3 +136,16 @@ def load_classifier(
             f"the head in {path} does not fit its settings ({error}); save the model again"
         ) from None
     return model.eval(), tokenizer, settings
+
+
+def from_settings(settings: dict[str, Any], encoder: Any) -> Classifier:
+    """A classifier of the shape that a folder's settings name, with heads at random."""
+    names = ("pooling", "dropout", "n_queries", "train_embeddings")
+    options = {name: settings[name] for name in names}
+    if settings["kind"] != "multitask":
+        return PooledClassifier(encoder, len(settings["names"]), **options)
+    heads = {
+        task: Head(tuple(head["names"]), tuple(head["hidden"]), tuple(head["dropout"]))
+        for task, head in settings["tasks"].items()
+    }
+    return MultiTaskClassifier(encoder, heads, **options)
