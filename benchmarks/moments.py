@@ -1,18 +1,14 @@
-"""Moments of a two-hour video, from the command line to written files; scoring windows instead; a
-pipeline beside.
+"""Moments of a two-hour video, from the command line to written files; scoring windows instead.
 
     .venv/bin/python benchmarks/moments.py <data folder> [predictor folder]
 
-The data folder holds `subtitles/*.srt`, which are joined, and the emotions, whose texts have real
-lengths. The predictor is that of the sample run (lesson 06) unless another is named. Beside seconds
+The data folder holds `subtitles/*.srt`, which are joined. The predictor is that of the sample run (lesson 06) unless another is named. Beside seconds
 by the clock stand those of the processor, which other work on the machine disturbs less.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,9 +20,8 @@ from typing import Any
 
 from viralbert.moments.subtitles import Cue, read_subtitles, write_subtitles
 from viralbert_utils.base.files import ROOT
-from viralbert_utils.data import sources
 
-N_WINDOWS, N_TEXTS, N_TURNS = 200, 600, 3
+N_WINDOWS = 200
 
 
 def joined(folder: Path, hours: float, target: Path) -> None:
@@ -112,45 +107,6 @@ def windows_instead(file: Path, bert: Any) -> None:
     )
 
 
-def pipeline_beside(texts: list[str], bert: Any) -> None:
-    """Print texts a second: a transformers pipeline called text by text, `predict` text by text,
-    and of a list."""
-    from transformers import AutoModelForSequenceClassification, pipeline
-
-    config = bert.model.encoder.config
-    config.num_labels = 29
-    # The same encoder with one plain layer on it: rather less than both of our heads.
-    model = AutoModelForSequenceClassification.from_config(config).eval()
-    model.base_model.load_state_dict(bert.model.encoder.state_dict(), strict=False)
-    options = {"truncation": True, "max_length": bert.settings["max_length"], "top_k": None}
-    pipe = pipeline(
-        "text-classification", model=model, tokenizer=bert.tokenizer, device="cpu", **options
-    )
-    half = replace(bert, precision="bfloat16")
-    slow = "pipeline, text by text"
-    ways: dict[str, Callable[[], Any]] = {
-        slow: lambda: [pipe(text) for text in texts],
-        "predict, text by text": lambda: [bert.predict(text) for text in texts],
-        "predict, the list": lambda: bert.predict(texts),
-        "predict, the list, bf16": lambda: half.predict(texts),
-    }
-    print(
-        f"{len(texts):,} texts, median "
-        f"{statistics.median(len(text.split()) for text in texts):g} words; load of the "
-        f"machine before: {os.getloadavg()[0]:.1f}"
-    )
-    for about, clock in (("clock", time.perf_counter), ("processor", time.process_time)):
-        turns = [
-            {name: seconds_of(way, clock) for name, way in ways.items()} for _ in range(N_TURNS)
-        ]
-        for name in ways:
-            ratio = statistics.median(turn[slow] / turn[name] for turn in turns)
-            each = statistics.median(turn[name] for turn in turns) / len(texts)
-            print(f"{name}: {1000 * each:.2f} ms a text by the {about}, ratio {ratio:.1f}")
-    exact, near = (scorer.scores(texts).viral for scorer in (bert, half))
-    print(f"largest difference of a virality score by bf16: {abs(exact - near).max():.4f}")
-
-
 def main(source: str, model: str) -> None:
     """Print everything."""
     from viralbert.serving.predictor import ViralBERT
@@ -183,10 +139,6 @@ def main(source: str, model: str) -> None:
         print(", ".join(f"{int(value):,} {name}" for name, value in list(found.items())[5:]))
         bert = ViralBERT.load(model, "cpu")
         windows_instead(files[2], bert)
-    table = sources.load("emotions", source).splits
-    pipeline_beside(
-        [str(text) for text in table.get("validation", table["train"])["text"][:N_TEXTS]], bert
-    )
 
 
 if __name__ == "__main__":

@@ -77,6 +77,8 @@ def own_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 def _ids(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:
     if hasattr(tokenizer, "encode_batch"):  # the tokenizers library's own
+        if len(texts) == 1:  # a batch wakes threads
+            return [tokenizer.encode(texts[0], add_special_tokens=special).ids]
         return [row.ids for row in tokenizer.encode_batch(texts, add_special_tokens=special)]
     return tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
 
