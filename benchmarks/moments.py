@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/moments.py <data folder> [predictor folder]
 
 The data folder holds `subtitles/*.srt`, which are joined. The predictor is that of the sample run
-(lesson 06) unless another is named. Beside seconds by the clock stand those of the processor, which other
-work on the machine disturbs less.
+(lesson 06) unless another is named. Beside seconds by the clock stand those of the processor, which
+other work on the machine disturbs less.
 """
 
 from __future__ import annotations
