@@ -386,50 +386,52 @@ class Tuned:
     thresholds: thresholds.Thresholds
 
 
-def judge(part: Part, systems: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-    """Figures of several systems on the held-out texts, each with its interval.
+def decide_both_ways(part: Part, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Decide the held-out texts without looking at their own labels.
 
     Each half is decided with the calibration and the thresholds of the other; with a published test
-    split, that split is decided with those of validation.
+    split, that split alone is scored, with those of validation.
 
     Args:
         part: The task.
+        logits: Of the held-out texts `(n_held, n_classes)`.
+
+    Returns:
+        Labels, probabilities and decisions of the texts that are scored, `(n_scored, n_classes)`
+        each.
+    """
+    probabilities, decided = np.empty(logits.shape), np.empty(logits.shape, dtype=np.int8)
+    for half in (True, False):
+        rows, others = part.tunes == half, part.tunes != half
+        tuned = tune(part.names, part.held_labels[others], logits[others])
+        probabilities[rows] = tuned.line.apply(logits[rows])
+        decided[rows] = tuned.thresholds.apply(probabilities[rows], part.names)
+    scored = ~part.tunes if part.published_test else np.ones(len(part.tunes), dtype=bool)
+    return part.held_labels[scored], probabilities[scored], decided[scored]
+
+
+def judge(part: Part, systems: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Figures of several systems on the held-out texts, each with its interval.
+
+    Args:
+        part: The task; see `decide_both_ways`.
         systems: Name -> logits of the held-out texts `(n_held, n_classes)`; the first is compared
             with each of the others, paired.
     """
-    scored = ~part.tunes if part.published_test else np.ones(len(part.tunes), dtype=bool)
-    truth = part.held_labels[scored]
-    probabilities, decided = {}, {}
-    for name, logits in systems.items():
-        p = np.empty(logits.shape)
-        d = np.empty(logits.shape, dtype=np.int8)
-        for half in (True, False):
-            rows, others = part.tunes == half, part.tunes != half
-            tuned = tune(part.names, part.held_labels[others], logits[others])
-            p[rows] = tuned.line.apply(logits[rows])
-            d[rows] = tuned.thresholds.apply(p[rows], part.names)
-        probabilities[name], decided[name] = p[scored], d[scored]
-    first = next(iter(systems))
+    answers = {name: decide_both_ways(part, logits) for name, logits in systems.items()}
+    first, (truth, own_p, own_decided) = next(iter(answers.items()))
     figures: dict[str, dict[str, Any]] = {}
-    for name in systems:
-        own = {
-            "macro-F1": vars(intervals.macro_f1_interval(truth, decided[name])),
-            "ROC AUC": vars(intervals.bootstrap(metrics.mean_roc_auc, truth, probabilities[name])),
-            "Brier score": float(calibration.brier_score(truth, probabilities[name]).mean()),
+    for name, (_, p, decided) in answers.items():
+        figures[name] = {
+            "macro-F1": vars(intervals.macro_f1_interval(truth, decided)),
+            "ROC AUC": vars(intervals.bootstrap(metrics.mean_roc_auc, truth, p)),
+            "Brier score": float(calibration.brier_score(truth, p).mean()),
         }
         if name != first:
-            own[f"{first} minus this, macro-F1"] = vars(
-                intervals.macro_f1_difference(truth, decided[name], decided[first])
-            )
-            own[f"{first} minus this, ROC AUC"] = vars(
-                intervals.bootstrap(
-                    intervals.gain(metrics.mean_roc_auc),
-                    truth,
-                    probabilities[name],
-                    probabilities[first],
-                )
-            )
-        figures[name] = own
+            of_f1 = intervals.macro_f1_difference(truth, decided, own_decided)
+            of_auc = intervals.bootstrap(intervals.gain(metrics.mean_roc_auc), truth, p, own_p)
+            figures[name][f"{first} minus this, macro-F1"] = vars(of_f1)
+            figures[name][f"{first} minus this, ROC AUC"] = vars(of_auc)
     return figures
 
 

@@ -9,15 +9,11 @@ Platt 1999; Guo et al. 2017 (temperature, expected calibration error).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import expit
 
 from viralbert_utils.evaluation.thresholds import check
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

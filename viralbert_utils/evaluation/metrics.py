@@ -5,12 +5,8 @@ Lesson 01 introduces them."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    pass
 
 
 def f1_per_class(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.special import expit, logit
@@ -21,10 +21,6 @@ from scipy.special import expit, logit
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import check_plain, own_path, write_whole
 from viralbert_utils.evaluation.metrics import macro_f1
-
-if TYPE_CHECKING:
-    pass
-
 
 # The names of the transformers library: exactly one class a text, or any number of them.
 SINGLE_LABEL, MULTI_LABEL = "single_label_classification", "multi_label_classification"
