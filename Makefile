@@ -13,7 +13,7 @@ ONLY    ?=
 SET     ?=
 DEVICE  ?=
 PRECISION ?=
-MODEL   ?= runs/$(PROFILE)/viralbert
+MODEL   ?=
 PORT    ?= 8000
 
 BIN  := .venv/bin
@@ -79,7 +79,7 @@ lab: .venv/.for-reports
 	$(BIN)/jupyter lab notebooks
 
 serve: .venv/.for-reports
-	@$(BIN)/viralbert serve --model '$(MODEL)' --port $(PORT)
+	@$(BIN)/viralbert serve $(if $(MODEL),--model '$(MODEL)') --port $(PORT)
 
 check-env: .venv/.for-reports
 	@$(BIN)/viralbert check-env

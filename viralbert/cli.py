@@ -104,7 +104,9 @@ def _device_options() -> Parser:
     """Options of whatever computes with a model."""
     parser = Parser(add_help=False)
     parser.add_argument(
-        "--device", help="cpu, cuda, cuda:1 or mps; CUDA if there is one. An export: always cpu"
+        "--device",
+        help="cpu, cuda, cuda:1 or mps; CUDA if there is one. An export: always cpu; the "
+        "model that comes with viralbert: cpu unless another is named",
     )
     parser.add_argument(
         "--precision",

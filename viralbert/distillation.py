@@ -449,6 +449,11 @@ def run(training: Training, output: Path, show_progress: bool = False) -> dict[s
     Raises:
         DataError: Bad data, or the folder holds another training.
     """
+    if training.export_onnx or training.evaluate != Training.evaluate:
+        raise DataError(
+            "dataset viralbert is judged on the texts held out, and exported with `viralbert "
+            "export`: leave --evaluate and --export-onnx out"
+        )
     started = time.perf_counter()
     parts, files = read(training)
     if (done := finished(output, training, files)) is not None:

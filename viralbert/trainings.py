@@ -31,7 +31,7 @@ class Training:
             `distillation`).
         data: `sample`, `hub` or a folder; see `sources.load`. The sample has no
             CEDR: its emotions are mapped to the six classes.
-        epochs: The best one on dev is kept.
+        epochs: The best one on dev is kept (dataset `viralbert`: the last one).
         learning_rate: The encoder's highest rate; the heads learn ten times as fast. 0 means 1e-3
             for `embedded`, else 2e-5.
         schedule: How the rate falls; see `settings.Settings`.
