@@ -32,7 +32,7 @@ from viralbert.serving import shipped
 from viralbert.serving.export import export
 from viralbert.serving.predictor import Predictor, ViralBERT
 from viralbert.trainings import Training
-from viralbert_utils.base.files import ROOT
+from viralbert_utils.base.files import ROOT, write_whole
 from viralbert_utils.data import cleaning, emotions, sources, splits
 from viralbert_utils.evaluation import baselines, intervals, metrics
 from viralbert_utils.evaluation.calibration import proportion_interval
@@ -197,6 +197,32 @@ def sentences(bert: Predictor) -> dict[str, str]:
     return shares
 
 
+def update_readme(measured: dict[str, Any], values: dict[str, str]) -> None:
+    """Write the model's headline figures between the two marks in the README."""
+    card = f"[card]({shipped.PACKED.relative_to(ROOT)}/{shipped.CARD})"
+    lines = ["| shipped model, held-out real texts | result | TF-IDF | |", "|---|---|---|---|"]
+    for task, title, metric in (
+        ("emotions", "28 emotions", "macro-F1"),
+        ("emotions", "28 emotions", "ROC AUC"),
+        ("cedr", "CEDR's six classes", "macro-F1"),
+    ):
+        rows = measured["figures"][task]["held out"]
+        what = f"{title}: {metric} on {measured['rows'][task]['held out']:,} texts"
+        lines.append(
+            f"| {what} | {estimate(rows['model'][metric])} | {rows['TF-IDF'][metric]['value']:.3f} "
+            f"| {card} |"
+        )
+    lines.append(
+        f"| virality: ROC AUC on {values['headlines_n']} later headlines | "
+        f"{values['headlines_model']} | {values['headlines_tfidf'].split()[0]} | {card} |"
+    )
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text(encoding="utf-8").split("<!-- shipped:")
+    mark, after = rest.split("-->", 1)[0], rest.split("<!-- /shipped -->", 1)[1]
+    table = "\n".join(lines)
+    write_whole(readme, f"{before}<!-- shipped:{mark}-->\n{table}\n<!-- /shipped -->{after}")
+
+
 def pack(source: str, data: str, trained: str) -> None:
     """Pack the model, and write its card."""
     folder = Path(trained)
@@ -233,7 +259,7 @@ def pack(source: str, data: str, trained: str) -> None:
         }
         card = TEMPLATE.read_text(encoding="utf-8").format(**values)
         size = shipped.pack(folder / "model", shipped.PACKED, card)
-    (folder / "card_values.json").write_text(json.dumps(values, ensure_ascii=False, indent=1))
+    update_readme(measured, values)
     print(f"{shipped.PACKED}: {size / 1e6:.1f} MB")
     print(card)
 
