@@ -453,10 +453,9 @@ def run(training: Training, output: Path, show_progress: bool = False) -> dict[s
     Raises:
         DataError: Bad data, or the folder holds another training.
     """
-    if training.export_onnx or training.evaluate != Training.evaluate:
+    if training.evaluate != Training.evaluate:
         raise DataError(
-            "dataset viralbert is judged on the texts held out, and exported with `viralbert "
-            "export`: leave --evaluate and --export-onnx out"
+            "dataset viralbert is judged on all texts that are held out: leave --evaluate out"
         )
     started = time.perf_counter()
     parts, files = read(training)
