@@ -34,7 +34,7 @@ from viralbert_utils.base.variables import DEVICE
 
 PACKED = Path(__file__).parents[1] / "model"
 WEIGHTS, SETTINGS, CARD = "weights.safetensors", "classifier.json", "MODEL_CARD.md"
-WORDS = "encoder.embeddings.word_embeddings.weight"
+WORDS, POOLER = "encoder.embeddings.word_embeddings.weight", "encoder.pooler."
 EXPORTER = ("onnx", "onnxruntime", "onnxscript")  # what the exported form needs
 # Raised when the code below, or the export, builds something else from the same packed folder.
 VERSION = 1
@@ -146,13 +146,15 @@ def unpack(packed: Path, target: Path) -> None:
     missing = model.load_state_dict(
         {name: value.float() for name, value in weights.items()}, strict=False
     )
-    if missing.unexpected_keys or missing.missing_keys != [WORDS]:
+    # Nothing here uses BERT's pooler; `pack` leaves it out, and `save_classifier` writes zeros.
+    lacking = [name for name in missing.missing_keys if not name.startswith(POOLER)]
+    if missing.unexpected_keys or lacking != [WORDS]:
         raise DataError(f"the weights in {packed} do not fit its settings: {missing}")
     # What `save_classifier` does not write by itself.
     about = {name: value for name, value in settings.items() if name not in _OF_CLASSIFIER}
     with whole_folder(target) as new:
         save_classifier(new, model.eval(), tokenizer, **about)
-        shutil.copytree(packed / "thresholds", new / "thresholds")
+        _copy_decisions(packed, new)
         shutil.copy(packed / CARD, new / CARD)
         write_sums(new)
 
@@ -187,9 +189,7 @@ def pack(source: Path | str, target: Path | str, card: str) -> int:
             f"{settings['kind']} with {len(tokenizer)} tokens"
         )
     state = {
-        name: value
-        for name, value in model.state_dict().items()
-        if not name.startswith("encoder.pooler.")
+        name: value for name, value in model.state_dict().items() if not name.startswith(POOLER)
     }
     moved = state.pop(WORDS) - base.get_input_embeddings().weight.detach()
     rows = torch.nonzero(moved.abs().amax(dim=1) > 0).flatten()
@@ -209,7 +209,14 @@ def pack(source: Path | str, target: Path | str, card: str) -> int:
         (new / SETTINGS).write_text(
             json.dumps(settings, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
         )
-        shutil.copytree(path / "thresholds", new / "thresholds")
+        _copy_decisions(path, new)
         (new / CARD).write_text(card, encoding="utf-8")
         write_sums(new)
     return sum(file.stat().st_size for file in own_path(target).rglob("*") if file.is_file())
+
+
+def _copy_decisions(source: Path, target: Path) -> None:
+    """Copy what turns logits into answers: thresholds, and a calibration of virality if any."""
+    shutil.copytree(source / "thresholds", target / "thresholds")
+    if (calibration := source / "calibration.json").is_file():
+        shutil.copy(calibration, target)
