@@ -136,6 +136,9 @@ class Distillation:
         parts: As of `read`.
         output: Gets the teachers' answers and the checkpoints.
         show_progress: A progress bar for each epoch.
+
+    Raises:
+        DataError: Texts are to be longer than the encoder reads.
     """
 
     def __init__(
@@ -145,6 +148,7 @@ class Distillation:
         self.training, self.parts, self.output = training, parts, output
         self.show_progress = show_progress
         self.tokenizer, self.encoder = load_encoder(training.encoder)
+        training.check_length(self.tokenizer, self.encoder)
         ends = np.cumsum([len(part.names) for part in parts.values()]).tolist()
         self.columns = {
             task: slice(end - len(part.names), end)
@@ -438,7 +442,7 @@ def run(training: Training, output: Path, show_progress: bool = False) -> dict[s
 
     Args:
         training: Encoder, data and settings.
-        output: Gets `model/`, `metrics.json`, `history.csv` and `teachers/`.
+        output: Gets `model/`, `metrics.json`, `history.csv`, `teachers/` and, if wished, `onnx/`.
         show_progress: A progress bar for each epoch.
 
     Returns:
@@ -451,8 +455,8 @@ def run(training: Training, output: Path, show_progress: bool = False) -> dict[s
     parts, files = read(training)
     if (done := finished(output, training, files)) is not None:
         return done
-    _keep_to(output, training, files)
     work = Distillation(training, parts, output, show_progress)
+    _keep_to(output, training, files)
     said, means = work.teachers()
     student, history = work.student(said)
     pad_id = work.tokenizer.pad_token_id
@@ -465,7 +469,8 @@ def run(training: Training, output: Path, show_progress: bool = False) -> dict[s
             "model": logits[held, columns],
             "TF-IDF": _tfidf_logits(baseline, part.held_texts, len(part.names)),
         }
-        systems |= {kind: mean[held, columns] for kind, mean in means.items()}
+        # The TF-IDF of the folds is a part of the teachers, and no baseline.
+        systems |= {kind: means[kind][held, columns] for kind in ("encoders", "teachers")}
         figures[task] = {"held out": judge(part, systems)}
         rows = part.tunes if part.published_test else np.ones(len(part.tunes), dtype=bool)
         tuned[task] = tune(part.names, part.held_labels[rows], systems["model"][rows])
@@ -478,6 +483,10 @@ def run(training: Training, output: Path, show_progress: bool = False) -> dict[s
     }
     stored = {task: own.thresholds for task, own in tuned.items()}
     Predictor(student, work.tokenizer, about, stored).save(output / "model")
+    if training.export_onnx:
+        from viralbert.serving.export import export
+
+        export(output / "model", output / "onnx")
     write_whole(output / "history.csv", history.to_csv(index=False))
     result = {
         "recipe": asdict(training) | {"evaluate": list(training.evaluate)},

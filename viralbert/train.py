@@ -30,7 +30,7 @@ from viralbert_utils.base.tokens import encode
 from viralbert_utils.data import combine, emotions, sources
 from viralbert_utils.data.cleaning import RULES, clean
 from viralbert_utils.data.splits import split_set
-from viralbert_utils.encoders.loading import load_encoder, n_positions
+from viralbert_utils.encoders.loading import load_encoder
 from viralbert_utils.evaluation import baselines, intervals, metrics
 from viralbert_utils.evaluation.thresholds import MULTI_LABEL, Thresholds, cross_fit, decide
 from viralbert_utils.evaluation.thresholds import RULES as THRESHOLD_RULES
@@ -83,11 +83,7 @@ def _run(training: Training, output: Path, show_progress: bool) -> dict[str, Any
         return done
     with processes.first_alone():  # it may have to build or to fetch the encoder
         tokenizer, encoder = load_encoder(training.encoder)
-    if training.max_length > (room := min(int(tokenizer.model_max_length), n_positions(encoder))):
-        raise DataError(
-            f"max_length is {training.max_length}, and the encoder {training.encoder!r} reads "
-            f"{room} at most"
-        )
+    training.check_length(tokenizer, encoder)
     names = {task: CLASSES[task] for task in sets}
     encoded = {
         task: {

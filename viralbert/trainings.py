@@ -69,6 +69,20 @@ class Training:
         if not set(self.evaluate) <= SPLITS.keys():
             raise DataError(f"cannot evaluate {', '.join(self.evaluate)}; use dev, test or both")
 
+    def check_length(self, tokenizer: Any, encoder: Any) -> None:
+        """Refuse to keep more tokens of a text than the encoder reads.
+
+        Raises:
+            DataError: `max_length` is larger.
+        """
+        from viralbert_utils.encoders.loading import n_positions
+
+        if self.max_length > (room := min(int(tokenizer.model_max_length), n_positions(encoder))):
+            raise DataError(
+                f"max_length is {self.max_length}, and the encoder {self.encoder!r} reads {room} "
+                "at most"
+            )
+
 
 def profile(name: str, changes: Mapping[str, Any]) -> dict[str, Training]:
     """The trainings of `train_profiles/<name>.yaml` by name, with some settings changed in all.
