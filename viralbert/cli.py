@@ -592,7 +592,6 @@ def _moments(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    folder = _model(options)
     from viralbert.serving.limits import ServiceLimits
 
     limits = ServiceLimits.parse(options.limits)
@@ -605,7 +604,7 @@ def _serve(options: argparse.Namespace) -> None:
     log.setFormatter(Lines("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[log])
     serve(
-        folder,
+        _model(options),
         options.host,
         options.port,
         limits,
