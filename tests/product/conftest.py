@@ -1,11 +1,13 @@
 """What tests of the command share."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from tests import tiny
 from tests.product.two_words import TwoWords
-from viralbert.serving import predictor
+from viralbert.serving import predictor, shipped
 from viralbert_utils.encoders.loading import load_tokenizer
 
 
@@ -24,6 +26,7 @@ def encoder(tmp_path_factory) -> str:
 def loaded(monkeypatch) -> list[str]:
     """Folders from which a model was asked for."""
     asked: list[str] = []
+    monkeypatch.setattr(shipped, "folder", lambda device, precision: Path("shipped"))
     monkeypatch.setattr(
         predictor.Predictor, "load", lambda folder, *options: asked.append(folder) or TwoWords()
     )

@@ -20,7 +20,7 @@ from tests.product.two_words import TwoWords
 from viralbert import cli
 from viralbert.serving import predictor
 predictor.Predictor.load = lambda *_: TwoWords()
-sys.exit(cli.main(["predict", "Кот ушёл."]))
+sys.exit(cli.main(["predict", "--model", "mine", "Кот ушёл."]))
 """
     with open("/dev/full", "w") as full:
         done = subprocess.run(

@@ -137,9 +137,6 @@ def test_the_environment_is_checked_without_a_lock(place):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["predict", "Кот"], "expected --model FOLDER, found none; give the folder of a model"),
-        (["moments", "a.srt", "--output", "o"], "expected --model FOLDER, found none"),
-        (["serve"], "expected --model FOLDER, found none"),
         (["train", "--output", "new"], "data 'sample' lies in the course's repository, and"),
         (["run"], "viralbert run needs a checkout of the course's repository"),
         (["report"], "viralbert report needs a checkout of the course's repository"),
@@ -149,6 +146,21 @@ def test_the_environment_is_checked_without_a_lock(place):
 def test_what_lies_in_a_checkout_is_named_where_there_is_none(place, arguments, message):
     (line,) = place.call(*arguments, status=1).splitlines()
     assert message in line
+
+
+@pytest.mark.parametrize(
+    "arguments", [["predict", "Кот"], ["moments", "a.srt", "--output", "o"], ["serve"]]
+)
+def test_a_package_without_its_model_says_what_to_do(place, packages, arguments):
+    model, away = packages / "viralbert" / "model", packages / "away"
+    if model.is_dir():
+        model.rename(away)
+    try:
+        (line,) = place.call(*arguments, status=1).splitlines()
+    finally:
+        if away.is_dir():
+            away.rename(model)
+    assert "holds no model: install the project again, or name a model of your own" in line
 
 
 # what an exported model needs
@@ -172,6 +184,7 @@ PREDICTING = {
     "viralbert.serving",
     "viralbert.serving.onnx_model",
     "viralbert.serving.predictor",
+    "viralbert.serving.shipped",
     "viralbert.serving.text_batches",
     "viralbert.terminal",
     "viralbert_utils",
@@ -180,6 +193,7 @@ PREDICTING = {
     "viralbert_utils.base.files",
     "viralbert_utils.base.texts",
     "viralbert_utils.base.tokens",
+    "viralbert_utils.base.variables",
     "viralbert_utils.data",
     "viralbert_utils.data.emotions",
     "viralbert_utils.evaluation",

@@ -84,3 +84,25 @@ def test_a_wrong_argument_is_refused_before_anything_heavy_is_imported(expected,
     status, modules = imported(*line.split())
     assert status == expected
     assert not modules & HEAVY
+
+
+def test_the_package_gives_its_predictor_when_it_is_asked_for():
+    code = """
+import sys
+import viralbert
+before = set(sys.modules)
+from viralbert import Predictor, ViralBERT
+from viralbert.serving import predictor
+assert (Predictor, ViralBERT) == (predictor.Predictor, predictor.ViralBERT)
+assert not hasattr(viralbert, "Virality")
+print("viralbert.serving" in before, sorted({"numpy", "torch"} & before), "torch" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["False", "[]", "False"]

@@ -1,5 +1,7 @@
 """Export: the same answers as torch, what stands in the folder, and what is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pandas as pd
@@ -21,6 +23,7 @@ from viralbert.serving.onnx_model import OnnxModel
 from viralbert.serving.predictor import HEAD_SHARE, ViralBERT
 from viralbert_utils.base import tokens
 from viralbert_utils.base.errors import DataError
+from viralbert_utils.base.files import ROOT
 from viralbert_utils.data.emotions import EMOTIONS
 from viralbert_utils.data.sources import load
 from viralbert_utils.lessons import columns, hybrid
@@ -98,6 +101,14 @@ def test_what_the_model_file_says(bert, folders):
         for value in [*graph.input, *graph.output]
     ]
     assert dimensions == [[0, 0], [0, 0], [0, 29]], "batch and length are free"
+
+
+@pytest.mark.parametrize("name", ["float", "int8"])
+def test_an_export_says_nothing_about_the_machine_that_made_it(folders, name):
+    for path in (folders / name).iterdir():
+        raw = path.read_bytes()
+        for place in (str(ROOT), "site-packages", "forward(", "/lib/python", str(Path.home())):
+            assert place.encode() not in raw, (path.name, place)
 
 
 def test_an_export_replaces_an_export_and_nothing_else(folders, tmp_path):
