@@ -199,28 +199,22 @@ def sentences(bert: Predictor) -> dict[str, str]:
 
 def update_readme(measured: dict[str, Any], values: dict[str, str]) -> None:
     """Write the model's headline figures between the two marks in the README."""
-    card = f"[card]({shipped.PACKED.relative_to(ROOT)}/{shipped.CARD})"
-    lines = ["| shipped model, held-out real texts | result | TF-IDF | |", "|---|---|---|---|"]
+    said = []
     for task, title, metric in (
         ("emotions", "28 emotions", "macro-F1"),
-        ("emotions", "28 emotions", "ROC AUC"),
-        ("cedr", "CEDR's six classes", "macro-F1"),
+        ("cedr", "CEDR", "macro-F1"),
     ):
         rows = measured["figures"][task]["held out"]
-        what = f"{title}: {metric} on {measured['rows'][task]['held out']:,} texts"
-        lines.append(
-            f"| {what} | {estimate(rows['model'][metric])} | {rows['TF-IDF'][metric]['value']:.3f} "
-            f"| {card} |"
-        )
-    lines.append(
-        f"| virality: ROC AUC on {values['headlines_n']} later headlines | "
-        f"{values['headlines_model']} | {values['headlines_tfidf'].split()[0]} | {card} |"
-    )
+        of_tfidf = rows["TF-IDF"][metric]["value"]
+        said.append(f"{title} {metric} {estimate(rows['model'][metric])} (TF-IDF {of_tfidf:.3f})")
+    of_tfidf = values["headlines_tfidf"].split()[0]
+    said.append(f"later headlines ROC AUC {values['headlines_model']} ({of_tfidf})")
+    card = f"[card]({shipped.PACKED.relative_to(ROOT)}/{shipped.CARD})"
+    sentence = f"The shipped model on real texts: {', '.join(said)}; see its {card}."
     readme = ROOT / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split("<!-- shipped:")
-    mark, after = rest.split("-->", 1)[0], rest.split("<!-- /shipped -->", 1)[1]
-    table = "\n".join(lines)
-    write_whole(readme, f"{before}<!-- shipped:{mark}-->\n{table}\n<!-- /shipped -->{after}")
+    before, rest = readme.read_text(encoding="utf-8").split("<!-- shipped -->")
+    after = rest.split("<!-- /shipped -->")[1]
+    write_whole(readme, f"{before}<!-- shipped -->\n{sentence}\n<!-- /shipped -->{after}")
 
 
 def pack(source: str, data: str, trained: str) -> None:

@@ -398,7 +398,7 @@ def decide_both_ways(part: Part, logits: np.ndarray) -> tuple[np.ndarray, np.nda
 
     Args:
         part: The task.
-        logits: Of the held-out texts `(n_held, n_classes)`.
+        logits: What a system gives for the held-out texts, `(n_held, n_classes)`.
 
     Returns:
         Labels, probabilities and decisions of the texts that are scored, `(n_scored, n_classes)`
