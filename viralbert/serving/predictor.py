@@ -320,9 +320,8 @@ class Predictor:
                 the model reads a table beside the text, or the device or the precision isn't there.
         """
         path = own_path(shipped.folder(device, precision) if folder is None else folder)
-        predictor = (cls._load_exported if (path / MODEL).is_file() else cls._load_trained)(
-            path, device, precision
-        )
+        load = cls._load_exported if (path / MODEL).is_file() else cls._load_trained
+        predictor = load(path, device, precision)
         if predictor.note:
             _log.warning("%s: %s", path, predictor.note)
         return predictor

@@ -66,7 +66,9 @@ def folder(device: str | None = None, precision: str = "auto", packed: Path = PA
         )
     target = cache_folder() / f"viralbert-{_key(packed)}"
     wants_export = (device or os.environ.get(DEVICE) or "cpu") == "cpu" and precision == "auto"
-    lacking = [name for name in EXPORTER if importlib.util.find_spec(name) is None]
+    is_exported = (target / "int8" / SUMS).is_file()
+    needed = ("onnxruntime",) if is_exported else EXPORTER
+    lacking = [name for name in needed if importlib.util.find_spec(name) is None]
     if wants_export and lacking:
         _log.info("without %s the shipped model answers in torch, slower", ", ".join(lacking))
     form = target / ("int8" if wants_export and not lacking else "model")
