@@ -159,7 +159,8 @@ class Distillation:
         self.n_train = len(self.texts)
         self.texts += [text for part in parts.values() for text in part.held_texts]
         self.rows = encode(self.tokenizer, self.texts, training.max_length)
-        self.seconds: dict[str, float] = {}
+        file = self._seconds_file
+        self.seconds: dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
 
     def own_rows(self, task: str, held: bool = False) -> slice:
         """Where a task's texts stand in `texts`."""
@@ -224,8 +225,7 @@ class Distillation:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as new, new.open("wb") as file:
             np.save(file, logits.astype(np.float32))
-        self.seconds[name] = time.perf_counter() - start
-        _log.warning("teacher %s: %.0f s", name, self.seconds[name])
+        self._took(name, time.perf_counter() - start)
         return logits.astype(np.float32).astype(np.float64)
 
     def _tfidf(self, fold: int) -> np.ndarray:
@@ -329,9 +329,19 @@ class Distillation:
             checkpoint,
             self.show_progress,
         )
-        self.seconds[name] = time.perf_counter() - start
-        _log.warning("%s: %.0f s", name, self.seconds[name])
+        if name == "student":
+            self._took(name, time.perf_counter() - start)
         return history
+
+    def _took(self, step: str, seconds: float) -> None:
+        """Keep the seconds of a step, so that they are known when a stopped run has gone on."""
+        self.seconds[step] = self.seconds.get(step, 0.0) + round(seconds, 1)
+        write_whole(self._seconds_file, json.dumps(self.seconds, indent=1) + "\n")
+        _log.warning("%s: %.0f s", step, seconds)
+
+    @property
+    def _seconds_file(self) -> Path:
+        return self.output / "teachers" / "seconds.json"
 
 
 def masked_entropy(columns: Mapping[str, slice], positive_weights: torch.Tensor | None) -> Loss:
@@ -457,7 +467,6 @@ def run(training: Training, output: Path, show_progress: bool = False) -> dict[s
         raise DataError(
             "dataset viralbert is judged on all texts that are held out: leave --evaluate out"
         )
-    started = time.perf_counter()
     parts, files = read(training)
     if (done := finished(output, training, files)) is not None:
         return done
@@ -502,8 +511,8 @@ def run(training: Training, output: Path, show_progress: bool = False) -> dict[s
             for task, part in parts.items()
         },
         "files": files,
-        "seconds": round(time.perf_counter() - started, 1),
-        "seconds of each step": {name: round(value, 1) for name, value in work.seconds.items()},
+        "seconds": round(sum(work.seconds.values()), 1),
+        "seconds of each step": work.seconds,
         "environment": environment(),
     }
     write_whole(output / "metrics.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")

@@ -36,6 +36,8 @@ PACKED = Path(__file__).parents[1] / "model"
 WEIGHTS, SETTINGS, CARD = "weights.safetensors", "classifier.json", "MODEL_CARD.md"
 WORDS, POOLER = "encoder.embeddings.word_embeddings.weight", "encoder.pooler."
 EXPORTER = ("onnx", "onnxruntime", "onnxscript")  # what the exported form needs
+# Word vectors that training has moved by less, as a share of their length, are packed unmoved.
+LEAST_MOVE = 0.02
 # Raised when the code below, or the export, builds something else from the same packed folder.
 VERSION = 1
 _OF_CLASSIFIER = {
@@ -193,8 +195,9 @@ def pack(source: Path | str, target: Path | str, card: str) -> int:
     state = {
         name: value for name, value in model.state_dict().items() if not name.startswith(POOLER)
     }
-    moved = state.pop(WORDS) - base.get_input_embeddings().weight.detach()
-    rows = torch.nonzero(moved.abs().amax(dim=1) > 0).flatten()
+    words = base.get_input_embeddings().weight.detach()
+    moved = state.pop(WORDS) - words
+    rows = torch.nonzero(moved.norm(dim=1) > LEAST_MOVE * words.norm(dim=1)).flatten()
     scales = moved[rows].abs().amax(dim=1) / 127
     weights = {
         name: value.half() if name.startswith("encoder.") and value.is_floating_point() else value
