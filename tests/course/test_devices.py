@@ -161,7 +161,8 @@ def test_a_lesson_says_the_same_on_every_device(lessons, smoke):
         )
         assert here.keys() == there.keys()
         for what, value in here.items():
-            if not what.startswith(("run.", "cache.ratio")):
+            # The shipped model answers in eight bits on a CPU, elsewhere as it was trained.
+            if not what.startswith(("run.", "cache.ratio", "shipped.")):
                 assert value == pytest.approx(there[what], abs=2e-3, rel=2e-3), f"{name}: {what}"
                 n_compared += 1
     assert n_compared > 500

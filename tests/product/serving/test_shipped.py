@@ -204,12 +204,13 @@ def test_the_exported_form_answers_on_a_cpu_and_the_trained_one_elsewhere(
 
 
 @pytest.mark.parametrize("lacking", shipped.EXPORTER)
-def test_without_the_exporter_the_trained_form_answers(packed, exported, monkeypatch, lacking):
+def test_an_export_that_is_there_needs_its_runtime_alone(packed, exported, monkeypatch, lacking):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == lacking else find(name)
     )
-    assert shipped.folder("cpu", packed=packed) == exported.parent / "model"
+    form = "model" if lacking == "onnxruntime" else "int8"
+    assert shipped.folder("cpu", packed=packed) == exported.parent / form
 
 
 def test_both_forms_answer_alike(exported):
