@@ -413,11 +413,7 @@ class Predictor:
     @property
     def note(self) -> str:
         """In words, for which tasks no thresholds are stored; empty if for none."""
-        untuned = {
-            task: thresholds_of.note
-            for task, thresholds_of in self.tasks.items()
-            if thresholds_of.note
-        }
+        untuned = {name: task.note for name, task in self.tasks.items() if task.note}
         return f"{', '.join(untuned)}: {next(iter(untuned.values()))}" if untuned else ""
 
     @overload
@@ -563,9 +559,7 @@ class ViralBERT(Predictor):
 
     def scores(self, texts: Iterable[str]) -> Scores:
         """The scorer that `ranking.find_moments` asks for; errors as of `predict`."""
-        empty = {
-            task: np.empty((0, len(description.names))) for task, description in self.tasks.items()
-        }
+        empty = {name: np.empty((0, len(task.names))) for name, task in self.tasks.items()}
         windows = [empty, *self._windows(texts)]
         viral, emotions = (
             np.concatenate([window[task] for window in windows])

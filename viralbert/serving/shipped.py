@@ -18,18 +18,12 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+from viralbert_utils.base.cache import build_once, cache_folder
 from viralbert_utils.base.errors import DataError
-from viralbert_utils.base.files import (
-    SUMS,
-    check_sums,
-    locked,
-    own_path,
-    sha256,
-    whole_folder,
-    write_sums,
-)
+from viralbert_utils.base.files import SUMS, check_sums, own_path, sha256, whole_folder, write_sums
 from viralbert_utils.base.variables import DEVICE
 
 PACKED = Path(__file__).parents[1] / "model"
@@ -38,11 +32,9 @@ WORDS, POOLER = "encoder.embeddings.word_embeddings.weight", "encoder.pooler."
 EXPORTER = ("onnx", "onnxruntime", "onnxscript")  # what the exported form needs
 # Word vectors that training has moved by less, as a share of their length, are packed unmoved.
 LEAST_MOVE = 0.02
+WHAT = "the shipped model (250 MB)"
 # Raised when the code below, or the export, builds something else from the same packed folder.
 VERSION = 1
-_OF_CLASSIFIER = {
-    *("kind", "tasks", "pooling", "dropout", "n_queries", "train_embeddings", "versions"),
-}
 _log = logging.getLogger("viralbert.shipped")
 
 
@@ -58,9 +50,6 @@ def folder(device: str | None = None, precision: str = "auto", packed: Path = PA
     Raises:
         DataError: The packed files are missing or damaged, or there is no room in the cache folder.
     """
-    # Not at the top: what serves an exported model elsewhere has no use for encoders.
-    from viralbert_utils.encoders.embedded import cache_folder
-
     if not (packed / SUMS).is_file():
         raise DataError(
             f"{packed} holds no model: install the project again, or name a model of your own "
@@ -75,14 +64,10 @@ def folder(device: str | None = None, precision: str = "auto", packed: Path = PA
         _log.info("without %s the shipped model answers in torch, slower", ", ".join(lacking))
     form = target / ("int8" if wants_export and not lacking else "model")
     if not (form / SUMS).is_file():
-        try:
-            with locked(target):
-                _build(packed, target, form)
-        except OSError as error:
-            raise DataError(
-                f"the shipped model (250 MB) cannot be kept in {target.parent}: {error}; name "
-                "another folder in VIRALBERT_CACHE"
-            ) from None
+        check_sums(packed)
+        build_once(target / "model", partial(_put_together, packed), WHAT)
+    if form.name == "int8":
+        build_once(form, partial(_export, target / "model"), WHAT)
     return form
 
 
@@ -94,18 +79,16 @@ def _key(packed: Path) -> str:
     return hashlib.sha256(parts.encode()).hexdigest()[:12]
 
 
-def _build(packed: Path, target: Path, form: Path) -> None:
-    if (form / SUMS).is_file():  # another process has just finished it
-        return
-    check_sums(packed)
-    if not (target / "model" / SUMS).is_file():
-        with _step("the shipped model is put together, once (about half a minute)"):
-            unpack(packed, target / "model")
-    if form.name == "int8":
-        with _step("and exported in eight bits, once (about half a minute)"):
-            from viralbert.serving.export import export
+def _put_together(packed: Path, target: Path) -> None:
+    with _step("the shipped model is put together, once (about half a minute)"):
+        unpack(packed, target)
 
-            export(target / "model", form, int8=True)
+
+def _export(model: Path, target: Path) -> None:
+    from viralbert.serving.export import export
+
+    with _step("and exported in eight bits, once (about half a minute)"):
+        export(model, target, int8=True)
 
 
 @contextmanager
@@ -127,10 +110,11 @@ def unpack(packed: Path, target: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
+    from viralbert.serving.predictor import Predictor, load_calibration, stored_thresholds
     from viralbert_utils.base.hub import quiet
     from viralbert_utils.encoders.loading import load_encoder
     from viralbert_utils.encoders.recipe import Recipe
-    from viralbert_utils.models.storage import from_settings, save_classifier
+    from viralbert_utils.models.storage import from_settings
 
     settings = json.loads((packed / SETTINGS).read_text(encoding="utf-8"))
     recipe = settings.pop("embedded")
@@ -154,13 +138,10 @@ def unpack(packed: Path, target: Path) -> None:
     lacking = [name for name in missing.missing_keys if not name.startswith(POOLER)]
     if missing.unexpected_keys or lacking != [WORDS]:
         raise DataError(f"the weights in {packed} do not fit its settings: {missing}")
-    # What `save_classifier` does not write by itself.
-    about = {name: value for name, value in settings.items() if name not in _OF_CLASSIFIER}
+    decisions = stored_thresholds(packed), load_calibration(packed)
     with whole_folder(target) as new:
-        save_classifier(new, model.eval(), tokenizer, **about)
-        _copy_decisions(packed, new)
+        Predictor(model.eval(), tokenizer, settings, *decisions).save(new)
         shutil.copy(packed / CARD, new / CARD)
-        write_sums(new)
 
 
 def pack(source: Path | str, target: Path | str, card: str) -> int:
@@ -214,14 +195,9 @@ def pack(source: Path | str, target: Path | str, card: str) -> int:
         (new / SETTINGS).write_text(
             json.dumps(settings, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
         )
-        _copy_decisions(path, new)
+        shutil.copytree(path / "thresholds", new / "thresholds")
+        if (calibration := path / "calibration.json").is_file():
+            shutil.copy(calibration, new)
         (new / CARD).write_text(card, encoding="utf-8")
         write_sums(new)
     return sum(file.stat().st_size for file in own_path(target).rglob("*") if file.is_file())
-
-
-def _copy_decisions(source: Path, target: Path) -> None:
-    """Copy what turns logits into answers: thresholds, and a calibration of virality if any."""
-    shutil.copytree(source / "thresholds", target / "thresholds")
-    if (calibration := source / "calibration.json").is_file():
-        shutil.copy(calibration, target)

@@ -10,34 +10,17 @@ start as the identity, seeded. Lesson 02 uses the encoder.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from viralbert_utils.base.cache import build_once, cache_folder
 from viralbert_utils.base.errors import DataError
-from viralbert_utils.base.files import (
-    SUMS,
-    check_sums,
-    locked,
-    own_path,
-    sha256,
-    whole_folder,
-    write_sums,
-)
+from viralbert_utils.base.files import check_sums, sha256
 from viralbert_utils.base.hub import quiet
 from viralbert_utils.encoders.recipe import LAYERS, LAYERS_SHA256, Recipe
 from viralbert_utils.encoders.vocabulary import load_navec, make_tokenizer, vocabulary_and_vectors
-
-
-def cache_folder() -> Path:
-    """Where built encoders are kept: `$VIRALBERT_CACHE`, or the user's cache folder."""
-    base = os.environ.get("VIRALBERT_CACHE")
-    return (
-        own_path(base)
-        if base
-        else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "viralbert"
-    )
 
 
 def embedded_folder(recipe: Recipe | None = None) -> Path:
@@ -48,19 +31,7 @@ def embedded_folder(recipe: Recipe | None = None) -> Path:
     """
     recipe = recipe or Recipe()
     target = cache_folder() / f"embedded-{recipe.key}"
-    # One without sums was built before there were any.
-    if not (target / SUMS).is_file():
-        try:
-            with locked(cache_folder()):
-                if not (target / SUMS).is_file():
-                    with whole_folder(target) as new:
-                        build(recipe, new)
-                        write_sums(new)
-        except OSError as error:
-            raise DataError(
-                f"the embedded encoder (160 MB) cannot be kept in {cache_folder()}: {error}; name "
-                "another folder in VIRALBERT_CACHE"
-            ) from None
+    if build_once(target, partial(build, recipe), "the embedded encoder (160 MB)"):
         return target
     try:
         check_sums(target)

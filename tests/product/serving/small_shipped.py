@@ -59,7 +59,7 @@ def main(packed: str, *arguments: str) -> int:
     embedded.load_navec = few_words
     shipped.folder = partial(shipped.folder, packed=Path(packed))  # type: ignore[assignment]
     if os.environ.get("KILLED") == "while it is put together":
-        shipped.shutil.copytree = lambda *_: os.kill(os.getpid(), 9)  # type: ignore[assignment]
+        shipped.shutil.copy = lambda *_: os.kill(os.getpid(), 9)  # type: ignore[assignment]
     return command(arguments)
 
 
