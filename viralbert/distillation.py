@@ -16,8 +16,8 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,21 +28,20 @@ import torch
 from scipy.special import expit, logit
 
 from viralbert.environment import environment
+from viralbert.labelled import read_set
 from viralbert.serving.predictor import Predictor
-from viralbert.trainings import Training, finished
+from viralbert.trainings import Training, finished, recipe
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import whole_file, write_whole
 from viralbert_utils.base.tokens import encode
 from viralbert_utils.data import combine, emotions, sources
-from viralbert_utils.data.cleaning import RULES, clean
-from viralbert_utils.data.splits import split_set
 from viralbert_utils.encoders.loading import load_encoder
 from viralbert_utils.evaluation import baselines, calibration, intervals, metrics, thresholds
 from viralbert_utils.lessons import rare_classes, soft_targets
 from viralbert_utils.models.classifiers import Head, MultiTaskClassifier, PooledClassifier
 from viralbert_utils.models.inference import predict_logits
 from viralbert_utils.training import loop
-from viralbert_utils.training.losses import Loss
+from viralbert_utils.training.losses import Loss, on_each_device
 from viralbert_utils.training.settings import Encoded, Settings, Task
 
 N_FOLDS = 4
@@ -78,6 +77,16 @@ class Part:
     tunes: np.ndarray
     published_test: bool
 
+    @property
+    def tuning(self) -> np.ndarray:
+        """Whether a held-out text decides on the thresholds of the model `(n_held,)`."""
+        return self.tunes if self.published_test else np.ones(len(self.tunes), dtype=bool)
+
+    @property
+    def scored(self) -> np.ndarray:
+        """Whether a held-out text is scored `(n_held,)`."""
+        return ~self.tunes if self.published_test else self.tuning
+
     @cached_property
     def fold(self) -> np.ndarray:
         """The fold of each training text `(n_texts,)`, dealt out by its rarest label."""
@@ -99,12 +108,7 @@ def read(training: Training) -> tuple[dict[str, Part], list[dict[str, Any]]]:
     ):
         if name == "cedr" and not sources.has("cedr", training.data):
             continue
-        loaded = sources.load(name, training.data)
-        if training.max_rows:
-            loaded.splits = {s: table.head(training.max_rows) for s, table in loaded.splits.items()}
-        files.extend({"set": name} | asdict(file) for file in loaded.files)
-        published = "test" in loaded.splits
-        tables = split_set(name, clean(loaded, **RULES[name]).splits, training.seed)
+        tables, published = read_set(name, training, files)
         if name == "cedr":
             none = pd.DataFrame({"text": [], "labels": []})
             tables = {s: combine.six_classes(none, table)[0] for s, table in tables.items()}
@@ -117,7 +121,7 @@ def read(training: Training) -> tuple[dict[str, Part], list[dict[str, Any]]]:
             [text for table in held for text in table["text"]],
             np.concatenate([labels["validation"], labels["test"]]),
             np.arange(sum(map(len, held))) < len(held[0]),
-            published,
+            "test" in published,
         )
     return parts, files
 
@@ -215,18 +219,17 @@ class Distillation:
         means["teachers"] = np.mean(matched, axis=0)
         return expit(means["teachers"]), means
 
-    def _remember(self, name: str, compute: Any, fold: int) -> np.ndarray:
+    def _remember(self, name: str, compute: Callable[[int], np.ndarray], fold: int) -> np.ndarray:
         """A teacher's logits for all texts, from its file if it has finished before."""
         path = self.output / "teachers" / f"{name}.npy"
-        if path.is_file():
-            return np.load(path).astype(np.float64)
-        start = time.perf_counter()
-        logits = compute(fold)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as new, new.open("wb") as file:
-            np.save(file, logits.astype(np.float32))
-        self._took(name, time.perf_counter() - start)
-        return logits.astype(np.float32).astype(np.float64)
+        if not path.is_file():
+            start = time.perf_counter()
+            logits = compute(fold)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(path) as new, new.open("wb") as file:
+                np.save(file, logits.astype(np.float32))
+            self._took(name, time.perf_counter() - start)
+        return np.load(path).astype(np.float64)
 
     def _tfidf(self, fold: int) -> np.ndarray:
         logits = []
@@ -353,12 +356,12 @@ def masked_entropy(columns: Mapping[str, slice], positive_weights: torch.Tensor 
         positive_weights: Weights of positives `(n_classes,)`.
     """
     total = sum(TASK_WEIGHTS[task] for task in columns)
+    there = on_each_device(positive_weights)
 
     def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         known = ~labels.isnan()
-        weight = None if positive_weights is None else positive_weights.to(logits.device)
         entropy = torch.nn.functional.binary_cross_entropy_with_logits(
-            logits, labels.nan_to_num(), pos_weight=weight, reduction="none"
+            logits, labels.nan_to_num(), pos_weight=there(logits.device), reduction="none"
         )
         entropy = torch.where(known, entropy, 0.0)
         value = logits.new_zeros(())
@@ -420,8 +423,8 @@ def decide_both_ways(part: Part, logits: np.ndarray) -> tuple[np.ndarray, np.nda
         tuned = tune(part.names, part.held_labels[others], logits[others])
         probabilities[rows] = tuned.line.apply(logits[rows])
         decided[rows] = tuned.thresholds.apply(probabilities[rows], part.names)
-    scored = ~part.tunes if part.published_test else np.ones(len(part.tunes), dtype=bool)
-    return part.held_labels[scored], probabilities[scored], decided[scored]
+    rows = part.scored
+    return part.held_labels[rows], probabilities[rows], decided[rows]
 
 
 def judge(part: Part, systems: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
@@ -475,19 +478,20 @@ def run(training: Training, output: Path, show_progress: bool = False) -> dict[s
     said, means = work.teachers()
     student, history = work.student(said)
     pad_id = work.tokenizer.pad_token_id
-    logits = predict_logits(student, work.rows, pad_id).numpy().astype(np.float64)
     tuned, figures = {}, {}
     for task, part in parts.items():
         held, columns = work.own_rows(task, held=True), work.columns[task]
         baseline = baselines.tfidf_logistic().fit(part.texts, part.labels)
         systems = {
-            "model": logits[held, columns],
+            "model": predict_logits(student, work.rows[held], pad_id, task=task)
+            .numpy()
+            .astype(np.float64),
             "TF-IDF": _tfidf_logits(baseline, part.held_texts, len(part.names)),
         }
         # The TF-IDF of the folds is a part of the teachers, and no baseline.
         systems |= {kind: means[kind][held, columns] for kind in ("encoders", "teachers")}
         figures[task] = {"held out": judge(part, systems)}
-        rows = part.tunes if part.published_test else np.ones(len(part.tunes), dtype=bool)
+        rows = part.tuning
         tuned[task] = tune(part.names, part.held_labels[rows], systems["model"][rows])
         calibrate_head(student, task, tuned[task].line)
     about = {
@@ -504,7 +508,7 @@ def run(training: Training, output: Path, show_progress: bool = False) -> dict[s
         export(output / "model", output / "onnx")
     write_whole(output / "history.csv", history.to_csv(index=False))
     result = {
-        "recipe": asdict(training) | {"evaluate": list(training.evaluate)},
+        "recipe": recipe(training),
         "figures": figures,
         "rows": {
             task: {"train": len(part.texts), "held out": len(part.held_texts)}
@@ -533,7 +537,7 @@ def calibrate_head(model: MultiTaskClassifier, task: str, line: calibration.Cali
 def _keep_to(output: Path, training: Training, files: list[dict[str, Any]]) -> None:
     """Let the folder belong to one training: what teachers left there is used again."""
     path = output / "training.json"
-    mine = json.dumps({"recipe": asdict(training), "files": files}, ensure_ascii=False, indent=1)
+    mine = json.dumps({"recipe": recipe(training), "files": files}, ensure_ascii=False, indent=1)
     if path.is_file() and path.read_text(encoding="utf-8") != mine + "\n":
         raise DataError(
             f"{output} holds another training, or the data have changed since it began ({path}); "

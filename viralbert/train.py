@@ -12,7 +12,6 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,13 @@ import torch
 
 from viralbert import distillation
 from viralbert.environment import environment
+from viralbert.labelled import read_set
 from viralbert.serving.predictor import Predictor
-from viralbert.trainings import SPLITS, Training, finished
+from viralbert.trainings import SPLITS, Training, finished, recipe
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import locked, write_whole
 from viralbert_utils.base.tokens import encode
 from viralbert_utils.data import combine, emotions, sources
-from viralbert_utils.data.cleaning import RULES, clean
-from viralbert_utils.data.splits import split_set
 from viralbert_utils.encoders.loading import load_encoder
 from viralbert_utils.evaluation import baselines, intervals, metrics
 from viralbert_utils.evaluation.thresholds import MULTI_LABEL, Thresholds, cross_fit, decide
@@ -137,7 +135,7 @@ def _run(training: Training, output: Path, show_progress: bool) -> dict[str, Any
         for task, parts in sets.items()
     }
     result = {
-        "recipe": asdict(training) | {"evaluate": list(training.evaluate)},
+        "recipe": recipe(training),
         "figures": figures,
         "rows": n_rows,
         "files": files,
@@ -159,13 +157,7 @@ def read(training: Training) -> tuple[dict[str, Labelled], list[dict[str, Any]]]
     files: list[dict[str, Any]] = []
 
     def tables(name: str) -> dict[str, pd.DataFrame]:
-        loaded = sources.load(name, training.data)
-        if training.max_rows:
-            loaded.splits = {
-                split: table.head(training.max_rows) for split, table in loaded.splits.items()
-            }
-        files.extend({"set": name} | asdict(file) for file in loaded.files)
-        return split_set(name, clean(loaded, **RULES[name]).splits, training.seed)
+        return read_set(name, training, files)[0]
 
     has_cedr = sources.has("cedr", training.data) or training.data != "sample"
     general = {} if training.dataset == "cedr" and has_cedr else tables("emotions")

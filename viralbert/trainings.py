@@ -98,6 +98,11 @@ def profile(name: str, changes: Mapping[str, Any]) -> dict[str, Training]:
     return {run: Training(**(settings | dict(changes))) for run, settings in settings_of.items()}
 
 
+def recipe(training: Training) -> dict[str, Any]:
+    """A training's settings as JSON gives them back."""
+    return asdict(training) | {"evaluate": list(training.evaluate)}
+
+
 def finished(
     output: Path, training: Training, files: list[dict[str, Any]]
 ) -> dict[str, Any] | None:
@@ -117,7 +122,7 @@ def finished(
     if not path.is_file():
         return None
     figures = json.loads(path.read_text(encoding="utf-8"))
-    if figures["recipe"] != asdict(training) | {"evaluate": list(training.evaluate)}:
+    if figures["recipe"] != recipe(training):
         raise DataError(
             f"{output} holds another training ({path}); give another folder, or delete it"
         )

@@ -17,14 +17,14 @@ from torch.nn import functional
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def _on_each_device(weight: Tensor | None) -> Callable[[torch.device], Tensor | None]:
+def on_each_device(weight: Tensor | None) -> Callable[[torch.device], Tensor | None]:
     """The weights on a device, copied once: each copy would wait for the device."""
     return cache(lambda device: None if weight is None else weight.to(device))
 
 
 def cross_entropy(weight: Tensor | None = None) -> Loss:
     """Mean cross-entropy of one label a text; classes count by their `weight` `(n_classes,)`."""
-    there = _on_each_device(weight)
+    there = on_each_device(weight)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         return functional.cross_entropy(logits, labels, weight=there(logits.device))
@@ -34,7 +34,7 @@ def cross_entropy(weight: Tensor | None = None) -> Loss:
 
 def binary_cross_entropy(pos_weight: Tensor | None = None) -> Loss:
     """Mean binary cross-entropy; positives count by `pos_weight` `(n_classes,)`."""
-    there = _on_each_device(pos_weight)
+    there = on_each_device(pos_weight)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         weight = there(logits.device)
