@@ -4,13 +4,12 @@ Moments, serving, the shipped model, training, archives, and the course's runner
 `from viralbert import ViralBERT` takes what answers: `ViralBERT.load().predict("...")`.
 """
 
+from importlib import import_module
 from typing import Any
 
 
 def __getattr__(name: str) -> Any:
     # Read when it is asked for: most commands have no use for a model.
     if name in ("Predictor", "ViralBERT"):
-        from viralbert.serving import predictor
-
-        return getattr(predictor, name)
+        return getattr(import_module("viralbert.serving.predictor"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -154,6 +154,15 @@ def test_no_paths_hosts_or_branches_on_the_profile(notebook):
 
 
 @parametrize(ALL)
+def test_the_predictor_is_imported_from_its_module(notebook):
+    """`viralbert` looks it up when asked, where the runner can't see what a lesson depends on."""
+    for cell in code(notebook):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.ImportFrom) and node.module == "viralbert":
+                assert not {"ViralBERT", "Predictor"} & {alias.name for alias in node.names}
+
+
+@parametrize(ALL)
 def test_prose_names_only_what_is_recorded(notebook):
     used = set(re.findall(r"\{glue:text\}`([\w.-]+)", prose(notebook)))
     source = "\n".join(cell.source for cell in code(notebook))
