@@ -21,10 +21,8 @@ TEXTS = [
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """A token a byte."""
-    vocabulary = {
-        name: i
-        for i, name in enumerate(["[PAD]", "[CLS]", "[SEP]", *pre_tokenizers.ByteLevel.alphabet()])
-    }
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())  # in another order in each process
+    vocabulary = {name: i for i, name in enumerate(["[PAD]", "[CLS]", "[SEP]", *letters])}
     core = Tokenizer(models.BPE(vocabulary, []))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
