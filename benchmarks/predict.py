@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from moments import seconds_of
 
 from viralbert.serving import shipped
 from viralbert.serving.export import export
@@ -29,13 +30,6 @@ from viralbert.serving.predictor import ViralBERT
 from viralbert_utils.data import sources
 
 N_TEXTS, N_TURNS, N_STARTS = 600, 5, 7
-
-
-def seconds_of(action: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
-    """Seconds of a call."""
-    start = clock()
-    action()
-    return clock() - start
 
 
 def pipeline_of(bert: ViralBERT) -> Any:

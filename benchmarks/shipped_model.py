@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit
 
 from viralbert import distillation
 from viralbert.serving import shipped
@@ -36,7 +37,7 @@ from viralbert_utils.base.files import ROOT, write_whole
 from viralbert_utils.data import cleaning, emotions, sources, splits
 from viralbert_utils.evaluation import baselines, intervals, metrics
 from viralbert_utils.evaluation.calibration import proportion_interval
-from viralbert_utils.lessons import reliability
+from viralbert_utils.lessons import class_table, reliability
 
 TEMPLATE = Path(__file__).with_name("MODEL_CARD.template.md")
 SENTENCES = ROOT / "tests" / "product"
@@ -84,13 +85,12 @@ def logits_of(bert: Predictor, texts: Sequence[str]) -> dict[str, np.ndarray]:
     """Task -> logits of the model's own probabilities."""
     windows = list(bert._windows(texts))
     p = {task: np.concatenate([w[task] for w in windows]) for task in bert.tasks}
-    clipped = {task: np.clip(values, 1e-6, 1 - 1e-6) for task, values in p.items()}
-    return {task: np.log(values / (1 - values)) for task, values in clipped.items()}
+    return {task: logit(np.clip(values, 1e-6, 1 - 1e-6)) for task, values in p.items()}
 
 
 def estimate(values: dict[str, float]) -> str:
     """A figure of `metrics.json` with its interval."""
-    return f"{values['value']:.3f} [{values['low']:.3f}, {values['high']:.3f}]"
+    return str(intervals.Estimate(**values))
 
 
 def difference(values: dict[str, float]) -> str:
@@ -115,28 +115,24 @@ def figures_table(measured: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def class_table(part: distillation.Part, logits: np.ndarray) -> str:
-    """Each class with the interval of its F1."""
-    truth, p, decided = distillation.decide_both_ways(part, logits)
+def f1_table(names: Sequence[str], truth: np.ndarray, p: np.ndarray, decided: np.ndarray) -> str:
+    """Each class with the interval of its F1; arrays as of `distillation.decide_both_ways`."""
+    table = class_table.per_class(truth, p, decided, names)
     weights = intervals.resample_weights(len(truth), 1000, 0)
     resampled = metrics.f1_of_counts(*metrics.weighted_counts(truth, decided, weights))
-    f1 = metrics.f1_per_class(truth, decided)
     lines = ["| emotion | texts | F1 | precision | recall | ROC AUC |", "| --- " * 6 + "|"]
-    for k in np.argsort(-f1):
-        own = intervals.estimate(float(f1[k]), resampled[:, k], 0.95)
-        hits = (truth[:, k] * decided[:, k]).sum()
-        auc = metrics.mean_roc_auc(truth[:, k], p[:, k])
+    for k in np.argsort(-table["F1"].to_numpy()[: len(names)]):
+        row = table.iloc[k]
+        own = intervals.estimate(float(row["F1"]), resampled[:, k], 0.95)
         lines.append(
-            f"| {emotions.display_name(part.names[k])} | {truth[:, k].sum()} | {own} | "
-            f"{hits / max(decided[:, k].sum(), 1):.2f} | {hits / truth[:, k].sum():.2f} | "
-            f"{auc:.3f} |"
+            f"| {emotions.display_name(names[k])} | {truth[:, k].sum()} | {own} | "
+            f"{row['precision']:.2f} | {row['recall']:.2f} | {row['ROC AUC']:.3f} |"
         )
     return "\n".join(lines)
 
 
-def calibration_table(part: distillation.Part, logits: np.ndarray) -> str:
+def calibration_table(truth: np.ndarray, p: np.ndarray) -> str:
     """What became of probabilities, all emotions together."""
-    truth, p, _ = distillation.decide_both_ways(part, logits)
     table = reliability.reliability(truth, p, n_bins=5)
     lines = ["| probability said | times | share that carry the emotion |", "| --- | --- | --- |"]
     lines += [
@@ -235,6 +231,7 @@ def pack(source: str, data: str, trained: str) -> None:
         held = parts["emotions"].held_texts
         said = {name: logits_of(bert, held)["emotions"] for name, bert in forms.items()}
         judged = distillation.judge(parts["emotions"], said)
+        truth, p, decided = distillation.decide_both_ways(parts["emotions"], said["exported"])
         values = {
             f"{name}_f1": difference(judged[name]["trained minus this, macro-F1"])
             for name in ("packed", "exported")
@@ -243,8 +240,8 @@ def pack(source: str, data: str, trained: str) -> None:
         values |= later_headlines(forms["exported"], source) | sentences(forms["exported"])
         values |= {
             "figures": figures_table(measured),
-            "classes": class_table(parts["emotions"], said["exported"]),
-            "calibration": calibration_table(parts["emotions"], said["exported"]),
+            "classes": f1_table(parts["emotions"].names, truth, p, decided),
+            "calibration": calibration_table(truth, p),
             "minutes": f"{measured['seconds'] / 60:.0f}",
             "device": str(measured["environment"].get("device", "cpu")),
             "rows": ", ".join(
