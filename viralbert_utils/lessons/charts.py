@@ -1,4 +1,4 @@
-"""Charts that one lesson draws: gradient arrows, a confusion matrix, near-duplicates, chords, a
+"""Charts that one lesson draws: gradient arrows, runs, a confusion matrix, near-duplicates, chords, a
 tree."""
 
 from __future__ import annotations
@@ -41,6 +41,12 @@ def arrows(axes: Axes, named: Mapping[str, Sequence[float]], title: str) -> None
     ends = np.array([(0.0, 0.0), *named.values()])
     low, high = ends.min(axis=0) - 0.5, ends.max(axis=0) + 0.5
     axes.set(title=title, xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+
+
+def runs(axes: Axes, figures: Sequence[Sequence[float]]) -> None:
+    """A short stroke for each run of a system, on rows as `plots.intervals` draws them."""
+    for position, values in enumerate(reversed(figures)):
+        axes.plot(values, [position - 0.25] * len(values), "|", color=GREY, markersize=7)
 
 
 def confusion(axes: Axes, matrix: pd.DataFrame, title: str) -> None:
