@@ -34,15 +34,16 @@ from viralbert_utils.base import tokens
 from viralbert_utils.base.files import ROOT, whole_file, write_whole
 from viralbert_utils.data import cleaning, emotions, sources, splits
 from viralbert_utils.encoders import loading
-from viralbert_utils.evaluation import baselines, intervals, metrics, thresholds
+from viralbert_utils.evaluation import baselines, metrics, thresholds
 from viralbert_utils.lessons import rare_classes, soft_targets
+from viralbert_utils.lessons.comparison import Comparison
 from viralbert_utils.models import inference
 from viralbert_utils.models.classifiers import Head, MultiTaskClassifier
 from viralbert_utils.training import loop, losses
 from viralbert_utils.training.settings import Encoded, Task
 
 RECORD = ROOT / "viralbert_utils" / "lessons" / "recorded" / "multitask.json"
-N_TRAINING, N_SCORED, N_FOLDS, N_RESAMPLES = 12_000, 6_000, 4, 300
+N_TRAINING, N_SCORED, N_FOLDS = 12_000, 6_000, 4
 SETTINGS = task.SETTINGS
 HEADS = {"emotions": Head(emotions.EMOTIONS), "virality": Head(("viral",))}
 # System: its tasks with the weights of their losses, the surgery, the share of the labels in the
@@ -60,7 +61,7 @@ Logits = dict[tuple[str, str], np.ndarray]
 
 
 def load_rows(source: str) -> dict[str, Parts]:
-    """`train`, `tune` and `test` rows of both tasks."""
+    """`train`, `validation` and `test` rows of both tasks."""
     own = cleaning.clean(sources.load("emotions", source), **cleaning.RULES["emotions"]).splits
     order = np.random.default_rng(0).permutation(len(own["train"]))
     virality = pd.concat(
@@ -72,11 +73,11 @@ def load_rows(source: str) -> dict[str, Parts]:
     return {
         "emotions": {
             "train": own["train"].iloc[order[:N_TRAINING]],
-            "tune": own["validation"],
+            "validation": own["validation"],
             "test": own["train"].iloc[order[N_TRAINING : N_TRAINING + N_SCORED]],
         },
         "virality": splits.by_time(
-            virality, "published_at", {"train": 0.75, "tune": 0.1, "test": 0.15}
+            virality, "published_at", {"train": 0.75, "validation": 0.1, "test": 0.15}
         ),
     }
 
@@ -98,7 +99,7 @@ def tfidf(parts: Parts, labels: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     of_folds = [logits(fold != k, "train") for k in range(N_FOLDS)]
     everything = np.ones(len(fold), dtype=bool)
     return {"train": soft_targets.out_of_fold(of_folds, fold)} | {
-        split: logits(everything, split) for split in ("tune", "test")
+        split: logits(everything, split) for split in ("validation", "test")
     }
 
 
@@ -113,7 +114,7 @@ def main() -> None:
     }
     counts = {name: tfidf(parts, labels[name]) for name, parts in rows.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    logits: dict[tuple[str, str], list[dict[str, np.ndarray]]] = {}
+    compared = Comparison(labels)
     start = time.perf_counter()
     for seed in range(n_seeds):
         for system, (weights, surgery, share) in SYSTEMS.items():
@@ -131,20 +132,19 @@ def main() -> None:
                 print(f"{system}, seed {seed}: {time.perf_counter() - start:.0f} s", flush=True)
             kept = np.load(path)
             for name in weights:
-                parts = {split: kept[f"{name}|{split}"] for split in ("tune", "test")}
-                logits.setdefault((name, system), []).append(parts)
-    for name in rows:
-        logits[name, "TF-IDF"] = [counts[name]]
-        logits[name, f"{name} alone, mean with TF-IDF"] = [
-            {split: (part[split] + counts[name][split]) / 2 for split in part}
-            for part in logits[name, f"{name} alone"]
-        ]
+                logits = {split: kept[f"{name}|{split}"] for split in ("validation", "test")}
+                compared.add(system, name, {split: expit(part) for split, part in logits.items()})
+                if system == f"{name} alone":
+                    mean = {s: expit((part + counts[name][s]) / 2) for s, part in logits.items()}
+                    compared.add(f"{system}, mean with TF-IDF", name, mean)
+    for name, parts in counts.items():
+        compared.add("TF-IDF", name, {s: expit(parts[s]) for s in ("validation", "test")})
     content = {
         "texts": {name: {s: len(t) for s, t in parts.items()} for name, parts in rows.items()},
         "seeds": n_seeds,
         "settings": asdict(SETTINGS),
         "environment": environment(),
-        "figures": {name: figures(name, labels[name], logits) for name in rows},
+        "figures": {name: figures(compared, name) for name in rows},
     }
     RECORD.parent.mkdir(exist_ok=True)
     write_whole(RECORD, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
@@ -184,7 +184,7 @@ def train(
         if name == "emotions":
             of_classes = rare_classes.positive_weights(parts["train"].labels, "power")
         loss = losses.binary_cross_entropy(of_classes)
-        tasks[name] = Task(parts["train"], parts["tune"], loss, auc, weight)
+        tasks[name] = Task(parts["train"], parts["validation"], loss, auc, weight)
     n_texts = sum(len(parts["train"]) for parts in rows.values())
     share = sum(len(own.train) for own in tasks.values()) / n_texts
     larger = "emotions" if "emotions" in tasks else "virality"
@@ -204,65 +204,29 @@ def train(
         .numpy()
         .astype(np.float64)
         for name in tasks
-        for split in ("tune", "test")
+        for split in ("validation", "test")
     }
 
 
-def figures(
-    name: str,
-    labels: Mapping[str, np.ndarray],
-    logits: Mapping[tuple[str, str], list[dict[str, np.ndarray]]],
-) -> dict[str, dict[str, dict[str, Any]]]:
+def figures(compared: Comparison, task_name: str) -> dict[str, dict[str, dict[str, Any]]]:
     """Measure -> system -> the mean over its runs, each run, and paired differences."""
-    runs = {system: parts for (own, system), parts in logits.items() if own == name}
-    outputs = {
-        "ROC AUC": {
-            system: np.stack([expit(part["test"]) for part in parts], -1)
-            for system, parts in runs.items()
+    alone = f"{task_name} alone"
+    written: dict[str, dict[str, dict[str, Any]]] = {}
+    for system in [*SYSTEMS, f"{alone}, mean with TF-IDF", "TF-IDF"]:
+        of_task = [what for what in compared.measures(system) if what[0] == task_name]
+        rows = {"mean": compared.estimates(system)} if of_task else {}
+        rows |= {
+            f"minus {reference}": compared.differences(system, reference)
+            for reference in (alone, "sum", "TF-IDF")
+            if of_task and reference != system
         }
-    }
-    if name == "emotions":
-        outputs["macro-F1"] = {
-            system: np.stack(
-                [
-                    thresholds.decide(
-                        expit(part["test"]), thresholds.shrunk(labels["tune"], expit(part["tune"]))
-                    )
-                    for part in parts
-                ],
-                -1,
-            )
-            for system, parts in runs.items()
-        }
-    metric_of = {"ROC AUC": metrics.mean_roc_auc, "macro-F1": metrics.macro_f1}
-    truth = labels["test"]
-    draws = np.random.default_rng(0).integers(len(truth), size=(N_RESAMPLES, len(truth)))
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for measure, of_systems in outputs.items():
-        metric, mean = metric_of[measure], metrics.mean_over_runs(metric_of[measure])
-        # One set of resamples for all systems, so that differences are paired.
-        drawn = {
-            system: np.array([mean(truth[rows], values[rows]) for rows in draws])
-            for system, values in of_systems.items()
-        }
-        found[measure] = {}
-        print(f"\n{name}, {measure} on {len(truth)} texts")
-        for system, values in of_systems.items():
-            value = mean(truth, values)
-            compared = {"mean": intervals.estimate(value, drawn[system], 0.95)}
-            for reference in (f"{name} alone", "sum", "TF-IDF"):
-                if reference != system:
-                    compared[f"minus {reference}"] = intervals.estimate(
-                        value - mean(truth, of_systems[reference]),
-                        drawn[system] - drawn[reference],
-                        0.95,
-                    )
-            each_run = [metric(truth, run) for run in np.moveaxis(values, -1, 0)]
-            found[measure][system] = {what: asdict(e) for what, e in compared.items()}
-            found[measure][system]["runs"] = each_run
-            print(f"  {system}:", [round(figure, 3) for figure in each_run])
-            print("   ", *(f"{what} {estimate}; " for what, estimate in compared.items()))
-    return found
+        for _, measure in of_task:
+            key = f"{task_name}, {measure}"
+            row: dict[str, Any] = {what: asdict(row[key]) for what, row in rows.items()}
+            row["runs"] = compared.each_run(system)[key]
+            written.setdefault(measure, {})[system] = row
+            print(f"{key}, {system}:", *(f"{what} {found[key]}; " for what, found in rows.items()))
+    return written
 
 
 if __name__ == "__main__":
