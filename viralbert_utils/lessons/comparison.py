@@ -20,7 +20,7 @@ class Comparison:
     from its validation answers (`thresholds.shrunk`, lesson 04).
 
     Args:
-        labels: Task -> split -> `(n_texts, n_classes)`, 0/1; the splits are `validation` and `test`.
+        labels: Task -> split (`validation`, `test`) -> `(n_texts, n_classes)`, 0/1.
         n_resamples: Bootstrap resamples of the test texts behind each interval.
         seed: Of the resamples, which all systems share: their differences are paired.
     """
