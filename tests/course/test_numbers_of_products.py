@@ -46,7 +46,7 @@ def test_moments_beat_chance(viral_moments):
     assert viral_moments["moments.recall"]["value"] >= viral_moments["chance.recall"]
     assert viral_moments["ablation.no_model"]["value"] < -0.1
     assert viral_moments["moments.edges"]["value"] > 0.8
-    assert viral_moments["sure"]["chance"] >= 3
+    assert viral_moments["sure"]["chance"] >= 1
     assert viral_moments["exercise.iou"] == pytest.approx(0.6)
     assert viral_moments["exercise.power"] == pytest.approx(0.585, abs=1e-3)
 

@@ -22,7 +22,7 @@ class Comparison:
     Args:
         labels: Task -> split (`validation`, `test`) -> `(n_texts, n_classes)`, 0/1.
         n_resamples: Bootstrap resamples of the test texts behind each interval.
-        seed: Of the resamples, which all systems share: their differences are paired.
+        seed: Decides on the resamples. All systems share them, so their differences are paired.
     """
 
     def __init__(
