@@ -34,7 +34,7 @@ def test_lines_of_gold_moments_score_higher(viral_moments):
 
 def test_lengths_are_those_of_people_and_kept(viral_moments):
     lengths = viral_moments["lengths"]
-    assert lengths["mean"] < 22 < 30 < lengths["sum"]
+    assert lengths["mean"] < 22 < 33 < lengths["sum"]
     assert abs(lengths["weights"] - lengths["cuts"]) < 5
     assert viral_moments["kept_lengths"] is True
 
@@ -43,10 +43,10 @@ def test_moments_beat_chance(viral_moments):
     """Of the rows that `chance` is the best of, "shuffled" is a random model and "rules alone" a
     constant one."""
     assert viral_moments["moments.map"]["value"] > 1.2 * viral_moments["chance.map"]
-    assert viral_moments["moments.recall"]["value"] >= viral_moments["chance.recall"]
+    assert viral_moments["moments.recall"]["value"] > viral_moments["chance.recall"]
     assert viral_moments["ablation.no_model"]["value"] < -0.1
     assert viral_moments["moments.edges"]["value"] > 0.8
-    assert viral_moments["sure"]["chance"] >= 1
+    assert viral_moments["sure"]["chance"] >= 3
     assert viral_moments["exercise.iou"] == pytest.approx(0.6)
     assert viral_moments["exercise.power"] == pytest.approx(0.585, abs=1e-3)
 
