@@ -214,18 +214,19 @@ def figures(compared: Comparison, task_name: str) -> dict[str, dict[str, dict[st
     written: dict[str, dict[str, dict[str, Any]]] = {}
     for system in [*SYSTEMS, f"{alone}, mean with TF-IDF", "TF-IDF"]:
         of_task = [what for what in compared.measures(system) if what[0] == task_name]
-        rows = {"mean": compared.estimates(system)} if of_task else {}
-        rows |= {
+        estimates = {"mean": compared.estimates(system)} if of_task else {}
+        estimates |= {
             f"minus {reference}": compared.differences(system, reference)
             for reference in (alone, "sum", "TF-IDF")
             if of_task and reference != system
         }
         for _, measure in of_task:
             key = f"{task_name}, {measure}"
-            row: dict[str, Any] = {what: asdict(row[key]) for what, row in rows.items()}
+            row: dict[str, Any] = {what: asdict(by[key]) for what, by in estimates.items()}
             row["runs"] = compared.each_run(system)[key]
             written.setdefault(measure, {})[system] = row
-            print(f"{key}, {system}:", *(f"{what} {found[key]}; " for what, found in rows.items()))
+            shown = "; ".join(f"{what} {by[key]}" for what, by in estimates.items())
+            print(f"{key}, {system}: {shown}")
     return written
 
 

@@ -31,6 +31,7 @@ class Comparison:
         """See the class."""
         self.labels = labels
         self._answers: dict[tuple[str, str], list[Mapping[str, np.ndarray]]] = {}
+        self._outputs: dict[tuple[str, str, str], np.ndarray] = {}
         self._resampled: dict[tuple[str, str, str], np.ndarray] = {}
         self._draws = {}
         for task, parts in labels.items():
@@ -48,6 +49,9 @@ class Comparison:
                 no threshold is needed.
         """
         self._answers.setdefault((name, task), []).append(answers)
+        for kept in (self._outputs, self._resampled):
+            for measure in METRICS:
+                kept.pop((name, task, measure), None)
 
     def runs(self, name: str, task: str) -> list[Mapping[str, np.ndarray]]:
         """What each run of a system answers, as it was added.
@@ -72,17 +76,19 @@ class Comparison:
     def outputs(self, name: str, task: str, measure: str) -> np.ndarray:
         """What is judged on the test texts `(n_texts, n_classes, n_runs)`: probabilities, or the
         decisions at each run's thresholds."""
-        runs = self.runs(name, task)
-        if measure == "ROC AUC":
-            return np.stack([run["test"] for run in runs], axis=-1)
+        key = (name, task, measure)
+        if key not in self._outputs:
+            runs = [run["test"] for run in self.runs(name, task)]
+            if measure != "ROC AUC":
+                cuts = self._cuts(name, task)
+                runs = [thresholds.decide(run, cut) for run, cut in zip(runs, cuts, strict=True)]
+            self._outputs[key] = np.stack(runs, axis=-1)
+        return self._outputs[key]
+
+    def _cuts(self, name: str, task: str) -> list[np.ndarray]:
+        """Thresholds of each run, drawn from its validation answers."""
         tuning = self.labels[task]["validation"]
-        return np.stack(
-            [
-                thresholds.decide(run["test"], thresholds.shrunk(tuning, run["validation"]))
-                for run in runs
-            ],
-            axis=-1,
-        )
+        return [thresholds.shrunk(tuning, run["validation"]) for run in self.runs(name, task)]
 
     def each_run(self, name: str) -> dict[str, list[float]]:
         """`task, measure` -> the figure of each run on the test texts."""

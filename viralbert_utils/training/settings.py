@@ -180,9 +180,9 @@ def make_optimisers(model: nn.Module, settings: Settings) -> list[torch.optim.Op
         {"params": part, "lr": rate, "weight_decay": decay}
         for (rate, decay), part in groups.items()
     ]
-    # On a GPU in one kernel, which also skips a step that float16 has spoilt without asking the
-    # program.
-    fused = devices.of(model).type == "cuda" or None
+    # One kernel for a step. On a GPU it also skips a step that float16 has spoilt, without asking
+    # the program.
+    fused = devices.of(model).type in ("cpu", "cuda") or None
     optimisers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(parameter_groups, lr=settings.learning_rate, fused=fused)
     ]

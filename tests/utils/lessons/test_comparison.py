@@ -66,3 +66,25 @@ def test_only_what_both_systems_have_is_compared(labels):
     assert list(compared.differences("one", "both")) == ["virality, ROC AUC"]
     with pytest.raises(DataError, match="'one' has no run of emotions; there are both"):
         compared.outputs("one", "emotions", "macro-F1")
+
+
+def test_a_run_that_is_added_later_counts(labels):
+    compared = Comparison(labels)
+    compared.add("one", "virality", noisy(labels["virality"], 0.6, 1))
+    first = compared.estimates("one")["virality, ROC AUC"]
+    compared.add("one", "virality", noisy(labels["virality"], 100, 2))
+    second = compared.estimates("one")["virality, ROC AUC"]
+    assert len(compared.each_run("one")["virality, ROC AUC"]) == 2
+    assert second.value < first.value - 0.1 and second.high < first.high
+
+
+def test_thresholds_of_a_run_are_drawn_once(labels, monkeypatch):
+    drawn = []
+    shrunk = thresholds.shrunk
+    monkeypatch.setattr(thresholds, "shrunk", lambda *given: drawn.append(1) or shrunk(*given))
+    compared = Comparison(labels)
+    for name in ("one", "two"):
+        compared.add(name, "emotions", noisy(labels["emotions"], 0.6, 1))
+    compared.estimates("one")
+    compared.differences("one", "two")
+    assert len(drawn) == 2
