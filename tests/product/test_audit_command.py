@@ -162,6 +162,13 @@ def test_other_tasks_have_labels_of_their_own(call, tmp_path, task, given, wrong
     assert list(read_table(tmp_path / "right.csv")["labels"]) == expected
 
 
+def test_no_label_in_cedr_is_its_sixth_class(call, tmp_path):
+    table("labels.csv", ["[0]", "[3]", "[1]", "[4]", "[]"])
+    call("--file labels.csv --output suspects.csv --task cedr")
+    given = read_table(tmp_path / "suspects.csv").set_index("id")["given"]
+    assert given["5"] == "no_emotion"
+
+
 def test_folds_find_what_a_model_has_learnt_by_heart(encoder, monkeypatch):
     """A model that repeats the labels it was trained on finds its own errors last."""
     rng = np.random.default_rng(0)
@@ -189,8 +196,18 @@ def test_folds_find_what_a_model_has_learnt_by_heart(encoder, monkeypatch):
         score = audit.label_errors.margin(data.hot, probabilities)
         return len(set(np.argsort(-score, kind="stable")[:12]) & set(wrong))
 
+    sizes = []
+    history = audit.linear_head.head_history
+    monkeypatch.setattr(
+        audit.linear_head,
+        "head_history",
+        lambda seen, labels, others, **options: (
+            sizes.append((len(seen), len(others))) or history(seen, labels, others, **options)
+        ),
+    )
     assert n_found(audit.by_model(data, Parrot())) <= 4
     assert n_found(audit.by_folds(data, 4, encoder)) >= 10
+    assert sizes == [(120, 40)] * 4
 
 
 def test_folds_from_the_command_line(call, encoder, tmp_path):
