@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import sys
 import textwrap
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from viralbert.moments.limits import Limits
 from viralbert.packages import install, missing, requirements
@@ -97,6 +98,7 @@ def _parser() -> Parser:
     _add_train(commands)
     _add_check_env(commands)
     _add_translate(commands)
+    _add_audit(commands)
     return parser
 
 
@@ -155,6 +157,14 @@ def _model_options() -> Parser:
         "export`; without it, the model that comes with viralbert",
     )
     return parser
+
+
+def _example(line: str) -> dict[str, Any]:
+    """How a command's help ends: a line to try."""
+    return {
+        "epilog": f"example:\n  {line}",
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
 
 
 def _add_run(commands: Commands) -> None:
@@ -372,6 +382,52 @@ def _add_translate(commands: Commands) -> None:
     command.add_argument("--model", default="Helsinki-NLP/opus-mt-en-ru", help="hub name or folder")
     command.add_argument("--batch-size", type=int, default=32)
     command.set_defaults(function=_translate)
+
+
+def _add_audit(commands: Commands) -> None:
+    command = commands.add_parser(
+        "audit",
+        parents=[_model_options()],
+        help="which labels of a table are wrong: suspects as a sheet for people, and their "
+        "corrections back into the table",
+        **_example("viralbert audit --file labels.csv --output suspects.csv"),
+    )
+    command.add_argument(
+        "--file",
+        required=True,
+        help="a CSV, TSV, Parquet, JSON or JSONL table with the columns text and labels (or label)",
+    )
+    command.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=_path,
+        help="gets the suspects; with --corrections the corrected table",
+    )
+    command.add_argument(
+        "--corrections",
+        metavar="SHEET",
+        help="suspects with the column corrected filled in: write the table with these labels",
+    )
+    command.add_argument("--column", default="text", help="of the texts")
+    command.add_argument(
+        "--task", default="", help="of the model, to which the labels belong; emotions if it has it"
+    )
+    command.add_argument("--count", type=int, help="suspects at most; 100 if not given")
+    command.add_argument(
+        "--folds",
+        type=int,
+        metavar="N",
+        help="for a table that the model was trained on: the model does not judge, but N pairs of "
+        "judges, each fitted on rows that they do not judge",
+    )
+    command.add_argument(
+        "--encoder", help="behind the judges of --folds: embedded, a hub name or a folder"
+    )
+    command.add_argument(
+        "--semicolons", action="store_true", help="between columns, for a Russian Excel"
+    )
+    command.set_defaults(function=_audit)
 
 
 def _path(text: str) -> Path:
@@ -800,6 +856,70 @@ def _translate(options: argparse.Namespace) -> None:
     say(
         f"{counted(n_rows, 'row')} written to {options.target}, {n_failed} left without a "
         "translation (not written)"
+    )
+
+
+def _check_audit(options: argparse.Namespace) -> None:
+    """Refuse what does not go together before anything heavy is imported."""
+    judging = {"--count": options.count, "--folds": options.folds, "--encoder": options.encoder}
+    given = [name for name, value in judging.items() if value is not None]
+    if options.corrections and given:
+        raise DataError(f"{given[0]} finds suspects, and --corrections takes them back; leave one")
+    if options.encoder and options.folds is None:
+        raise DataError("--encoder is read by the judges of --folds; give --folds 5, too")
+    for name, least in (("--count", 1), ("--folds", 2)):
+        value = judging[name]
+        if value is not None and value < least:
+            raise DataError(f"{name}: expected at least {least}, found {value}")
+    read = [own_path(file) for file in (options.file, options.corrections) if file]
+    if any(options.output.exists() and options.output.samefile(p) for p in read if p.exists()):
+        raise DataError(f"{options.output} is read here; give --output another name")
+
+
+def _audit(options: argparse.Namespace) -> None:
+    _check_audit(options)
+    folder = _model(options)
+    from viralbert import audit
+    from viralbert.serving.predictor import Predictor
+    from viralbert_utils.base import devices
+
+    model = Predictor.load(folder, options.device, options.precision)
+    label_set = audit.LabelSet.of(model.tasks, options.task)
+    data = audit.Labelled.read(options.file, label_set, options.column)
+    separator = ";" if options.semicolons else ","
+    if options.corrections:
+        counts = audit.apply(data, options.corrections, options.output, separator)
+        say(
+            f"{options.output}: {counted(len(data.rows), 'row')}; of the sheet, "
+            f"{counts['changed']} changed, {counts['confirmed']} confirmed, {counts['open']} not "
+            "looked at"
+        )
+        return
+    if options.folds:
+        devices.choose(options.device, options.precision)
+        probabilities = audit.by_folds(data, options.folds, options.encoder or "embedded")
+        judge = (
+            f"judged by {options.folds} pairs of judges, each fitted on rows that they do not "
+            "judge; errors that follow a rule are learnt as a rule, and not found"
+        )
+    else:
+        probabilities = audit.by_model(data, model)
+        judge = (
+            "judged by the model: wrong labels that it has learnt are not found, so if it was "
+            "trained on these rows, use --folds 5"
+        )
+    n = audit.write_suspects(data, probabilities, options.output, options.count or 100, separator)
+    say(
+        f"{options.output}: {n} of {counted(len(data.rows), 'row')}, most suspicious first; {judge}"
+    )
+    named = {"model": options.model, "task": options.task, "file": options.file}
+    if options.column != "text":
+        named["column"] = options.column
+    named |= {"corrections": str(options.output), "output": "corrected.csv"}
+    line = " ".join(f"--{name} {shlex.quote(value)}" for name, value in named.items() if value)
+    say(
+        "write the right labels into the column corrected ([] for none, the given ones if they are "
+        f"right), then: viralbert audit {line}"
     )
 
 

@@ -57,6 +57,7 @@ def imported(*arguments: str) -> tuple[int, set[str]]:
         (0, "--help"),
         (0, "predict --help"),
         (0, "run --help"),
+        (0, "audit --help"),
         (2, ""),
         (2, "predikt"),
         (2, "predict --precision float8 text"),
@@ -78,6 +79,8 @@ def imported(*arguments: str) -> tuple[int, set[str]]:
         (1, "run --set 01.seed=fast"),
         (1, "download --only 99"),
         (2, "pretrain --output out"),
+        (2, "audit --file a.csv"),
+        (1, "audit --file a.csv --output b.csv --folds 1"),
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_heavy_is_imported(expected, line):
