@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from viralbert.moments.limits import Limits
 from viralbert.packages import install, missing, requirements
@@ -97,6 +97,7 @@ def _parser() -> Parser:
     _add_train(commands)
     _add_check_env(commands)
     _add_translate(commands)
+    _add_paraphrase(commands)
     return parser
 
 
@@ -214,6 +215,16 @@ def _add_predict(commands: Commands) -> None:
         help="a text a line; or a CSV, TSV, Parquet, JSON or JSONL table "
         "with a column text; - reads lines from the standard input",
     )
+    command.add_argument(
+        "--table",
+        default="",
+        metavar="FILE",
+        help="a table of videos for a hybrid or a cascade of lesson 07",
+    )
+    command.add_argument(
+        "--label", metavar="COLUMN", help="of the table: the class, where known; label if there"
+    )
+    _example(command, "viralbert predict 'Отдал кота на два дня, вернули другого'")
     command.set_defaults(function=_predict)
 
 
@@ -365,13 +376,63 @@ def _add_translate(commands: Commands) -> None:
         "translate", help="English texts to Russian with a Marian model, resumable"
     )
     command.add_argument(
-        "source", help="CSV, TSV, Parquet, JSON or JSONL file with a column of English texts"
+        "source",
+        nargs="?",
+        help="CSV, TSV, Parquet, JSON or JSONL file with a column of English texts",
     )
-    command.add_argument("target", help="CSV file to write: the same rows with a column ru_text")
+    command.add_argument(
+        "target", nargs="?", help="CSV file to write: the same rows with a column ru_text"
+    )
     command.add_argument("--column", default="text")
+    command.add_argument(
+        "--hub",
+        default="",
+        metavar="NAME",
+        help="instead of a file: fetch this set of emotions, e.g. "
+        "google-research-datasets/go_emotions, or read a folder of such a set",
+    )
+    command.add_argument("--config", metavar="FORM", help="of the hub's set, where it has several")
+    command.add_argument(
+        "-o", "--output", metavar="FOLDER", help="with --hub: data folder, gets emotions/train.csv"
+    )
     command.add_argument("--model", default="Helsinki-NLP/opus-mt-en-ru", help="hub name or folder")
     command.add_argument("--batch-size", type=int, default=32)
+    command.add_argument("--device", help="cpu, cuda, cuda:1 or mps; CUDA if there is one")
+    _example(
+        command, "viralbert translate --hub google-research-datasets/go_emotions --output mydata"
+    )
     command.set_defaults(function=_translate)
+
+
+def _add_paraphrase(commands: Commands) -> None:
+    command = commands.add_parser(
+        "paraphrase", help="more training rows: each text said once more by a model, resumable"
+    )
+    command.add_argument(
+        "source", help="table of training rows, any format; evaluation tables beside it are heeded"
+    )
+    command.add_argument("target", help="CSV file to write: the same rows, then the paraphrases")
+    command.add_argument("--column", help="of the texts; ru_text where it is there, else text")
+    command.add_argument(
+        "--model", default="cointegrated/rut5-base-paraphraser", help="hub name or folder"
+    )
+    command.add_argument("--copies", type=int, default=1, metavar="N", help="asked of each text")
+    command.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a further table of evaluation texts to keep away from; can be repeated",
+    )
+    command.add_argument("--batch-size", type=int, default=32)
+    command.add_argument("--device", help="cpu, cuda, cuda:1 or mps; CUDA if there is one")
+    _example(command, "viralbert paraphrase mydata/emotions/train.csv augmented/emotions/train.csv")
+    command.set_defaults(function=_paraphrase)
+
+
+def _example(command: Parser, line: str) -> None:
+    """Let the help of a command end with a line to try."""
+    command.epilog = f"Example: {line}"
 
 
 def _path(text: str) -> Path:
@@ -458,11 +519,13 @@ def _pretrain(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    if bool(options.texts) == bool(options.file):
+    if sum(map(bool, (options.texts, options.file, options.table))) != 1:
         raise DataError(
             "expected texts or --file, found both or neither: viralbert predict 'Кот сам открыл "
-            "дверь.'"
+            "дверь.' (for a hybrid or a cascade, --table alone)"
         )
+    if options.table:
+        return _predict_table(options)
     folder = _model(options)
     from viralbert.serving.predictor import Predictor
 
@@ -471,14 +534,37 @@ def _predict(options: argparse.Namespace) -> int:
     model = Predictor.load(folder, options.device, options.precision)
     try:
         for text, prediction in zip(shown, model.predict_iter(texts), strict=True):
-            line = json.dumps({"text": text} | prediction.as_dict(), ensure_ascii=False)
-            line = line.encode("utf-8", "replace").decode(
-                "utf-8"
-            )  # half a surrogate pair cannot be printed
-            print(UNPRINTABLE.sub(lambda match: json.dumps(match[0])[1:-1], line))
+            _print_json({"text": text} | prediction.as_dict())
         sys.stdout.flush()
     except BrokenPipeError:  # "| head" has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _print_json(line: dict[str, Any]) -> None:
+    text = json.dumps(line, ensure_ascii=False)
+    text = text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be printed
+    print(UNPRINTABLE.sub(lambda match: json.dumps(match[0])[1:-1], text))
+
+
+def _predict_table(options: argparse.Namespace) -> int:
+    if not options.model:
+        raise DataError(
+            "--table needs --model with the folder of a hybrid or a cascade; lesson 07 leaves "
+            "runs/sample/hybrid and runs/sample/cascade (viralbert run --only 07)"
+        )
+    from viralbert import table_answers
+    from viralbert_utils.base import devices
+
+    table = table_answers.read(options.table, options.label)
+    devices.choose(options.device, options.precision)
+    model = table_answers.load(options.model, options.device)
+    answers = table_answers.answer(model, table, options.label or "label")
+    for line in answers.lines:
+        _print_json(line)
+    sys.stdout.flush()
+    for note in (*answers.notes, *table_answers.summary(answers)):
+        complain(note, "predict")  # the standard output holds JSON lines and nothing else
     return 0
 
 
@@ -793,15 +879,51 @@ def _check_environment(options: argparse.Namespace) -> int:
 
 
 def _translate(options: argparse.Namespace) -> None:
-    from viralbert.translation import translate_file
+    files = [name for name in (options.source, options.target) if name]
+    if (len(files), bool(options.output)) != ((0, True) if options.hub else (2, False)):
+        raise DataError(
+            "expected two files, viralbert translate source.csv target.csv, or --hub NAME with "
+            f"--output FOLDER; found {len(files)} files, --hub {options.hub or 'missing'} and "
+            f"--output {options.output or 'missing'}"
+        )
+    from viralbert import translation
+    from viralbert_utils.base import devices
 
-    n_rows, n_failed = translate_file(
-        options.source, options.target, options.column, options.model, options.batch_size
+    devices.choose(options.device)
+    if options.hub:
+        written = translation.translate_hub(
+            options.hub, options.output, options.model, options.batch_size, options.config
+        )
+        counts = {f"{options.output}/emotions/{split}.csv": own for split, own in written.items()}
+    else:
+        counts = {
+            options.target: translation.translate_file(
+                options.source, options.target, options.column, options.model, options.batch_size
+            )
+        }
+    for target, (n_rows, n_failed) in counts.items():
+        say(
+            f"{counted(n_rows, 'row')} written to {target}, {n_failed} left without a "
+            "translation (not written)"
+        )
+
+
+def _paraphrase(options: argparse.Namespace) -> None:
+    from viralbert.paraphrasing import paraphrase_file
+    from viralbert_utils.base import devices
+
+    devices.choose(options.device)
+    n_new, dropped = paraphrase_file(
+        options.source,
+        options.target,
+        options.column,
+        options.model,
+        options.copies,
+        options.against,
+        options.batch_size,
     )
-    say(
-        f"{counted(n_rows, 'row')} written to {options.target}, {n_failed} left without a "
-        "translation (not written)"
-    )
+    left_out = ", ".join(f"{n} {reason}" for reason, n in dropped.items())
+    say(f"{counted(n_new, 'paraphrase')} added in {options.target}; left out: {left_out}")
 
 
 if __name__ == "__main__":

@@ -124,6 +124,7 @@ def answer(
         given = ["" if none else str(value).strip() for value, none in _cells(table, label)]
         rows[label] = given
         notes += _unknown_classes(given, classes, label)
+    rest: list[dict[Any, Any]]
     if isinstance(model, Cascade):
         said = model.decide(rows)
         rest = said.to_dict("records")
@@ -136,7 +137,7 @@ def answer(
             for answer, own in zip(said["answer"], probabilities, strict=True)
         ]
     shown = [*model.preparation.texts[:1], *([label] if label in rows else [])]
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"row": number} | dict(zip(shown, map(str, values), strict=True)) | own
         for number, (values, own) in enumerate(zip(rows[shown].to_numpy(), rest, strict=True))
     ]
