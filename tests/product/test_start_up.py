@@ -62,6 +62,8 @@ def imported(*arguments: str) -> tuple[int, set[str]]:
         (2, "predict --precision float8 text"),
         (1, "predict"),
         (1, "predict --file a.txt text"),
+        (1, "predict --table a.csv"),
+        (1, "translate a.csv"),
         (2, "moments talk.srt"),
         (1, "moments talk.srt --output out --engine local"),
         (1, "moments talk.srt --output out --min 60 --max 15"),
