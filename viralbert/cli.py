@@ -99,6 +99,7 @@ def _parser() -> Parser:
     _add_check_env(commands)
     _add_translate(commands)
     _add_audit(commands)
+    _add_paraphrase(commands)
     return parser
 
 
@@ -215,7 +216,10 @@ def _add_pretrain(commands: Commands) -> None:
 
 def _add_predict(commands: Commands) -> None:
     command = commands.add_parser(
-        "predict", parents=[_model_options()], help="what a classifier says of texts, as JSON lines"
+        "predict",
+        parents=[_model_options()],
+        help="what a classifier says of texts, as JSON lines",
+        **_example("viralbert predict 'Отдал кота на два дня, вернули другого'"),
     )
     command.add_argument("texts", nargs="*", metavar="TEXT")
     command.add_argument(
@@ -223,6 +227,15 @@ def _add_predict(commands: Commands) -> None:
         default="",
         help="a text a line; or a CSV, TSV, Parquet, JSON or JSONL table "
         "with a column text; - reads lines from the standard input",
+    )
+    command.add_argument(
+        "--table",
+        default="",
+        metavar="FILE",
+        help="a table of videos for a hybrid or a cascade of lesson 07",
+    )
+    command.add_argument(
+        "--label", metavar="COLUMN", help="of the table: the class, where known; label if there"
     )
     command.set_defaults(function=_predict)
 
@@ -372,15 +385,37 @@ def _add_check_env(commands: Commands) -> None:
 
 def _add_translate(commands: Commands) -> None:
     command = commands.add_parser(
-        "translate", help="English texts to Russian with a Marian model, resumable"
+        "translate",
+        help="translate English texts to Russian with a Marian model, resumable",
+        **_example(
+            "viralbert translate --hub google-research-datasets/go_emotions --output mydata"
+        ),
+    )
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--file", help="a CSV, TSV, Parquet, JSON or JSONL table with a column of English texts"
+    )
+    source.add_argument(
+        "--hub",
+        metavar="NAME",
+        help="an English set of emotions to fetch, such as google-research-datasets/go_emotions, "
+        "or a folder in the hub's format",
     )
     command.add_argument(
-        "source", help="CSV, TSV, Parquet, JSON or JSONL file with a column of English texts"
+        "-o",
+        "--output",
+        required=True,
+        type=_path,
+        help="with --file: a CSV file that gets the same rows with a column ru_text; with --hub: a "
+        "data folder that gets emotions/train.csv and the other splits",
     )
-    command.add_argument("target", help="CSV file to write: the same rows with a column ru_text")
-    command.add_argument("--column", default="text")
+    command.add_argument("--column", help="with --file: the column of the texts; text if not given")
+    command.add_argument(
+        "--config", metavar="FORM", help="with --hub: the form of a set that has several"
+    )
     command.add_argument("--model", default="Helsinki-NLP/opus-mt-en-ru", help="hub name or folder")
     command.add_argument("--batch-size", type=int, default=32)
+    command.add_argument("--device", help="cpu, cuda, cuda:1 or mps; CUDA if there is one")
     command.set_defaults(function=_translate)
 
 
@@ -428,6 +463,49 @@ def _add_audit(commands: Commands) -> None:
         "--semicolons", action="store_true", help="between columns, for a Russian Excel"
     )
     command.set_defaults(function=_audit)
+
+
+def _add_paraphrase(commands: Commands) -> None:
+    command = commands.add_parser(
+        "paraphrase",
+        help="add training rows: a model says each text once more in other words, resumable",
+        **_example(
+            "viralbert paraphrase --file mydata/emotions/train.csv "
+            "--output augmented/emotions/train.csv"
+        ),
+    )
+    command.add_argument(
+        "--file",
+        required=True,
+        help="a CSV, TSV, Parquet, JSON or JSONL table of training rows; evaluation tables beside "
+        "it are read, so that no paraphrase comes near to them",
+    )
+    command.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=_path,
+        help="a CSV file that gets the same rows, then the paraphrases",
+    )
+    command.add_argument(
+        "--column", help="the column of the texts; ru_text where it is there, else text"
+    )
+    command.add_argument(
+        "--model", default="cointegrated/rut5-base-paraphraser", help="hub name or folder"
+    )
+    command.add_argument(
+        "--copies", type=int, default=1, metavar="N", help="paraphrases asked for each text"
+    )
+    command.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a further table of evaluation texts that paraphrases keep away from; can be repeated",
+    )
+    command.add_argument("--batch-size", type=int, default=32)
+    command.add_argument("--device", help="cpu, cuda, cuda:1 or mps; CUDA if there is one")
+    command.set_defaults(function=_paraphrase)
 
 
 def _path(text: str) -> Path:
@@ -514,11 +592,13 @@ def _pretrain(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    if bool(options.texts) == bool(options.file):
+    if sum(map(bool, (options.texts, options.file, options.table))) != 1:
         raise DataError(
             "expected texts or --file, found both or neither: viralbert predict 'Кот сам открыл "
-            "дверь.'"
+            "дверь.' (for a hybrid or a cascade, --table alone)"
         )
+    if options.table:
+        return _predict_table(options)
     folder = _model(options)
     from viralbert.serving.predictor import Predictor
 
@@ -527,14 +607,37 @@ def _predict(options: argparse.Namespace) -> int:
     model = Predictor.load(folder, options.device, options.precision)
     try:
         for text, prediction in zip(shown, model.predict_iter(texts), strict=True):
-            line = json.dumps({"text": text} | prediction.as_dict(), ensure_ascii=False)
-            line = line.encode("utf-8", "replace").decode(
-                "utf-8"
-            )  # half a surrogate pair cannot be printed
-            print(UNPRINTABLE.sub(lambda match: json.dumps(match[0])[1:-1], line))
+            _print_json({"text": text} | prediction.as_dict())
         sys.stdout.flush()
     except BrokenPipeError:  # "| head" has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _print_json(line: dict[str, Any]) -> None:
+    text = json.dumps(line, ensure_ascii=False)
+    text = text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be printed
+    print(UNPRINTABLE.sub(lambda match: json.dumps(match[0])[1:-1], text))
+
+
+def _predict_table(options: argparse.Namespace) -> int:
+    if not options.model:
+        raise DataError(
+            "--table needs --model with the folder of a hybrid or a cascade; lesson 07 leaves "
+            "runs/sample/hybrid and runs/sample/cascade (viralbert run --only 07)"
+        )
+    from viralbert import table_answers
+    from viralbert_utils.base import devices
+
+    table = table_answers.read(options.table, options.label)
+    devices.choose(options.device, options.precision)
+    model = table_answers.load(options.model, options.device)
+    answers = table_answers.answer(model, table, options.label or "label")
+    for line in answers.lines:
+        _print_json(line)
+    sys.stdout.flush()
+    for note in (*answers.notes, *table_answers.summary(answers)):
+        complain(note, "predict")  # the standard output holds JSON lines and nothing else
     return 0
 
 
@@ -848,15 +951,53 @@ def _check_environment(options: argparse.Namespace) -> int:
 
 
 def _translate(options: argparse.Namespace) -> None:
-    from viralbert.translation import translate_file
+    other = {"--hub": options.column and "--column", "--file": options.config and "--config"}
+    if unread := other["--hub" if options.hub else "--file"]:
+        raise DataError(
+            f"{unread} is not read with {'--hub' if options.hub else '--file'}; leave it out"
+        )
+    from viralbert import translation
+    from viralbert_utils.base import devices
 
-    n_rows, n_failed = translate_file(
-        options.source, options.target, options.column, options.model, options.batch_size
+    devices.choose(options.device)
+    if options.hub:
+        written = translation.translate_hub(
+            options.hub, options.output, options.model, options.batch_size, options.config
+        )
+        counts = {options.output / "emotions" / f"{name}.csv": n for name, n in written.items()}
+    else:
+        counts = {
+            options.output: translation.translate_file(
+                options.file,
+                options.output,
+                options.column or "text",
+                options.model,
+                options.batch_size,
+            )
+        }
+    for target, (n_rows, n_failed) in counts.items():
+        say(
+            f"{counted(n_rows, 'row')} written to {target}, {n_failed} left without a "
+            "translation (not written)"
+        )
+
+
+def _paraphrase(options: argparse.Namespace) -> None:
+    from viralbert.paraphrasing import paraphrase_file
+    from viralbert_utils.base import devices
+
+    devices.choose(options.device)
+    n_new, dropped = paraphrase_file(
+        options.file,
+        options.output,
+        options.column,
+        options.model,
+        options.copies,
+        options.against,
+        options.batch_size,
     )
-    say(
-        f"{counted(n_rows, 'row')} written to {options.target}, {n_failed} left without a "
-        "translation (not written)"
-    )
+    left_out = ", ".join(f"{n} {reason}" for reason, n in dropped.items())
+    say(f"{counted(n_new, 'paraphrase')} added in {options.output}; left out: {left_out}")
 
 
 def _check_audit(options: argparse.Namespace) -> None:

@@ -33,7 +33,7 @@ def test_control_characters_are_shown_and_not_obeyed():
         ["train", "--output", "out", "--profile", NASTY],
         ["run", "--data", NASTY, "--only", "01"],
         ["run", "--profile", NASTY],
-        ["translate", NASTY, "ru.csv"],
+        ["translate", "--file", NASTY, "--output", "ru.csv"],
         ["pretrain", "--source", f"{NASTY}=1", "--output", "out"],
         ["predict", f"--{NASTY}".replace(" ", "")],
         ["moments", "a.srt", "-o", "out", "--engine", NASTY],

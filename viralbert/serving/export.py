@@ -164,6 +164,11 @@ class _Flat(torch.nn.Module):
 
 def _load(path: Path) -> tuple[Any, Any, dict[str, Any]]:
     """Model, tokenizer and settings of a saved classifier or hybrid."""
+    if (path / "cascade.json").is_file():
+        raise DataError(
+            f"{path} is a cascade, and only a network is exported: give {path / 'hybrid'}, the "
+            "hybrid in it"
+        )
     if not _is_hybrid(path):
         return load_classifier(path, "cpu")
     from viralbert_utils.lessons.hybrid import Hybrid

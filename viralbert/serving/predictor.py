@@ -328,6 +328,11 @@ class Predictor:
 
     @classmethod
     def _load_trained(cls, path: Path, device: str | None, precision: str) -> Self:
+        if (path / "cascade.json").is_file():
+            raise DataError(
+                f"{path} is a cascade: it needs a table, and here are texts alone: viralbert "
+                "predict --table videos.csv --model FOLDER; in Python: Cascade.load(folder)"
+            )
         if not (path / "classifier.json").is_file():
             raise DataError(
                 f"{path} is no trained model: expected classifier.json, or {MODEL} of an export; "
@@ -352,7 +357,7 @@ class Predictor:
         if about["settings"].get("kind") == "hybrid":
             raise DataError(
                 f"{path} is an exported hybrid: it needs a table beside each text, and here are "
-                "texts alone; in Python "
+                "texts alone: viralbert predict --table videos.csv --model FOLDER; in Python "
                 "use Hybrid.load of the folder it was made from, or OnnxModel.load and its "
                 "logits(texts, columns)"
             )

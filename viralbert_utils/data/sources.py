@@ -53,7 +53,9 @@ class Dataset:
         return sum(len(table) for table in self.splits.values())
 
 
-def load(name: str, source: str = "sample", hub_id: str | None = None) -> Dataset:
+def load(
+    name: str, source: str = "sample", hub_id: str | None = None, hub_config: str | None = None
+) -> Dataset:
     """Read one of the course's data sets.
 
     Args:
@@ -62,6 +64,7 @@ def load(name: str, source: str = "sample", hub_id: str | None = None) -> Datase
             laid out as `<set>/<split>.csv` or `<set>.csv` (or another of `FORMATS`), with the hub's
             column names.
         hub_id: Another hub identifier, or a local folder in the hub's format, for `source="hub"`.
+        hub_config: The form of that other set, where it has several.
 
     Raises:
         DataError: Unknown set, missing folder, split or column, unreadable file, hub not reachable.
@@ -69,7 +72,7 @@ def load(name: str, source: str = "sample", hub_id: str | None = None) -> Datase
     if name not in CONTRACTS:
         raise DataError(f"unknown data set {name!r}; known sets: {', '.join(CONTRACTS)}")
     if source == "hub":
-        return _load_hub(name, hub_id)
+        return _load_hub(name, hub_id, hub_config)
     return from_files(name, source, find_files(name, source))
 
 
@@ -154,7 +157,7 @@ def has(name: str, source: str) -> bool:
     return any((root / alias).exists() or _tables(root, alias) for alias in CONTRACTS[name].folders)
 
 
-def _load_hub(name: str, hub_id: str | None) -> Dataset:
+def _load_hub(name: str, hub_id: str | None, hub_config: str | None) -> Dataset:
     import datasets  # a second of import time that only this source needs
 
     contract = CONTRACTS[name]
@@ -167,7 +170,7 @@ def _load_hub(name: str, hub_id: str | None) -> Dataset:
             'SET="07.data=<folder>", '
             'or SET="01.virality_file=<path>.csv"'
         )
-    config = contract.hub_config if hub_id is None else None
+    config = contract.hub_config if hub_id is None else hub_config
     try:
         with hub.loading(identifier):
             loaded = datasets.load_dataset(identifier, config)

@@ -117,8 +117,9 @@ def load_classifier(
     settings = read_settings(path / "classifier.json")
     if settings.get("kind") == "hybrid":
         raise DataError(
-            f"{path} is a hybrid: it needs a table beside each text, and here are texts alone; in "
-            "Python: Hybrid.load(folder).predict(rows) (viralbert_utils.lessons.hybrid, lesson 07)"
+            f"{path} is a hybrid: it needs a table beside each text, and here are texts alone: "
+            "viralbert predict --table videos.csv --model FOLDER; in Python: "
+            "Hybrid.load(folder).predict(rows) (viralbert_utils.lessons.hybrid, lesson 07)"
         )
     check_settings(settings, path / "classifier.json")
     check_sums(path)

@@ -90,6 +90,7 @@ TABLES = pd.DataFrame({"text": ["а"], "labels": [[1]], "label": ["x"], "id": [1
 
 HANDED_ON = {
     cascade.Cascade.scores,
+    cascade.Rest.predict,  # a form that others fill
     hybrid.Hybrid.predict,
 }  # what they get goes to another one of the class first
 
