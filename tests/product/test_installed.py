@@ -118,7 +118,7 @@ def test_a_model_is_served(place, trained):
     try:
         assert process.stdout is not None
         (url,) = re.findall(r"http://\S+", process.stdout.readline())
-        for path in ("/", "/service.js", "/readyz"):
+        for path in ("/", "/service.js", "/docs", "/swagger-ui/swagger-ui.css", "/readyz"):
             assert urllib.request.urlopen(url + path, timeout=60).status == 200
     finally:
         process.terminate()

@@ -43,9 +43,9 @@ def test_the_image_is_small_closed_and_pinned():
     command = json.loads(found[-1][1])
     assert found[-1][0] == "CMD"
     options = cli._parser().parse_args(command[1:])
-    assert (command[0], options.model, options.host, options.port) == (
+    assert (command[0], options.models, options.host, options.port) == (
         "viralbert",
-        "/model",
+        ["/model"],
         "0.0.0.0",
         8000,
     )
@@ -78,7 +78,7 @@ def test_compose_serves_this_machine_alone_and_waits_for_a_stop():
     ].values()
     assert found["ports"] == ["127.0.0.1:8000:8000"]
     options = cli._parser().parse_args(found["command"][1:])
-    assert (options.model, options.host, options.allow_no_key) == ("/model", "0.0.0.0", True)
+    assert (options.models, options.host, options.allow_no_key) == (["/model"], "0.0.0.0", True)
     assert found["volumes"][0].endswith(":/model:ro")
     assert found["read_only"] is True
     assert int(found["stop_grace_period"][:-1]) > ServiceLimits().timeout_s + LINGER_S
