@@ -1,6 +1,8 @@
 """Thresholds for a purpose: tuned, stored with a model, exported with it, chosen by name."""
 
 import logging
+import re
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -14,7 +16,9 @@ from viralbert.serving import aims, export
 from viralbert.serving.onnx_model import OnnxModel
 from viralbert.serving.predictor import Predictor
 from viralbert_utils.base.errors import DataError
-from viralbert_utils.data.emotions import EMOTIONS
+from viralbert_utils.base.files import ROOT
+from viralbert_utils.data import sources
+from viralbert_utils.data.emotions import EMOTIONS, parse_labels
 from viralbert_utils.evaluation.thresholds import MULTI_LABEL, SINGLE_LABEL, Thresholds, decide
 
 EVERY, NEVER = thresholds(EMOTIONS, 0.0), thresholds(EMOTIONS, 1.0)
@@ -141,6 +145,24 @@ def test_a_goal_is_reached_on_the_tuning_rows_and_other_classes_keep_their_rule(
     assert found.method == "shrunk; anger recall 0.95, joy precision 0.9"
     assert (found.n_rows, found.positives, found.sha256) == (400, usual.positives, usual.sha256)
     assert found.gain < usual.gain, "an aim has its price in macro-F1"
+
+
+def test_the_example_of_the_manual(bert, tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "predict.md").read_text(encoding="utf-8")
+    (example,) = (code for code in re.findall(r"```python\n(.*?)```", text, re.S) if "aims" in code)
+    rows = sources.load("emotions").splits["all"].head(60)
+    given = SimpleNamespace(splits={"validation": rows})
+    monkeypatch.setattr(sources, "load", lambda name, source: given)
+    monkeypatch.setattr(Predictor, "load", lambda folder: bert)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "predict.md", "exec"), {})
+    found = Thresholds.load(tmp_path / "models/emotions/model/aims/moderation/emotions.json")
+    assert found.names == EMOTIONS
+    assert found.n_rows == 60
+    assert found.positives[EMOTIONS.index("joy")] == sum(
+        EMOTIONS.index("joy") in parse_labels(labels) for labels in rows["labels"]
+    )
+    assert "anger recall 0.9" in found.method
 
 
 @pytest.mark.parametrize(
