@@ -3,12 +3,12 @@
     .venv/bin/python benchmarks/trainer.py [data] [encoder] [output folder]
 
 `data` is `sample` (default), `hub` or a data folder, such as one that `viralbert translate --hub`
-has written; `encoder` is a hub name or a folder of transformers (`embedded` by default). The network
-is `AutoModelForSequenceClassification`. Its own loss for several labels knows no weights, so
-`compute_loss_func` gives it `losses.binary_cross_entropy`, which lessons and `viralbert train` use.
-A threshold for each class is tuned on validation. The script prints the losses of the epochs, and
-macro-F1 on the test rows at 0.5 and at the thresholds. Model, tokenizer and thresholds are saved as
-a folder that any program with transformers can read.
+has written; `encoder` is a hub name or a folder of transformers (`embedded` by default). The
+network is `AutoModelForSequenceClassification`. Its own loss for several labels knows no weights,
+so `compute_loss_func` gives it `losses.binary_cross_entropy`, which lessons and `viralbert train`
+use. A threshold for each class is tuned on validation. The script prints the losses of the epochs,
+and macro-F1 on the test rows at 0.5 and at the thresholds. Model, tokenizer and thresholds are
+saved as a folder that any program with transformers can read.
 
 It is a side path for those who have a Trainer already: `viralbert train --pos-weight clipped` has
 the same loss and does more (long texts, resuming, intervals, ONNX).

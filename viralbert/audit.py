@@ -107,21 +107,7 @@ class LabelSet:
 
     def probabilities(self, predictions: Sequence[Prediction]) -> np.ndarray:
         """What a model says of this task, `(n_texts, n_classes)`."""
-        if self.task == "virality":
-            viral = np.array([prediction.viral_score for prediction in predictions], dtype=float)
-            return np.stack([1 - viral, viral], axis=1)
-        values = np.array(
-            [
-                list(
-                    (
-                        one.probabilities or {}
-                        if self.task == "emotions"
-                        else one.others[self.task].probabilities
-                    ).values()
-                )
-                for one in predictions
-            ]
-        )
+        values = np.array([one.probabilities_of(self.task) for one in predictions], dtype=float)
         return np.hstack([1 - values, values]) if self.is_yes_or_no else values
 
 

@@ -221,6 +221,13 @@ def _add_predict(commands: Commands) -> None:
         help="what a classifier says of texts, as JSON lines",
         **_example("viralbert predict 'Отдал кота на два дня, вернули другого'"),
     )
+    command.add_argument(
+        "--aim",
+        default="",
+        metavar="NAME",
+        help="decide by thresholds for a purpose that are stored with the model; without it, by "
+        "its usual ones",
+    )
     command.add_argument("texts", nargs="*", metavar="TEXT")
     command.add_argument(
         "--file",
@@ -290,8 +297,18 @@ def _add_moments(commands: Commands) -> None:
 def _add_serve(commands: Commands) -> None:
     command = commands.add_parser(
         "serve",
-        parents=[_model_options()],
-        help="a classifier and, if it has them, the moments over HTTP, and a page to try them",
+        parents=[_device_options()],
+        help="classifiers and, if they have them, the moments over HTTP, and pages to try them",
+        **_example("viralbert serve --model emotions=models/a/model --model reviews=models/b/onnx"),
+    )
+    command.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        dest="models",
+        metavar="[NAME=]FOLDER",
+        help="as of predict; can be repeated with a NAME each that requests choose by, the first "
+        "answers the others; NAME= is the model that comes with viralbert",
     )
     command.add_argument(
         "--host", default="127.0.0.1", help="0.0.0.0: for everybody who has VIRALBERT_API_KEY"
@@ -324,16 +341,27 @@ def _add_serve(commands: Commands) -> None:
 
 def _add_export(commands: Commands) -> None:
     command = commands.add_parser(
-        "export", help="a trained model as ONNX, to serve it without torch"
+        "export",
+        help="a trained model as ONNX, to serve it without torch",
+        **_example("viralbert export --model models/mine/model --output exported --int8"),
     )
     command.add_argument(
-        "model", metavar="FOLDER", help="of a lesson's classifier, or of `viralbert train`"
+        "--model",
+        required=True,
+        metavar="FOLDER",
+        help="of a lesson's classifier or hybrid, or of `viralbert train`",
     )
     command.add_argument(
         "-o", "--output", required=True, type=_path, help="a new folder, or an export to replace"
     )
     command.add_argument(
         "--int8", action="store_true", help="a quarter of the size, two to three times as fast"
+    )
+    command.add_argument(
+        "--layout",
+        choices=("plain", "triton"),
+        default="plain",
+        help="triton: the output becomes a model's folder in the repository of a Triton server",
     )
     command.set_defaults(function=_export)
 
@@ -523,10 +551,10 @@ def _parts_of_data(text: str) -> tuple[str, ...]:
     return parts
 
 
-def _model(options: argparse.Namespace) -> str:
+def _model(options: argparse.Namespace, folder: str | None = None) -> str:
     """The folder that `--model` names, or that of the model which comes with the package."""
-    if options.model:
-        return options.model
+    if folder or (folder is None and options.model):
+        return folder or options.model
     from viralbert.serving import shipped
 
     return str(shipped.folder(options.device, options.precision))
@@ -597,6 +625,10 @@ def _predict(options: argparse.Namespace) -> int:
             "expected texts or --file, found both or neither: viralbert predict 'Кот сам открыл "
             "дверь.' (for a hybrid or a cascade, --table alone)"
         )
+    if options.table and options.aim:
+        raise DataError("--aim chooses thresholds for texts, and --table has none; leave one out")
+    if options.label and not options.table:
+        raise DataError("--label names a column of --table; give both, or leave it out")
     if options.table:
         return _predict_table(options)
     folder = _model(options)
@@ -605,6 +637,8 @@ def _predict(options: argparse.Namespace) -> int:
     # The answer lags behind by a window of texts; tee keeps them meanwhile.
     texts, shown = itertools.tee(options.texts or _lines(options.file))
     model = Predictor.load(folder, options.device, options.precision)
+    if options.aim:
+        model = model.for_aim(options.aim)
     try:
         for text, prediction in zip(shown, model.predict_iter(texts), strict=True):
             _print_json({"text": text} | prediction.as_dict())
@@ -754,8 +788,10 @@ def _moments(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> None:
     from viralbert.serving.limits import ServiceLimits
+    from viralbert.serving.names import named
 
-    limits = ServiceLimits.parse(options.limits)
+    limits, models = ServiceLimits.parse(options.limits), named(options.models)
+    folders = {name: _model(options, folder) for name, folder in models.items()}
     # FastAPI's error is no ModuleNotFoundError where it is missing.
     import python_multipart  # noqa: F401
 
@@ -765,7 +801,7 @@ def _serve(options: argparse.Namespace) -> None:
     log.setFormatter(Lines("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[log])
     serve(
-        _model(options),
+        folders,
         options.host,
         options.port,
         limits,
@@ -855,8 +891,8 @@ def _moment_rows(moments: Sequence[Moment]) -> Iterator[str]:
 def _export(options: argparse.Namespace) -> None:
     from viralbert.serving.export import export
 
-    exported = export(options.model, options.output, options.int8)
-    size = sum(path.stat().st_size for path in options.output.iterdir()) / 1e6
+    exported = export(options.model, options.output, options.int8, layout=options.layout)
+    size = sum(path.stat().st_size for path in options.output.rglob("*") if path.is_file()) / 1e6
     off = exported.about["difference"]
     say(f"{options.output}: {size:.0f} MB; probabilities differ from torch's by {off:.1g} at most")
 

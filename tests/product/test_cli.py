@@ -68,7 +68,7 @@ def test_a_home_folder_is_spelt_out_in_every_path(loaded, capsys, tmp_path, monk
     assert (tmp_path / "out" / "talk" / "moments.json").is_file()
     assert main(["train", "--output=~/trained", "--data=~/own", "--dataset", "emotions"]) == 1
     assert "'~/own' does not exist" in capsys.readouterr().err
-    assert main(["export", "~/nothing", "-o", "~/exported"]) == 1
+    assert main(["export", "--model", "~/nothing", "-o", "~/exported"]) == 1
     assert str(tmp_path / "nothing") in capsys.readouterr().err
     assert not (tmp_path / "~").exists()
 
@@ -87,7 +87,7 @@ def test_a_home_folder_is_spelt_out_in_every_path(loaded, capsys, tmp_path, monk
         (["train", "--output", ""], "expected a path, found an empty text"),
         (["moments", "a.srt", "-o", ""], "expected a path, found an empty text"),
         (["moments", "", "-o", "out"], "expected a path, found an empty text"),
-        (["export", "model", "-o", "~nobody-here/x"], "~nobody-here/x: "),
+        (["export", "--model", "model", "-o", "~nobody-here/x"], "~nobody-here/x: "),
     ],
 )
 def test_an_argument_that_says_nothing_is_an_error_of_it(capsys, arguments, message):

@@ -76,7 +76,7 @@ def trained(place: Place, tmp_path_factory: pytest.TempPathFactory, save_tiny_en
         "train", "--encoder", "encoder", "--data", "mydata", "--output", "out", *options
     )
     assert "out: virality, macro-F1 on test: model 0." in printed
-    printed = place.call("export", "out/model", "--output", "onnx")
+    printed = place.call("export", "--model", "out/model", "--output", "onnx")
     assert printed.startswith("onnx: ")
     return place.folder / "out" / "model"
 
@@ -118,7 +118,7 @@ def test_a_model_is_served(place, trained):
     try:
         assert process.stdout is not None
         (url,) = re.findall(r"http://\S+", process.stdout.readline())
-        for path in ("/", "/service.js", "/readyz"):
+        for path in ("/", "/service.js", "/docs", "/swagger-ui/swagger-ui.css", "/readyz"):
             assert urllib.request.urlopen(url + path, timeout=60).status == 200
     finally:
         process.terminate()

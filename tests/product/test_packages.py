@@ -85,7 +85,8 @@ TRAIN, PRETRAIN = (
     ["train", "--output", "out"],
     ["pretrain", "--source", "a.txt=1", "--output", "out"],
 )
-PREDICT, EXPORT = ["predict", "--model", "model", "Дождь."], ["export", "model", "-o", "exported"]
+PREDICT = ["predict", "--model", "model", "Дождь."]
+EXPORT = ["export", "--model", "model", "-o", "exported"]
 SERVE, TRANSLATE = (
     ["serve", "--model", "model", "--port", "0"],
     ["translate", "--file", "en.csv", "-o", "ru.csv"],

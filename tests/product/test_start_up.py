@@ -72,6 +72,7 @@ def imported(*arguments: str) -> tuple[int, set[str]]:
         (1, "moments . --output out --video talk.mp4 --engine local"),
         (2, "serve --port x"),
         (1, "serve --limit requests=0"),
+        (1, "serve --model a=x --model a=y"),
         (2, "export model"),
         (1, "train --output out --dataset imdb"),
         (1, "train --output out --epochs 0"),

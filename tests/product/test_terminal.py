@@ -27,7 +27,7 @@ def test_control_characters_are_shown_and_not_obeyed():
     [
         ["predict", "text", "--model", NASTY],
         ["moments", "a.srt", "-o", "out", "--model", NASTY],
-        ["export", NASTY, "-o", "out"],
+        ["export", "--model", NASTY, "-o", "out"],
         ["train", "--output", f"/dev/null/{NASTY}"],
         ["train", "--output", "out", "--data", NASTY],
         ["train", "--output", "out", "--profile", NASTY],
@@ -92,6 +92,7 @@ def test_an_undecodable_argument_is_an_error_in_one_line(tmp_path):
         "-m",
         "viralbert.cli",
         "export",
+        "--model",
         os.fsdecode(b"\xff\x1b"),
         "-o",
         str(tmp_path),
