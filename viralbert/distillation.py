@@ -27,9 +27,10 @@ import pandas as pd
 import torch
 from scipy.special import expit, logit
 
+from viralbert import labelled
 from viralbert.environment import environment
 from viralbert.serving.predictor import Predictor
-from viralbert.trainings import Training, finished
+from viralbert.trainings import Training, finished, keep_to, recipe
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import whole_file, write_whole
 from viralbert_utils.base.tokens import encode
@@ -46,6 +47,18 @@ from viralbert_utils.training.losses import Loss
 from viralbert_utils.training.settings import Encoded, Settings, Task
 
 N_FOLDS = 4
+# Settings of other trainings that have no meaning here.
+NOT_HERE = (
+    "pooling",
+    "pos_weight",
+    "frozen_epochs",
+    "top_layers",
+    "keep",
+    "layer_share",
+    "warmup",
+    "evaluate",
+    "export_onnx",
+)
 LABEL_SHARE = 0.4  # of a target: the text's own label; the rest is what the teachers say
 POOLING, DROPOUT = "attention+max+mean", 0.4
 # How much a task counts in the student's loss. Emotions are what the shared layers are for.
@@ -99,9 +112,7 @@ def read(training: Training) -> tuple[dict[str, Part], list[dict[str, Any]]]:
     ):
         if name == "cedr" and not sources.has("cedr", training.data):
             continue
-        loaded = sources.load(name, training.data)
-        if training.max_rows:
-            loaded.splits = {s: table.head(training.max_rows) for s, table in loaded.splits.items()}
+        loaded = labelled.load(name, training)
         files.extend({"set": name} | asdict(file) for file in loaded.files)
         published = "test" in loaded.splits
         tables = split_set(name, clean(loaded, **RULES[name]).splits, training.seed)
@@ -449,16 +460,17 @@ def run(training: Training, output: Path, show_progress: bool = False) -> dict[s
     Raises:
         DataError: Bad data, or the folder holds another training.
     """
-    if training.export_onnx or training.evaluate != Training.evaluate:
+    if foreign := [name for name in NOT_HERE if getattr(training, name) != getattr(Training, name)]:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
         raise DataError(
-            "dataset viralbert is judged on the texts held out, and exported with `viralbert "
-            "export`: leave --evaluate and --export-onnx out"
+            "dataset viralbert is trained in its own way, judged on the texts held out, and "
+            f"exported with `viralbert export`: leave {options} out"
         )
     started = time.perf_counter()
     parts, files = read(training)
     if (done := finished(output, training, files)) is not None:
         return done
-    _keep_to(output, training, files)
+    keep_to(output, training, files)
     work = Distillation(training, parts, output, show_progress)
     said, means = work.teachers()
     student, history = work.student(said)
@@ -487,7 +499,7 @@ def run(training: Training, output: Path, show_progress: bool = False) -> dict[s
     Predictor(student, work.tokenizer, about, stored).save(output / "model")
     write_whole(output / "history.csv", history.to_csv(index=False))
     result = {
-        "recipe": asdict(training) | {"evaluate": list(training.evaluate)},
+        "recipe": recipe(training),
         "figures": figures,
         "rows": {
             task: {"train": len(part.texts), "held out": len(part.held_texts)}
@@ -511,18 +523,6 @@ def calibrate_head(model: MultiTaskClassifier, task: str, line: calibration.Cali
     with torch.no_grad():
         layer.weight.mul_(slope[:, None].to(layer.weight.device))
         layer.bias.mul_(slope.to(layer.bias.device)).add_(intercept.to(layer.bias.device))
-
-
-def _keep_to(output: Path, training: Training, files: list[dict[str, Any]]) -> None:
-    """Let the folder belong to one training: what teachers left there is used again."""
-    path = output / "training.json"
-    mine = json.dumps({"recipe": asdict(training), "files": files}, ensure_ascii=False, indent=1)
-    if path.is_file() and path.read_text(encoding="utf-8") != mine + "\n":
-        raise DataError(
-            f"{output} holds another training, or the data have changed since it began ({path}); "
-            "give another folder, or delete it"
-        )
-    write_whole(path, mine + "\n")
 
 
 def _tfidf_logits(model: Any, texts: list[str], n_classes: int) -> np.ndarray:

@@ -3,19 +3,30 @@
 import json
 import random
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
-from viralbert import train, trainings
+from viralbert import distillation, evaluate, labelled, train, trainings
 from viralbert.cli import main
 from viralbert.serving.predictor import ViralBERT
 from viralbert.trainings import Training
 from viralbert_utils.base.errors import DataError
+from viralbert_utils.data.cleaning import RULES, clean
 from viralbert_utils.data.emotions import CEDR_CLASSES, EMOTIONS
+from viralbert_utils.data.sources import save_sets
+from viralbert_utils.data.splits import split_set
+from viralbert_utils.encoders import pooling
 from viralbert_utils.evaluation.thresholds import Thresholds
+from viralbert_utils.lessons import rare_classes
 from viralbert_utils.models.storage import load_classifier
-from viralbert_utils.training import loop, settings
+from viralbert_utils.training import losses, settings
+from viralbert_utils.training.loop import _Training
 from viralbert_utils.training.settings import Settings
 
 
@@ -82,7 +93,7 @@ def test_a_finished_training_is_not_repeated_and_not_mixed_up(recipe, tmp_path, 
     assert list(first["figures"]["cedr"]) == ["dev", "test"]
     assert load_classifier(tmp_path / "model")[2]["names"] == list(CEDR_CLASSES)
     assert Thresholds.load(tmp_path / "model" / "thresholds" / "cedr.json").names == CEDR_CLASSES
-    monkeypatch.setattr(loop, "fit", None)
+    monkeypatch.setattr(train, "fit_stages", None)
     assert train.run(recipe, tmp_path) == first
     with pytest.raises(DataError, match="holds another training"):
         train.run(replace(recipe, epochs=2), tmp_path)
@@ -132,7 +143,7 @@ def test_wrong_numbers_are_refused_before_anything_is_done(recipe, encoder, tmp_
 
 
 def test_a_stopped_training_goes_on(recipe, tmp_path, monkeypatch):
-    epoch = loop._Training.run_epoch
+    epoch = _Training.run_epoch
     calls = []
 
     def cut(*given):
@@ -141,12 +152,14 @@ def test_a_stopped_training_goes_on(recipe, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return epoch(*given)
 
-    monkeypatch.setattr(loop._Training, "run_epoch", cut)
+    monkeypatch.setattr(_Training, "run_epoch", cut)
     with pytest.raises(KeyboardInterrupt):
         train.run(replace(recipe, epochs=2), tmp_path)
+    with pytest.raises(DataError, match="holds another training, or the data have changed since"):
+        train.run(replace(recipe, epochs=2, pos_weight="clipped"), tmp_path)
     train.run(replace(recipe, epochs=2), tmp_path)
     assert len(calls) == 3, "one epoch, the one that was cut off, and that one again"
-    assert not (tmp_path / "checkpoint.pt").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "metrics.json", "history.csv"}
 
 
 def test_combo_trains_on_both_and_is_judged_by_cedr(recipe, write_csv, tmp_path):
@@ -155,8 +168,8 @@ def test_combo_trains_on_both_and_is_judged_by_cedr(recipe, write_csv, tmp_path)
     texts = [" ".join("".join(rng.choices(syllables, k=3)) for _ in range(6)) for _ in range(150)]
     write_csv("cedr", text=texts[:90], labels=[f"[{k % 3}]" for k in range(90)], source=["x"] * 90)
     write_csv("emotions", text=[*texts[90:], *texts[:60]], labels=["[26]"] * 60 + ["[17]"] * 60)
-    cedr, files = train.read(replace(recipe, data=str(tmp_path), max_rows=0))
-    both, more = train.read(replace(recipe, data=str(tmp_path), max_rows=0, dataset="combo"))
+    cedr, files = labelled.read(replace(recipe, data=str(tmp_path), max_rows=0))
+    both, more = labelled.read(replace(recipe, data=str(tmp_path), max_rows=0, dataset="combo"))
     assert [len(files), len(more)] == [1, 2]
     for split in ("validation", "test"):
         assert both["cedr"][split][0] == cedr["cedr"][split][0]
@@ -165,16 +178,20 @@ def test_combo_trains_on_both_and_is_judged_by_cedr(recipe, write_csv, tmp_path)
     assert not judged & set(both["cedr"]["train"][0])
 
 
-def test_the_profile_names_three_trainings_with_exchangeable_encoders():
+def test_the_profile_of_the_emotion_service_is_what_its_document_describes():
+    """A small model trained normally, a small one over-fitted, a larger one, all as ONNX, too."""
     found = trainings.profile("replicate", {"encoder": "embedded", "data": "sample"})
-    assert [recipe.dataset for recipe in found.values()] == ["cedr", "combo", "combo"]
+    assert [recipe.dataset for recipe in found.values()] == ["combo", "cedr", "combo"]
+    assert [recipe.epochs for recipe in found.values()] == [35, 100, 16]
+    assert [recipe.keep for recipe in found.values()] == ["best", "last", "best"]
+    assert all(recipe.export_onnx for recipe in found.values())
     assert {recipe.encoder for recipe in found.values()} == {"embedded"}
     assert len({recipe.encoder for recipe in trainings.profile("replicate", {}).values()}) == 2
     with pytest.raises(DataError, match=r"no profile 'x' of trainings; there are: replicate"):
         trainings.profile("x", {})
 
 
-def test_the_profile_trains_its_three_models(encoder, tmp_path):
+def test_the_profile_trains_its_three_models(encoder, tmp_path, capsys):
     command = [
         "train",
         "--profile",
@@ -201,6 +218,8 @@ def test_the_profile_trains_its_three_models(encoder, tmp_path):
         )
         assert 0 <= found["figures"]["cedr"]["test"]["model"]["macro-F1"]["value"] <= 1
         assert load_classifier(tmp_path / name / "model")[2]["names"] == list(CEDR_CLASSES)
+        assert (tmp_path / name / "onnx" / "model.onnx").is_file()
+    assert capsys.readouterr().out.count("cedr and combo are the same rows") == 3
 
 
 def test_schedules():
@@ -220,3 +239,215 @@ def test_bad_recipes_are_named(recipe, capsys, tmp_path):
         Training(dataset="imdb")
     assert main(["train", "--output", str(tmp_path), "--evaluate", "train"]) == 1
     assert "cannot evaluate train" in capsys.readouterr().err
+    for wrong, message in (
+        ({"pooling": "mean+sum"}, "pooling 'mean.sum' is not known; use cls, mean, max, attention"),
+        ({"pos_weight": "much"}, "pos_weight 'much' is not known; use none, sqrt, clipped"),
+        ({"keep": "worst"}, "keep 'worst' is not known; use best, last, both"),
+        ({"frozen_epochs": 4}, "frozen_epochs is 4, and there are 3 epochs"),
+        ({"layer_share": 0.0}, "layer_share is 0.0; expected more than 0"),
+        ({"virality_file": "mine.csv"}, "dataset emotions reads no virality"),
+    ):
+        with pytest.raises(DataError, match=message):
+            Training(**wrong)
+    with pytest.raises(DataError, match=r"top_layers is 2, and the encoder .* has 1; expected"):
+        train.run(replace(recipe, top_layers=2), tmp_path / "out")
+    with pytest.raises(DataError, match=r"in its own way.*: leave --pooling, --keep out"):
+        distillation.run(Training(dataset="viralbert", pooling="cls", keep="last"), tmp_path)
+
+
+def test_names_are_those_of_what_they_choose_from():
+    assert trainings.POOLINGS == pooling.POOLINGS
+    assert trainings.WEIGHTINGS == rare_classes.WEIGHTINGS
+
+
+V2 = ["train", "--profile", "viralbert-v2", "--epochs", "2", "--frozen-epochs", "1"]
+
+
+def test_the_published_recipe_of_viralbert_v2_runs(encoder, tmp_path, capsys):
+    published = trainings.profile("viralbert-v2", {})["viralbert-v2"]
+    assert (published.epochs, published.frozen_epochs, published.top_layers) == (5, 2, 2)
+    assert published.learning_rate / published.layer_share == pytest.approx(2e-5)
+    mine = tmp_path / "mine.csv"
+    texts = [f"{word} и {k} котов на площади" for k in range(60) for word in ("Танцы", "Отчёт")]
+    pd.DataFrame({"text": texts, "label": [1, 0] * 60}).to_csv(mine, index=False)
+    more = ["--top-layers", "1", "--encoder", encoder, "--max-rows", "200", "--lr", "0.01"]
+    where = ["--virality-file", str(mine), "--output", str(tmp_path), "--max-length", "24"]
+    assert main([*V2, *more, *where]) == 0
+    assert "last epoch 0." in capsys.readouterr().out
+    out = tmp_path / "viralbert-v2"
+    history = pd.read_csv(out / "history.csv")
+    assert list(history)[:5] == ["epoch", "train_loss", "val_loss", "val_pop", "val_emo"]
+    assert history["val_loss"].tolist() == pytest.approx(history["val_pop"] + history["val_emo"])
+    assert history["epoch"].tolist() == [1, 2]
+    assert history["trained"].tolist() == ["heads", "heads and 1 top layer"]
+    found = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert [file["path"] for file in found["files"] if file["set"] == "virality"] == ["mine.csv"]
+    assert found["recipe"]["pos_weight"] == "clipped"
+    assert list(found["figures"]["virality"]["test"]) == ["model", "last epoch", "TF-IDF"]
+    for folder in ("model", "model-last"):
+        assert ViralBERT.load(out / folder).settings["pooling"] == "cls"
+
+
+def test_frozen_epochs_leave_the_encoder_as_it_is(recipe, encoder, tmp_path):
+    train.run(replace(recipe, frozen_epochs=1), tmp_path)
+    before = load_file(Path(encoder) / "model.safetensors")
+    after = load_file(tmp_path / "model" / "encoder" / "model.safetensors")
+    for name, weights in after.items():
+        if not name.startswith("pooler."):
+            assert torch.equal(weights, before[name]), name
+
+
+def test_best_and_last_weights_are_kept_as_asked(recipe, tmp_path, monkeypatch):
+    judge = _Training.evaluate
+    # A loss that rises with the epochs makes the first one the best.
+    monkeypatch.setattr(
+        _Training,
+        "evaluate",
+        lambda self, epoch, given: judge(self, epoch, given) | {"loss": epoch},
+    )
+    worse = replace(recipe, epochs=2, max_rows=150)
+    train.run(replace(worse, keep="both"), tmp_path / "both")
+    assert pd.read_csv(tmp_path / "both" / "history.csv")["best"].tolist() == [True, False]
+    train.run(replace(worse, keep="last"), tmp_path / "last")
+    assert pd.read_csv(tmp_path / "last" / "history.csv")["best"].iloc[-1]
+    best, last, only = (
+        load_file(tmp_path / folder / "head.safetensors")["head.weight"]
+        for folder in ("both/model", "both/model-last", "last/model")
+    )
+    assert torch.equal(last, only)
+    assert not torch.equal(last, best)
+
+
+def test_rare_classes_count_as_asked():
+    labels = np.array([[1, 0, 0]] * 9 + [[1, 1, 0]])
+    truth, logits = (
+        torch.tensor(labels),
+        torch.tensor(np.random.default_rng(0).normal(size=(10, 3))),
+    )
+
+    def loss(how: str, task: str, columns: slice) -> float:
+        rows = labelled.Rows([""] * 10, labels[:, columns])
+        chosen = train._loss(Training(pos_weight=how), task, rows)
+        return chosen(logits[:, columns].float(), truth[:, columns]).item()
+
+    every, one = slice(None), slice(1, 2)
+    clipped = losses.binary_cross_entropy(torch.tensor([10 / 30, 10 / 3, 10 / 3]))
+    expected = clipped(logits.float(), truth).item()
+    assert loss("clipped", "emotions", every) == pytest.approx(expected)
+    assert loss("none", "emotions", every) != pytest.approx(expected)
+    assert loss("clipped", "virality", one) == loss("none", "virality", one)
+    classes = torch.tensor([0, 0, 0, 1])
+    single = labelled.Rows([""] * 4, np.eye(3, dtype=int)[classes])
+    found = train._loss(Training(dataset="reviews", pos_weight="clipped"), "reviews", single)
+    weighted = losses.cross_entropy(torch.tensor([4 / 9, 4 / 3, 4 / 3]))
+    assert found(logits[:4].float(), classes).item() == pytest.approx(
+        weighted(logits[:4].float(), classes).item()
+    )
+
+
+def test_figures_of_each_class_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    labels, scores = rng.integers(0, 2, (80, 3)), rng.random((80, 3))
+    decided = (scores > 0.6).astype(int)
+    rows = labelled.Rows([""] * 80, np.column_stack([labels, np.zeros(80, dtype=int)]))
+    scores, decided = (np.column_stack([part, np.zeros(80)]) for part in (scores, decided))
+    found = evaluate.figures(rows, scores, decided, "abcd", False)
+    by_class = precision_recall_fscore_support(rows.labels, decided, zero_division=0)
+    for k, name in enumerate("abcd"):
+        own = found["per class"][name]
+        assert [own["precision"], own["recall"], own["F1"]] == pytest.approx(
+            [values[k] for values in by_class[:3]], abs=1e-6
+        )
+    aucs = [roc_auc_score(labels[:, k], scores[:, k]) for k in range(3)]
+    assert [found["per class"][name]["ROC AUC"] for name in "abc"] == pytest.approx(aucs)
+    assert found["per class"]["d"]["ROC AUC"] is None, "there is no text of it"
+    assert found["ROC AUC"] == pytest.approx(np.mean(aucs))
+    for k, name in enumerate(("precision", "recall")):
+        assert found[name] == pytest.approx(by_class[k].mean(), abs=1e-6)
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_model_is_evaluated_without_training(recipe, tmp_path, capsys):
+    trained = train.run(replace(recipe, export_onnx=True), tmp_path)
+    assert trained["notes"] == [labelled.SAME_ROWS]
+    of_model = trained["figures"]["cedr"]["test"]["model"]
+    capsys.readouterr()
+    for folder, off in (("model", 1e-9), ("onnx", 0.02)):
+        command = ["evaluate", "--model", str(tmp_path / folder), "--max-rows", "300"]
+        assert main([*command, "-o", str(tmp_path / f"{folder}.json")]) == 0
+        found = json.loads((tmp_path / f"{folder}.json").read_text(encoding="utf-8"))
+        again = found["figures"]["cedr"]["test"]
+        assert again["macro-F1"]["value"] == pytest.approx(of_model["macro-F1"]["value"], abs=off)
+        assert again["per class"]["joy"] == pytest.approx(of_model["per class"]["joy"], abs=off)
+        assert found["files"] == trained["files"]
+        shown = capsys.readouterr().out
+        assert f"cedr, {trained['rows']['cedr']['test']} texts of test: macro-F1 0." in shown
+        assert "precision" in shown and "\n  joy " in shown and "\n  mean " in shown
+        assert labelled.SAME_ROWS in shown
+    wrong = ["evaluate", "--model", str(tmp_path / "model"), "--dataset", "virality"]
+    assert main(wrong) == 1
+    assert "has the tasks cedr; expected virality" in capsys.readouterr().err
+
+
+def _reviews(write_csv, **more: list) -> Path:
+    rng = random.Random(0)
+    words = {"bad": "скучно глупо провал", "neutral": "местами средне терпимо"}
+    words["good"] = "восторг шедевр прекрасно"
+    labels = [rng.choice(list(words)) for _ in range(240)]
+    texts = [f"{' '.join(rng.choices(words[y].split(), k=6))} {k}" for k, y in enumerate(labels)]
+    films = [f"Фильм {k % 12}" for k in range(240)]
+    return write_csv("reviews", film=films, text=texts, label=labels, **more)
+
+
+def test_reviews_and_their_marks_are_classes_by_choice(recipe, write_csv, tmp_path, capsys):
+    marks = [str(k % 11) if k % 8 else "-" for k in range(240)]
+    data = str(_reviews(write_csv, grade10=marks))
+    found = train.run(replace(recipe, dataset="grades", data=data), tmp_path / "grades")
+    assert 0 < sum(found["rows"]["grades"].values()) <= 240 - 30
+    assert found["files"][1] == {"set": "grades", "reviews without a mark": 30}
+    figures = found["figures"]["grades"]["test"]["model"]
+    assert list(figures["per class"]) == [str(mark) for mark in range(11)]
+    assert {"macro-F1", "accuracy", "precision", "recall"} <= figures.keys()
+    capsys.readouterr()
+    model = str(tmp_path / "grades" / "model")
+    assert main(["predict", "--model", model, "Пересматривал три раза, восторг"]) == 0
+    answer = json.loads(capsys.readouterr().out)["grades"]
+    assert len(answer["labels"]) == 1, "a review has one mark"
+    assert sum(answer["probabilities"].values()) == pytest.approx(1)
+    sets, _ = labelled.read(replace(recipe, dataset="reviews", data=data, max_rows=0))
+    films = [set(rows.groups) for rows in sets["reviews"].values()]
+    assert not films[0] & films[1] and not films[0] & films[2] and not films[1] & films[2]
+    with pytest.raises(DataError, match=r"reviews of 'sample' \(all\) have no column grade10"):
+        labelled.read(replace(recipe, dataset="grades", data="sample"))
+    _reviews(write_csv, grade10=["very good"] * 240)
+    with pytest.raises(DataError, match="no value of grade10 is a mark from 0 to 10; found 'very"):
+        labelled.read(replace(recipe, dataset="grades", data=data))
+
+
+def test_a_model_of_reviews_answers_own_texts(recipe, write_csv, tmp_path, capsys):
+    data = str(_reviews(write_csv))
+    slow = replace(recipe, dataset="reviews", data=data, epochs=6, learning_rate=0.02)
+    train.run(replace(slow, pos_weight="clipped"), tmp_path / "out")
+    capsys.readouterr()
+    model = str(tmp_path / "out" / "model")
+    own = ["скучно глупо провал скучно", "восторг шедевр прекрасно восторг"]
+    assert main(["predict", "--model", model, *own]) == 0
+    answers = [json.loads(line)["reviews"] for line in capsys.readouterr().out.splitlines()]
+    assert [answer["labels"][0]["name"] for answer in answers] == ["bad", "good"]
+    assert main(["evaluate", "--model", model, "--data", data]) == 0
+    assert "reviews, " in capsys.readouterr().out
+
+
+def test_tables_of_lesson_01_can_be_trained_on(recipe, tmp_path):
+    both = replace(recipe, dataset="multitask", max_rows=200)
+    tables = {}
+    for name, column in (("emotions", "labels"), ("virality", "label")):
+        loaded = labelled.load(name, both)
+        split = split_set(name, clean(loaded, **RULES[name]).splits)
+        tables[name] = {s: table[["text", column]] for s, table in split.items()}
+    save_sets(tables, tmp_path / "tables")
+    found, _ = labelled.read(replace(both, data=str(tmp_path / "tables"), max_rows=0))
+    for name, parts in tables.items():
+        for s, table in parts.items():
+            assert found[name][s].texts == list(table["text"]), (name, s)
+            assert found[name][s].labels.any()
