@@ -96,6 +96,7 @@ def _parser() -> Parser:
     _add_serve(commands)
     _add_export(commands)
     _add_train(commands)
+    _add_evaluate(commands)
     _add_check_env(commands)
     _add_translate(commands)
     _add_audit(commands)
@@ -156,6 +157,25 @@ def _model_options() -> Parser:
         metavar="FOLDER",
         help="of a lesson's classifier, of `viralbert train` (its folder model), or of `viralbert "
         "export`; without it, the model that comes with viralbert",
+    )
+    return parser
+
+
+def _labelled_options() -> Parser:
+    """Options that say which labelled texts are read."""
+    parser = Parser(add_help=False)
+    parser.add_argument(
+        "--data", help="sample (default), hub or a folder laid out as <set>/<split>.csv"
+    )
+    parser.add_argument(
+        "--virality-file",
+        metavar="FILE",
+        help="a table with text and label (0/1) in the place of the data's virality",
+    )
+    parser.add_argument("--max-rows", type=int, help="only the first rows of each table")
+    parser.add_argument("--seed", type=int, help="decides on splits, where the data have none")
+    parser.add_argument(
+        "--evaluate", type=_parts_of_data, metavar="dev,test", help="the splits to judge by"
     )
     return parser
 
@@ -369,39 +389,85 @@ def _add_export(commands: Commands) -> None:
 def _add_train(commands: Commands) -> None:
     command = commands.add_parser(
         "train",
-        parents=[_device_options()],
+        parents=[_device_options(), _labelled_options()],
         help="train, evaluate and save a classifier, resumable",
+        **_example("viralbert train --dataset multitask --data mydata -o models/mine"),
     )
     command.add_argument(
         "--profile",
-        help="trainings that come with viralbert, a folder each: replicate or viralbert",
+        help="trainings that come with viralbert, a folder each: viralbert-v2 (its published "
+        "recipe), replicate (the emotion service's three models) or viralbert; other options go "
+        "before what it says",
     )
     command.add_argument(
-        "--output", required=True, type=_path, help="gets model/, metrics.json and history.csv"
+        "-o",
+        "--output",
+        required=True,
+        type=_path,
+        help="gets model/, metrics.json and history.csv",
     )
     command.add_argument("--encoder", help="embedded, a hub name or a folder")
     command.add_argument(
         "--dataset",
-        help="cedr, combo (CEDR and GoEmotions), emotions (default), multitask or viralbert",
-    )
-    command.add_argument(
-        "--data", help="sample (default), hub or a folder laid out as <set>/<split>.csv"
+        help="cedr, combo (CEDR and GoEmotions), emotions (default), virality, multitask (28 "
+        "emotions and virality), viralbert, reviews (bad, neutral, good) or grades (0-10)",
     )
     command.add_argument("--epochs", type=int)
     command.add_argument(
+        "--frozen-epochs",
+        type=int,
+        help="so many of them train the heads alone, on an encoder that stays as it is",
+    )
+    command.add_argument(
+        "--top-layers", type=int, help="of the encoder, that train after that; all without it"
+    )
+    command.add_argument(
+        "--keep",
+        choices=("best", "last", "both"),
+        help="the epoch that becomes model/: the best on dev (default) or the last; both: the "
+        "last as model-last/, too",
+    )
+    command.add_argument("--pooling", help="cls, mean (default), max, attention; also max+mean")
+    command.add_argument(
+        "--pos-weight",
+        choices=("none", "clipped", "sqrt", "balanced", "power"),
+        help="weight of rare classes in the loss; clipped: ViralBERT v2's, between 0.1 and 10",
+    )
+    command.add_argument(
         "--lr", type=float, dest="learning_rate", help="highest rate of the encoder"
+    )
+    command.add_argument(
+        "--layer-share", type=float, help="that rate as a share of the heads' (0.1)"
+    )
+    command.add_argument(
+        "--warmup",
+        type=float,
+        help="updates in which the rate rises; below 1: their share (0.1)",
     )
     command.add_argument("--scheduler", dest="schedule", choices=("cosine", "linear", "constant"))
     command.add_argument("--batch-size", type=int)
     command.add_argument("--max-length", type=int, help="tokens kept of a text")
-    command.add_argument("--max-rows", type=int, help="only the first rows of each table")
-    command.add_argument("--seed", type=int)
-    command.add_argument("--evaluate", type=_parts_of_data, metavar="dev,test")
     command.add_argument(
         "--export-onnx", action="store_true", default=None, help="the model as ONNX, too"
     )
     command.add_argument("--note", help="goes into metrics.json")
     command.set_defaults(function=_train)
+
+
+def _add_evaluate(commands: Commands) -> None:
+    command = commands.add_parser(
+        "evaluate",
+        parents=[_model_options(), _labelled_options()],
+        help="precision, recall, F1 and ROC AUC of a model on labelled texts; nothing is trained",
+        **_example("viralbert evaluate --model models/mine/model --data mydata"),
+    )
+    command.add_argument(
+        "--dataset",
+        help="the task to judge: cedr, emotions, virality, reviews or grades; all that the model "
+        "has without it",
+    )
+    command.add_argument("-o", "--output", type=_path, help="a JSON file for the figures")
+    command.set_defaults(function=_evaluate)
 
 
 def _add_check_env(commands: Commands) -> None:
@@ -900,10 +966,7 @@ def _export(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from viralbert.trainings import Training, profile
 
-    names = Training.__dataclass_fields__
-    given = {
-        name: value for name, value in vars(options).items() if name in names and value is not None
-    }
+    given = _given(options, Training)
     trainings = profile(options.profile, given) if options.profile else {"": Training(**given)}
     from viralbert import train
     from viralbert_utils.base import devices
@@ -921,6 +984,28 @@ def _train(options: argparse.Namespace) -> None:
                         for s, e in systems.items()
                     )
                     say(f"{options.output / name}: {task}, macro-F1 on {split}: {scores}")
+            for note in result.get("notes", []):
+                say(f"{options.output / name}: {note}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    options.model = _model(options)
+    from viralbert import evaluate
+
+    asked = evaluate.Evaluation(**_given(options, evaluate.Evaluation))
+    result = evaluate.evaluate(asked, options.device, options.precision)
+    if options.output:
+        evaluate.write(result, options.output)
+    for line in (*evaluate.lines(result), *result["notes"]):
+        say(line)
+
+
+def _given(options: argparse.Namespace, fields: Any) -> dict[str, Any]:
+    """Those of a dataclass's fields that the command line names."""
+    names = fields.__dataclass_fields__
+    return {
+        name: value for name, value in vars(options).items() if name in names and value is not None
+    }
 
 
 def _count_different_packages() -> int:

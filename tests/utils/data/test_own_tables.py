@@ -33,14 +33,6 @@ def test_a_table_of_ones_own_that_lacks_a_column_is_a_message(write_csv):
 
 ONE = pd.DataFrame({"text": ["да"]})
 READERS = {
-    "two_tasks, emotions": (
-        lambda: preparation.two_tasks(ONE, ONE),
-        "emotions: no column 'labels'",
-    ),
-    "two_tasks, virality": (
-        lambda: preparation.two_tasks(ONE.assign(labels=[[1]]), ONE),
-        "virality: no column 'label'",
-    ),
     "six_classes": (lambda: combine.six_classes(ONE), "emotions: no column 'labels'"),
     "six_classes, cedr": (
         lambda: combine.six_classes(ONE.assign(labels=[[1]]), ONE),
