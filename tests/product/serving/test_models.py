@@ -220,7 +220,7 @@ def test_a_service_needs_models_with_names(models, told):
 def test_the_command_passes_the_models_on(monkeypatch):
     served = []
     monkeypatch.setattr(server, "serve", lambda *arguments: served.append(arguments[0]))
-    monkeypatch.setattr(cli.logging, "basicConfig", lambda **_: None)
+    monkeypatch.setattr("logging.basicConfig", lambda **_: None)
     assert cli.main(["serve", "--model", "emotions=a", "--model", "reviews=b"]) == 0
     assert cli.main(["serve", "--model", "a"]) == 0
     assert served == [FOLDERS, {"default": "a"}]
