@@ -43,6 +43,16 @@ def test_probabilities_tie_the_chosen_pairs_as_no_random_model_does(emotion_pair
     assert blind["low"] < 0 < blind["high"]
 
 
+def test_the_map_of_decisions_is_set_beside_that_of_labels(emotion_pairs):
+    """Labels of other texts are nearer to the labels than a map without any relation, which has a
+    correlation of 0; decisions of the smoke run's model are too poor for a bound."""
+    assert emotion_pairs["maps.alike"]["training"] > 0.2
+    assert abs(emotion_pairs["maps.alike"]["decisions"]) < 1
+    spread = emotion_pairs["maps.spread"]
+    stronger = spread["decisions"] > spread["labels"]
+    assert stronger == (emotion_pairs["maps.colours"] == "stronger")
+
+
 def test_rare_classes_cannot_show_that_they_avoid_each_other(emotion_pairs):
     assert emotion_pairs["never_shown_apart"] > 0.5
     few = emotion_pairs["few_meetings"]

@@ -125,6 +125,16 @@ def test_calibration_does_what_it_can(tuning):
     assert tuning["average_precision"]["mean"] > tuning["average_precision"]["chance"] + 0.02
 
 
+def test_each_class_is_strong_weak_or_unclear_once(tuning):
+    lists = [tuning[f"classes.{kind}"] for kind in ("strong", "weak_rare", "weak_frequent")]
+    named = [name for listed in lists if listed != "no class" for name in listed.split(", ")]
+    assert len(named) == len(set(named))
+    assert 20 <= len(named) + tuning["classes.unclear"] <= 28
+    ahead = tuning["classes.frequent_ahead"]
+    clear = ahead["low"] > 0 or ahead["high"] < 0
+    assert clear == (tuning["classes.verdict"] != "not clearly apart from")
+
+
 def test_stored_thresholds_decide_as_before_and_refuse_other_names(tuning):
     assert tuning["stored.same"] is True
     assert "admiration" in tuning["stored.refusal"]

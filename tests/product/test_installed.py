@@ -189,6 +189,7 @@ PREDICTING = {
     "viralbert.terminal",
     "viralbert_utils",
     "viralbert_utils.base",
+    "viralbert_utils.base.cache",
     "viralbert_utils.base.errors",
     "viralbert_utils.base.files",
     "viralbert_utils.base.texts",

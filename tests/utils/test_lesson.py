@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 
 from viralbert_utils import lesson, plots
 from viralbert_utils.evaluation.intervals import Estimate
-from viralbert_utils.lessons.charts import share_below
+from viralbert_utils.lessons.charts import heat_maps, share_below, strong_and_weak
 
 
 @pytest.fixture
@@ -182,3 +182,43 @@ def test_every_shared_chart_draws_cyrillic_without_missing_glyphs(recwarn, displ
         lesson.show(figure, "One of the charts that the lessons share.")
     assert not [w for w in recwarn if "Glyph" in str(w.message)]
     assert all(len(data["image/png"]) > 3000 for data, _ in displayed)
+
+
+@pytest.fixture
+def three():
+    """Correlations of three emotions, and the same with one that never varies."""
+    names = ["joy", "fear", "anger"]
+    whole = pd.DataFrame([[1, 0.2, -0.1], [0.2, 1, 0], [-0.1, 0, 1]], names, names)
+    silent = 2 * whole
+    silent["anger"] = silent.loc["anger"] = np.nan
+    return {"labels": whole, "decisions": silent}
+
+
+def test_heat_maps_share_one_scale_centred_on_zero_and_hide_the_diagonal(three):
+    plots.use_style()
+    figure = heat_maps(three, "phi")
+    maps = [axes.collections[0] for axes in figure.axes[:2]]
+    assert [mesh.get_clim() for mesh in maps] == [(-0.4, 0.4)] * 2
+    hidden = [np.ma.getmaskarray(mesh.get_array()).reshape(3, 3) for mesh in maps]
+    assert (hidden[0] == np.eye(3, dtype=bool)).all()
+    assert hidden[1].sum() == 7
+    left = figure.axes[0]
+    assert left.get_yticklabels()[0].get_text() == "joy · радость  1"
+    assert left.yaxis_inverted(), "the first row is on top"
+    plt.close(figure)
+
+
+def test_strong_and_weak_draws_each_class_once_in_the_colour_of_its_side():
+    plots.use_style()
+    table = pd.DataFrame(
+        {"value": [0.9, 0.5, 0.1], "low": [0.8, 0.2, 0.0], "high": [1.0, 0.8, 0.2]},
+        ["joy", "fear", "anger"],
+    ).assign(texts=[30, 300, 90], side=["above", "level with", "below"])
+    figure = strong_and_weak(table, 0.5, "F1")
+    left, right = figure.axes
+    of_side = {line.get_label(): line for line in left.lines}
+    assert list(of_side["above the mean"].get_ydata()) == [2], "the first row is on top"
+    assert list(of_side["below the mean"].get_xdata()) == [0.1]
+    drawn = [line.get_xdata() for line in right.lines if line.get_marker() != "None"]
+    assert sorted(np.concatenate(drawn)) == [30, 90, 300]
+    plt.close(figure)

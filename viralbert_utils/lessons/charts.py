@@ -1,5 +1,5 @@
-"""Charts that one lesson draws: gradient arrows, a confusion matrix, near-duplicates, chords, a
-tree."""
+"""Charts that one lesson draws: gradient arrows, runs, a confusion matrix, near-duplicates, strong
+and weak classes, chords, heat maps side by side, a tree."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from scipy.spatial.distance import squareform
 from viralbert_utils.data.emotions import display_name
 from viralbert_utils.plots import (
     BLUE,
+    DIVERGING,
     GREEN,
     GREY,
     ORANGE,
@@ -26,6 +27,7 @@ from viralbert_utils.plots import (
     SEQUENTIAL,
     legend_below,
     new,
+    plain_ticks,
 )
 
 
@@ -41,6 +43,12 @@ def arrows(axes: Axes, named: Mapping[str, Sequence[float]], title: str) -> None
     ends = np.array([(0.0, 0.0), *named.values()])
     low, high = ends.min(axis=0) - 0.5, ends.max(axis=0) + 0.5
     axes.set(title=title, xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+
+
+def runs(axes: Axes, figures: Sequence[Sequence[float]]) -> None:
+    """A short stroke for each run of a system, on rows as `plots.intervals` draws them."""
+    for position, values in enumerate(reversed(figures)):
+        axes.plot(values, [position - 0.25] * len(values), "|", color=GREY, markersize=7)
 
 
 def confusion(axes: Axes, matrix: pd.DataFrame, title: str) -> None:
@@ -88,6 +96,40 @@ def share_below(
     return figure
 
 
+def strong_and_weak(table: pd.DataFrame, mean: float, title: str) -> Figure:
+    """F1 of each class with its interval, and beside it the number of its training texts.
+
+    Args:
+        table: Index = English names, the first row on top; columns `value`, `low`, `high` (F1 and
+            its interval), `texts` (training texts) and `side`: where the interval lies, `above` or
+            `below` the mean or `level with` it.
+        mean: Mean F1 of the classes, drawn as a dashed line.
+        title: Title of the left axes.
+    """
+    figure, (left, right) = new(height=5.6, columns=2, share_y=True)
+    places = pd.Series(np.arange(len(table))[::-1], table.index)
+    for side, colour, mark in (
+        ("above", BLUE, "^"),
+        ("level with", GREY, "o"),
+        ("below", RED, "v"),
+    ):
+        part = table[table["side"] == side]
+        at = places[part.index]
+        left.hlines(at, part["low"], part["high"], color=colour, linewidth=2)
+        left.plot(part["value"], at, mark, color=colour, label=f"{side} the mean")
+        right.plot(part["texts"], at, mark, color=colour)
+    left.axvline(mean, color=GREY, linestyle="--", linewidth=1)
+    right.axvline(table["texts"].median(), color="black", linestyle="--", linewidth=1)
+    left.set_yticks(places, [display_name(name) for name in table.index], fontsize=7)
+    left.set(title=title, xlabel="F1 (dashed: mean)", ylim=(-0.6, len(table) - 0.4))
+    # On a plain axis one frequent class, like neutral, would press all others into a corner.
+    right.set(title="Training texts", xlabel="texts (dashed: median)", xscale="log")
+    plain_ticks(right)
+    right.tick_params(axis="y", length=0)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
 def chords(axes: Axes, pairs: pd.DataFrame, names: Sequence[str], title: str) -> None:
     """Emotions on a circle, in the order given, and a curve for each pair: thicker for a higher
     phi.
@@ -127,6 +169,33 @@ def chords(axes: Axes, pairs: pd.DataFrame, names: Sequence[str], title: str) ->
     axes.plot(*np.array(list(places.values())).T, ".", color=GREY, markersize=4)
     axes.set(title=title, aspect="equal", xlim=(-1.9, 1.9), ylim=(-2, 2))
     axes.axis("off")
+
+
+def heat_maps(matrices: Mapping[str, pd.DataFrame], bar_label: str) -> Figure:
+    """Matrices over the same emotions side by side, in one scale of colours centred on zero.
+
+    Columns are too narrow for names: they bear the numbers of the rows. The diagonal, and whatever
+    has no value, is grey.
+
+    Args:
+        matrices: Title -> a square matrix, English names on both sides, in one order for all.
+        bar_label: What the colours mean, with the unit.
+    """
+    figure, axes = new(height=4.9, columns=len(matrices), share_y=True)
+    shown = [matrix.mask(np.eye(len(matrix), dtype=bool)) for matrix in matrices.values()]
+    most = np.nanmax(np.abs(shown))
+    for axis, title, values in zip(axes, matrices, shown, strict=True):
+        mesh = axis.pcolormesh(values, cmap=DIVERGING, vmin=-most, vmax=most)
+        ticks = np.arange(0, len(values), 3)
+        axis.set_xticks(ticks + 0.5, [str(tick + 1) for tick in ticks])
+        axis.tick_params(labelsize=7, length=2)
+        axis.grid(visible=False)
+        axis.set(title=title, xlabel="number of the row", facecolor="#BDBDBD")
+    names = [f"{display_name(name)}  {row}" for row, name in enumerate(shown[0].index, 1)]
+    axes[0].set_yticks(np.arange(len(names)) + 0.5, names)
+    axes[0].invert_yaxis()
+    figure.colorbar(mesh, ax=axes, location="bottom", label=bar_label, aspect=40, pad=0.03)
+    return figure
 
 
 def tree(axes: Axes, matrix: pd.DataFrame, groups: Mapping[str, str], title: str) -> None:
