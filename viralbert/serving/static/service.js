@@ -203,3 +203,7 @@ $("drop").addEventListener("drop", (event) => {
   $("file-form").requestSubmit();
 });
 $("key").addEventListener("submit", (event) => event.preventDefault());
+
+// From a program -------------------------------------------------------------------------------------------------------
+
+for (const place of document.querySelectorAll(".address")) place.textContent = new URL(".", location.href).href;
