@@ -73,6 +73,20 @@ def test_a_home_folder_is_spelt_out_in_every_path(loaded, capsys, tmp_path, monk
     assert not (tmp_path / "~").exists()
 
 
+def test_an_unknown_option_shows_the_usage_of_its_command(capsys):
+    for arguments, usage in (
+        (["predict", "--foo", "Кот"], "usage: viralbert predict [-h]"),
+        (["moments", "a.srt", "-o", "out", "--foo"], "usage: viralbert moments [-h]"),
+        (["--foo", "check-env"], "usage: viralbert [-h]"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        said = capsys.readouterr().err
+        assert end.value.code == 2
+        assert said.startswith(usage)
+        assert "unrecognized arguments: --foo" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -61,7 +61,11 @@ def test_the_command_leaves_model_figures_and_what_was_used(encoder, tmp_path, c
         "проба",
     ]
     assert main(command) == 0
-    assert "virality, macro-F1 on test: model 0." in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "virality, macro-F1 on test: model 0." in printed.out
+    epochs = [line for line in printed.err.splitlines() if line.startswith("epoch ")]
+    assert [line.partition(":")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+    assert "training loss" in epochs[0] and "validation loss" in epochs[0]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "model",
         "onnx",

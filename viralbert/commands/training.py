@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from viralbert.commands.options import (
@@ -14,7 +15,7 @@ from viralbert.commands.options import (
     model_folder,
     model_options,
 )
-from viralbert.terminal import say
+from viralbert.terminal import say, shown
 
 if TYPE_CHECKING:
     from viralbert.commands.options import Commands
@@ -31,8 +32,8 @@ def add_train(commands: Commands) -> None:
     command.add_argument(
         "--profile",
         help="trainings that come with viralbert, a folder each: viralbert-v2 (its published "
-        "recipe), replicate (the emotion service's three models) or viralbert; other options go "
-        "before what it says",
+        "recipe), replicate (the emotion service's three models) or viralbert; other options "
+        "override what it says",
     )
     command.add_argument(
         "-o",
@@ -139,9 +140,13 @@ def _train(options: argparse.Namespace) -> None:
     from viralbert_utils.training import processes
 
     devices.choose(options.device, options.precision)
-    with processes.process_group():
+    # At a terminal each epoch has a bar, elsewhere a line.
+    has_bar = sys.stderr.isatty()
+    with processes.process_group(), ExitStack() as stack:
+        if not has_bar and not processes.rank():
+            stack.enter_context(shown("viralbert.training"))
         for name, training in trainings.items():
-            result = train.run(training, options.output / name, sys.stderr.isatty())
+            result = train.run(training, options.output / name, has_bar)
             for task, splits in result.get("figures", {}).items():
                 for split, systems in splits.items():
                     scores = ", ".join(
