@@ -144,11 +144,14 @@ class Labelled:
         """
         table = read_table(own_path(file), cp1251=True)
         columns = {str(name).casefold(): str(name) for name in table.columns}
-        for wanted in ((text,), ("labels", "label")):
+        for wanted, remedy in (
+            ((text,), "name the column of the texts with --column"),
+            (("labels", "label"), "rename the column of the labels to labels"),
+        ):
             if not any(name.casefold() in columns for name in wanted):
                 raise DataError(
                     f"{file}: no column {' or '.join(map(repr, wanted))}; found "
-                    f"{', '.join(columns.values())}"
+                    f"{', '.join(columns.values())}: {remedy}"
                 )
         column = columns.get("labels") or columns["label"]
         labels = []

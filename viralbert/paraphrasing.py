@@ -73,7 +73,7 @@ def paraphrase_file(
             "made from"
         )
     column = column or ("ru_text" if "ru_text" in table else "text")
-    require_columns(table, [column], str(source))
+    require_columns(table, [column], str(source), "name the column of the texts with --column")
     evaluation = _evaluation_texts(path, against, column)
     texts = [str(text) for text in table[column]]
     rewritten = rewriting.rewrite(

@@ -83,6 +83,11 @@ def load(folder: Path | str, device: str | None = None) -> Cascade | Hybrid | Ex
     if (path / cascade.SETTINGS).is_file():
         return Cascade.load(path, device)
     if not (path / MODEL).is_file():
+        if not (path / "classifier.json").is_file():
+            raise DataError(
+                f"{path} is no saved hybrid and no cascade; lesson 07 leaves both (viralbert run "
+                "--only 07 leaves runs/sample/hybrid and runs/sample/cascade)"
+            )
         return Hybrid.load(path, device)
     if device not in (None, "cpu"):
         raise DataError(
@@ -209,7 +214,9 @@ def read(path: Path | str, label: str | None = None) -> pd.DataFrame:
         DataError: The file cannot be read, or has no such column.
     """
     table = read_table(own_path(path))
-    require_columns(table, [label] if label else [], str(path))
+    require_columns(
+        table, [label] if label else [], str(path), "name the column of the class with --label"
+    )
     return table
 
 

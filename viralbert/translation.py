@@ -87,7 +87,7 @@ def translate_file(
         DataError: The file or the column is not there, or the model cannot be loaded.
     """
     table = read_table(own_path(source))
-    require_columns(table, [column], str(source))
+    require_columns(table, [column], str(source), "name the column of the texts with --column")
     return _translate_table(table, own_path(target), column, load_model(model), batch_size)
 
 

@@ -222,7 +222,7 @@ def test_folds_from_the_command_line(call, encoder, tmp_path):
     ("line", "message"),
     [
         ("--task moods", "emotions, virality, cedr, reviews, found 'moods'"),
-        ("--column ru_text", "no column 'ru_text'; found text, labels"),
+        ("--column ru_text", "found text, labels, id: name the column of the texts with"),
         ("--task reviews", "row 0: labels='joy': 'joy' is neither"),
         ("--folds 1", "--folds: expected at least 2, found 1"),
         ("--count 0", "--count: expected at least 1, found 0"),

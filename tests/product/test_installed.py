@@ -137,7 +137,7 @@ def test_the_environment_is_checked_without_a_lock(place):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--output", "new"], "data 'sample' lies in the course's repository, and"),
+        (["train", "--output", "new"], "clone it, and give --data CLONE/data/sample or call pip"),
         (["run"], "viralbert run needs a checkout of the course's repository"),
         (["report"], "viralbert report needs a checkout of the course's repository"),
         (["download"], "viralbert download needs a checkout of the course's repository"),

@@ -197,7 +197,11 @@ def test_what_cannot_be_paraphrased_is_named(tmp_path):
         ((train, train), {}, "would be written over"),
         ((train, "new.parquet"), {}, "expected the name of a CSV file"),
         ((train, "new.csv"), {"copies": 0}, "at least one copy of each text, found 0"),
-        ((train, "new.csv"), {"column": "title"}, "no column 'title'; found text, label"),
+        (
+            (train, "new.csv"),
+            {"column": "title"},
+            "found text, label: name the column of",
+        ),
         ((done, "new.csv"), {}, "holds paraphrases already"),
         ((train, "new.csv"), {"against": [str(tmp_path / "no.csv")]}, "no such file"),
         ((train, "new.csv"), {"model": str(tmp_path / "no")}, "paraphrase model .* could not be"),

@@ -151,13 +151,16 @@ def test_what_cannot_be_answered_says_why(folders, write, capsys, tmp_path):
     model = ["--model", str(folders / "hybrid")]
     cases = [
         (["--table", path], "--table needs --model"),
-        (["--table", path, "Кот", *model], "--table alone"),
+        (["--table", path, "Кот", *model], "found texts and --table; give one"),
         (
             ["--table", str(other), *model],
             "expected title, views, channel, found name, views; rename",
         ),
-        (["--table", path, *model, "--label", "project"], "no column 'project'; found title"),
-        (["--table", path, "--model", str(tmp_path)], "is no saved hybrid"),
+        (
+            ["--table", path, *model, "--label", "project"],
+            ": name the column of the class with --label",
+        ),
+        (["--table", path, "--model", str(tmp_path)], "no saved hybrid and no cascade; lesson 07"),
         (["Кот", "--model", str(folders / "cascade")], "predict --table videos.csv"),
         (["Кот", "--model", str(folders / "hybrid")], "predict --table videos.csv"),
         (["Кот", "--model", str(folders / "onnx")], "predict --table videos.csv"),

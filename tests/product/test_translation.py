@@ -157,7 +157,7 @@ def test_bad_arguments_are_named(tmp_path, capsys):
     source = tmp_path / "en.csv"
     source.write_text("title\nhello\n")
     assert main(["translate", "--file", str(source), "-o", "out.csv"]) == 1
-    assert "no column 'text'; found title" in capsys.readouterr().err
+    assert "'text'; found title: name the column of the texts" in capsys.readouterr().err
     with pytest.raises(DataError, match=r"translation model '.*nowhere' could not be loaded"):
         translation.load_model(str(tmp_path / "nowhere"))
 

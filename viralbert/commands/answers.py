@@ -29,7 +29,10 @@ def add_predict(commands: Commands) -> None:
         "predict",
         parents=[model_options()],
         help="what a classifier says of texts, as JSON lines",
-        **example("viralbert predict 'Отдал кота на два дня, вернули другого'"),
+        **example(
+            "viralbert predict 'Муж забыл меня на заправке и вспомнил через сто километров. Ржу до "
+            "сих пор'"
+        ),
     )
     command.add_argument(
         "--aim",
@@ -60,11 +63,15 @@ def add_predict(commands: Commands) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    if sum(map(bool, (options.texts, options.file, options.table))) != 1:
+    sources = {"texts": options.texts, "--file": options.file, "--table": options.table}
+    given = [name for name, value in sources.items() if value]
+    if not given:
         raise DataError(
-            "expected texts or --file, found both or neither: viralbert predict 'Кот сам открыл "
-            "дверь.' (for a hybrid or a cascade, --table alone)"
+            "expected texts, --file or --table, found none of them: viralbert predict 'Кот сам "
+            "открыл дверь.'"
         )
+    if len(given) > 1:
+        raise DataError(f"found {' and '.join(given)}; give one of them, and leave the rest out")
     if options.table and options.aim:
         raise DataError("--aim chooses thresholds for texts, and --table has none; leave one out")
     if options.label and not options.table:
@@ -125,7 +132,10 @@ def _lines(file: str) -> Iterator[str]:
         table = read_table(path)
         column = next((name for name in table if _is_named_text(str(name))), None)
         if column is None:
-            raise DataError(f"{file}: no column 'text'; found {', '.join(map(str, table.columns))}")
+            found = ", ".join(map(str, table.columns))
+            raise DataError(
+                f"{file}: no column 'text'; found {found}: rename the column of the texts to text"
+            )
         yield from table[column]
         return
     if path.is_file() and path.suffix.lower() != ".txt":
@@ -135,6 +145,10 @@ def _lines(file: str) -> Iterator[str]:
             f"({', '.join(FORMATS)}) or .txt with one text a line: convert it, or pipe its lines "
             "to --file -"
         )
+    if file != "-" and not path.exists():
+        raise DataError(f"no such file: {file}; check its name and the folder that you are in")
+    if path.is_dir():
+        raise DataError(f"{file} is a folder; expected a file: call once for each file in it")
     number = 0
     try:
         with (

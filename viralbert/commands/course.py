@@ -71,7 +71,7 @@ def _course_options() -> Parser:
         "--only",
         action="append",
         default=[],
-        help="number of a notebook; it brings what it reads from along",
+        help="number of a notebook; those whose results it needs run before it",
     )
     parser.add_argument(
         "--set",

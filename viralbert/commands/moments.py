@@ -110,6 +110,11 @@ def _moments(options: argparse.Namespace) -> int:
     for path, name in zip(paths, _own_names(paths), strict=True):
         folder = options.output / name
         try:
+            if path.is_dir():
+                raise DataError(
+                    f"no subtitle files in {path}; expected some of "
+                    f"{', '.join(sorted(archives.READ))} (name .json files one by one)"
+                )
             video = str(options.video or "")
             selection, read = archives.process(
                 path, folder, model.scores, limits, options.fps, options.otio, video
@@ -124,8 +129,10 @@ def _moments(options: argparse.Namespace) -> int:
         for repair in read.repairs:
             say(f"  repaired: {repair}")
         print(*map(printable, _moment_rows(selection.moments)), sep="\n")
-    if n_failed:
-        complain(f"{n_failed} of {len(paths)} files failed, the others are written")
+    if n_failed and len(paths) > 1:  # one file has had its message
+        n_written = len(paths) - n_failed
+        rest = f"; {n_written} {'is' if n_written == 1 else 'are'} written" if n_written else ""
+        complain(f"{n_failed} of {counted(len(paths), 'file')} failed{rest}")
     return 1 if n_failed else 0
 
 
@@ -150,7 +157,9 @@ def _archive(options: argparse.Namespace, limits: Limits) -> int:
     for file, error in outcome.failures.items():
         complain(error if file in error else f"{file}: {error}")
     if outcome.failures:
-        complain(f"{counted(len(outcome.failures), 'file')} failed; the next run tries them again")
+        which = "it" if len(outcome.failures) == 1 else "them"
+        failed = counted(len(outcome.failures), "file")
+        complain(f"{failed} failed; the next run tries {which} again")
     return 1 if outcome.failures else 0
 
 
@@ -160,7 +169,7 @@ def _subtitle_files(path: Path) -> list[Path]:
 
     if not path.is_dir():
         return [path]
-    # A folder without any stays in the list, to be named like a file that cannot be read.
+    # A folder without any stays in the list, to be named among the files that failed.
     return subtitle_files(path) or [path]
 
 

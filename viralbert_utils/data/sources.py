@@ -97,7 +97,8 @@ def find_files(name: str, source: str) -> dict[str, Path]:
     if source == "sample" and checkout() is None:
         raise DataError(
             "data 'sample' lies in the course's repository, and viralbert is installed here "
-            "without it; give 'hub', or a folder laid out as <set>/<split>.csv"
+            "without it: clone it, and give --data CLONE/data/sample or call pip install -e CLONE; "
+            "or give 'hub', or a folder laid out as <set>/<split>.csv"
         )
     if not root.is_dir():
         raise DataError(
@@ -165,10 +166,8 @@ def _load_hub(name: str, hub_id: str | None, hub_config: str | None) -> Dataset:
     if identifier is None:
         raise DataError(
             f"the set {name!r} has no public hub source: give data=<folder> with "
-            f"{contract.folders[0]}/train.csv "
-            f"({', '.join(contract.columns)}), or data=sample; for one lesson: "
-            'SET="07.data=<folder>", '
-            'or SET="01.virality_file=<path>.csv"'
+            f"{contract.folders[0]}/train.csv ({', '.join(contract.columns)}), or data=sample; for "
+            'one lesson: SET="07.data=<folder>", or SET="01.virality_file=<path>.csv"'
         )
     config = contract.hub_config if hub_id is None else hub_config
     try:
@@ -182,13 +181,7 @@ def _load_hub(name: str, hub_id: str | None, hub_config: str | None) -> Dataset:
             f"{error}). Without a network use data=sample, or download it elsewhere and give "
             "data=<folder> (see docs/full-run.md)"
         ) from error
-    names = {
-        "train": "train",
-        "validation": "validation",
-        "valid": "validation",
-        "dev": "validation",
-        "test": "test",
-    }
+    names = {"valid": "validation", "dev": "validation"}
     result = Dataset(name, f"hub:{identifier}", {}, [])
     for split, part in loaded.items():
         table = part.to_pandas()

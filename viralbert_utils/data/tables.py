@@ -48,7 +48,7 @@ def read_table(path: Path, cp1251: bool = False) -> pd.DataFrame:
     }
     check_plain(path)
     if not path.is_file():
-        raise DataError(f"no such file: {path}")
+        raise DataError(f"no such file: {path}; check its name and the folder that you are in")
     kind = path.suffix.lower()
     if kind not in reader:
         raise DataError(
@@ -147,9 +147,8 @@ def _read_csv(path: Path, cp1251: bool = False) -> pd.DataFrame:
     rows: list[list[str]] = []
     text = _read_text(path, cp1251)
     separator, table = _separator(path, text)
-    n_before = len(
-        re.findall("\r\n?|\n", text[: len(text) - len(table)])
-    )  # lines before the header
+    # Lines before the header.
+    n_before = len(re.findall("\r\n?|\n", text[: len(text) - len(table)]))
     reader = csv.reader(io.StringIO(table, newline=""), strict=True, delimiter=separator)
     line = 1 + n_before
     try:
@@ -157,7 +156,7 @@ def _read_csv(path: Path, cp1251: bool = False) -> pd.DataFrame:
         for row in reader:
             if row and len(row) != len(header):
                 raise DataError(
-                    f"{path}, row {len(rows)} (line {line + 1}): expected {len(header)} fields "
+                    f"{path}, line {line + 1}: expected {len(header)} fields "
                     f"({', '.join(header)}), found {len(row)}; {_remedy(separator, header, row)}"
                 )
             if row or len(header) == 1:  # with one column, an empty line is an empty field
@@ -165,7 +164,7 @@ def _read_csv(path: Path, cp1251: bool = False) -> pd.DataFrame:
             line = reader.line_num + n_before
     except csv.Error as error:
         raise DataError(
-            f"{path}, row {len(rows)} (from line {line + 1}): broken CSV ({error}); "
+            f"{path}, from line {line + 1} on: broken CSV ({error}); "
             'check for an unclosed quotation mark, and double the quotes inside a field ("")'
         ) from None
     finally:
@@ -213,8 +212,7 @@ def _read_json(path: Path) -> pd.DataFrame:
         if not isinstance(row, dict):
             raise DataError(
                 f'{path}, {where}: expected an object like {{"text": ...}}, found '
-                f"{type(row).__name__}; write a list "
-                "of objects, or an object a line"
+                f"{type(row).__name__}; write a list of objects, or an object a line"
             )
     if (
         len(rows) == 1
@@ -273,7 +271,10 @@ def require_tables(tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 def require_columns(
-    table: pd.DataFrame, names: Iterable[Hashable], where: str = "the table"
+    table: pd.DataFrame,
+    names: Iterable[Hashable],
+    where: str = "the table",
+    remedy: str = "add it, or rename a column",
 ) -> None:
     """Refuse a table that lacks columns.
 
@@ -281,6 +282,7 @@ def require_columns(
         table: The caller's table.
         names: Columns that are needed.
         where: What the table is called in the message.
+        remedy: What the message tells the reader to do.
 
     Raises:
         DataError: It is no table, or a column is missing (the message lists those that are there).
@@ -289,7 +291,9 @@ def require_columns(
     missing = [name for name in dict.fromkeys(names) if name not in table.columns]
     if missing:
         columns = ", ".join(map(str, table.columns)) or "none"
-        raise DataError(f"{where}: no column {', '.join(map(repr, missing))}; found {columns}")
+        raise DataError(
+            f"{where}: no column {', '.join(map(repr, missing))}; found {columns}: {remedy}"
+        )
 
 
 def require_rows(table: pd.DataFrame) -> None:

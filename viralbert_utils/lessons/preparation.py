@@ -56,7 +56,8 @@ def own_set(name: str, path: str) -> Dataset:
     file = own_path(path)
     if not file.is_file():
         raise DataError(
-            f"no file {path!r} for the set {name!r}; expected a table ({', '.join(FORMATS)})"
+            f"no file {path!r} for the set {name!r}; expected a table ({', '.join(FORMATS)}): "
+            "check its name and the folder that you are in"
         )
     return from_files(name, str(path), {"all": file})
 

@@ -111,7 +111,8 @@ def load_classifier(
     if not (path / "classifier.json").is_file():
         raise DataError(
             f"{path} is no saved classifier: expected classifier.json, encoder/ and "
-            "head.safetensors there"
+            "head.safetensors there, as lesson 06 leaves them (viralbert run --only 06 leaves "
+            "runs/sample/viralbert), and viralbert train (its folder model)"
         )
     check_plain(path)
     settings = read_settings(path / "classifier.json")

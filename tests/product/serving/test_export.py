@@ -145,7 +145,7 @@ def test_the_command(folders, tmp_path, capsys, monkeypatch):
     assert "probabilities differ from torch's by 0.0" in capsys.readouterr().out
     assert OnnxModel.load(tmp_path / "new").about["int8"]
     assert main(["export", "--model", str(tmp_path), "-o", str(tmp_path / "other")]) == 1
-    assert "no saved classifier" in capsys.readouterr().err
+    assert "there, as lesson 06 leaves them (viralbert run --only 06" in capsys.readouterr().err
 
 
 def test_an_export_is_not_exported_again(tmp_path):

@@ -19,9 +19,9 @@ from viralbert_utils.lessons import cascade, hybrid, preparation, suspects
 def test_a_table_of_ones_own_that_lacks_a_column_is_a_message(write_csv):
     table = pd.DataFrame({"a": ["да"], "b": [1]})
     tables.require_columns(table, ["b", "a"])
-    with pytest.raises(DataError, match=r"^the table: no column 'c', 'd'; found a, b$"):
+    with pytest.raises(DataError, match=r"^the table: no column 'c', 'd'; found a, b: add it, or"):
         tables.require_columns(table, ["c", "a", "d", "c"])
-    with pytest.raises(DataError, match=r"^mine: no column 'c'; found none$"):
+    with pytest.raises(DataError, match=r"^mine: no column 'c'; found none: add it"):
         tables.require_columns(pd.DataFrame(), ["c"], "mine")
     folder = write_csv("virality", text=["да"], label=[1], id=["v0001"])
     (folder / "second_annotation.csv").write_text("set,id\nvirality,v0001\n")

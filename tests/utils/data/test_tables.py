@@ -135,15 +135,15 @@ def test_a_megabyte_of_text_in_one_row_is_read(tmp_path):
             "text,label\nПРИВЕТ,1\n".encode("cp1251"),
             r"line 2: .*reads well as CP1251.*iconv -f CP1251",
         ),
-        ("\ntext,label\nда,1\nнет,0,7\n".encode(), r"row 1 \(line 4\): expected 2 fields"),
+        ("\ntext,label\nда,1\nнет,0,7\n".encode(), r"virality\.csv, line 4: expected 2 fields"),
         (
             "text,label\nда,1\nнет,0,7\n".encode(),
-            r"row 1 \(line 3\): expected 2 fields \(text, label\), found 3",
+            r"virality\.csv, line 3: expected 2 fields \(text, label\), found 3",
         ),
-        ("text,label\nда\n".encode(), r"row 0 \(line 2\): expected 2 fields.*found 1"),
+        ("text,label\nда\n".encode(), r"virality\.csv, line 2: expected 2 fields.*found 1"),
         (
             'text,label\nда,1\n"нет,0\n'.encode(),
-            r"row 1 \(from line 3\): broken CSV.*unclosed quotation",
+            r"virality\.csv, from line 3 on: broken CSV.*unclosed quotation",
         ),
         (
             "text,label\nда;1\n".encode(),
@@ -158,7 +158,7 @@ def test_a_megabyte_of_text_in_one_row_is_read(tmp_path):
         ("text,text\nда,1\n".encode(), "names the column 'text' twice"),
         (
             "title,label\nда,1\n".encode(),
-            "column 'text' is missing for the set 'virality'; found title, label",
+            "column 'text' is missing for the set 'virality'; found title, label: rename",
         ),
     ],
 )
