@@ -99,7 +99,7 @@ def videos(source: str, tokenizer: object, encoder: object) -> None:
         train, test = rows.iloc[learn], rows.iloc[judge]
         prepared = columns.prepare(train, texts)
         model, _ = hybrid.train(train, "label", prepared, tokenizer, encoder, SETTINGS, MAX_LENGTH)
-        steps = cascade.fit(train, "label", prepared, model.predict)
+        steps = cascade.fit(train, "label", prepared, model)
         decided.append(steps.decide(test).assign(truth=labels[judge]))
         logistic = baselines.tfidf_logistic(C=10.0, balanced=True).fit(
             prepared.text(train), train["label"]

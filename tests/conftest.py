@@ -136,17 +136,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def tiny_tokenizer():
-    from tokenizers import Tokenizer, pre_tokenizers
-    from tokenizers.models import WordPiece
-    from transformers import PreTrainedTokenizerFast
-
-    core = Tokenizer(
-        WordPiece({"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3, "а": 4}, unk_token="[UNK]")
-    )
-    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
-    )
+    return tiny.tokenizer()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from transformers import BertConfig, BertModel
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import WordPiece
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 
 def config(
@@ -23,3 +25,13 @@ def config(
 def bert(*sizes: int, pooler: bool = False, **more: Any) -> BertModel:
     """A BERT of the sizes of `config`, with weights as the random state draws them."""
     return BertModel(BertConfig(**config(*sizes, **more)), add_pooling_layer=pooler)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer that knows one word, `а`."""
+    words = {word: i for i, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "а"])}
+    core = Tokenizer(WordPiece(words, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+    )

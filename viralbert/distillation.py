@@ -30,7 +30,7 @@ from scipy.special import expit, logit
 from viralbert.environment import environment
 from viralbert.labelled import read_set
 from viralbert.serving.predictor import Predictor
-from viralbert.trainings import Training, finished, recipe
+from viralbert.trainings import Training, finished, keep_to, recipe
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import whole_file, write_whole
 from viralbert_utils.base.tokens import encode
@@ -45,6 +45,17 @@ from viralbert_utils.training.losses import Loss, on_each_device
 from viralbert_utils.training.settings import Encoded, Settings, Task
 
 N_FOLDS = 4
+# Settings of other trainings, which have no meaning here.
+NOT_HERE = (
+    "pooling",
+    "pos_weight",
+    "frozen_epochs",
+    "top_layers",
+    "keep",
+    "layer_share",
+    "warmup",
+    "evaluate",
+)
 LABEL_SHARE = 0.4  # of a target: the text's own label; the rest is what the teachers say
 POOLING, DROPOUT = "attention+max+mean", 0.4
 # How much a task counts in the student's loss. Emotions are what the shared layers are for.
@@ -466,15 +477,17 @@ def run(training: Training, output: Path, show_progress: bool = False) -> dict[s
     Raises:
         DataError: Bad data, or the folder holds another training.
     """
-    if training.evaluate != Training.evaluate:
+    if foreign := [name for name in NOT_HERE if getattr(training, name) != getattr(Training, name)]:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
         raise DataError(
-            "dataset viralbert is judged on all texts that are held out: leave --evaluate out"
+            "dataset viralbert is trained in its own way and judged on all texts that are held "
+            f"out: leave {options} out"
         )
     parts, files = read(training)
     if (done := finished(output, training, files)) is not None:
         return done
     work = Distillation(training, parts, output, show_progress)
-    _keep_to(output, training, files)
+    keep_to(output, training, files)
     said, means = work.teachers()
     student, history = work.student(said)
     pad_id = work.tokenizer.pad_token_id
@@ -532,18 +545,6 @@ def calibrate_head(model: MultiTaskClassifier, task: str, line: calibration.Cali
     with torch.no_grad():
         layer.weight.mul_(slope[:, None].to(layer.weight.device))
         layer.bias.mul_(slope.to(layer.bias.device)).add_(intercept.to(layer.bias.device))
-
-
-def _keep_to(output: Path, training: Training, files: list[dict[str, Any]]) -> None:
-    """Let the folder belong to one training: what teachers left there is used again."""
-    path = output / "training.json"
-    mine = json.dumps({"recipe": recipe(training), "files": files}, ensure_ascii=False, indent=1)
-    if path.is_file() and path.read_text(encoding="utf-8") != mine + "\n":
-        raise DataError(
-            f"{output} holds another training, or the data have changed since it began ({path}); "
-            "give another folder, or delete it"
-        )
-    write_whole(path, mine + "\n")
 
 
 def _tfidf_logits(model: Any, texts: list[str], n_classes: int) -> np.ndarray:

@@ -9,7 +9,9 @@ import argparse
 import logging
 import re
 import sys
-from typing import NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 # What controls a terminal, breaks a line, turns the direction of writing, or is no character at
 # all.
@@ -52,6 +54,24 @@ class Lines(logging.Formatter):
         return printable(super().formatMessage(record))
 
 
+@contextmanager
+def shown(logger: str) -> Iterator[None]:
+    """Print what a logger has to tell as lines on the standard error, meanwhile."""
+    lines = logging.StreamHandler()
+    lines.setFormatter(Lines())
+    source = logging.getLogger(logger)
+    level, passes_on = source.level, source.propagate
+    source.addHandler(lines)
+    source.setLevel(logging.INFO)
+    source.propagate = False  # or somebody else's handler would print them again
+    try:
+        yield
+    finally:
+        source.removeHandler(lines)
+        source.setLevel(level)
+        source.propagate = passes_on
+
+
 def quote_warnings() -> None:
     """Print warnings in lines of this kind, too, where nobody has said how logs are written."""
     if logging.lastResort is not None:
@@ -60,6 +80,16 @@ def quote_warnings() -> None:
 
 class Parser(argparse.ArgumentParser):
     """Reads arguments; what it says about wrong ones is printable."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """See `argparse.ArgumentParser`; what a command does not know is an error of that command.
+
+        Otherwise the program's parser would complain, and show its own usage.
+        """
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
 
     def error(self, message: str) -> NoReturn:
         """See `argparse.ArgumentParser`."""

@@ -13,8 +13,22 @@ from typing import Any
 
 from viralbert.plain_yaml import read_yaml
 from viralbert_utils.base.errors import DataError
+from viralbert_utils.base.files import write_whole
 
-DATASETS = ("cedr", "combo", "emotions", "multitask", "viralbert")
+DATASETS = (
+    "cedr",
+    "combo",
+    "emotions",
+    "multitask",
+    "viralbert",
+    "virality",
+    "reviews",
+    "grades",
+)
+# The names of `encoders.pooling` and `lessons.rare_classes`, which are heavy to import.
+POOLINGS = ("cls", "mean", "max", "attention")
+WEIGHTINGS = ("none", "sqrt", "clipped", "balanced", "power")
+KEEP = ("best", "last", "both")
 SPLITS = {"dev": "validation", "test": "test"}
 PROFILES = Path(__file__).parent / "train_profiles"
 
@@ -26,14 +40,25 @@ class Training:
     Attributes:
         encoder: A hub name, a folder or `embedded`; see `loading.load_encoder`.
         dataset: `emotions` (28), `cedr` (6), `combo` (6: CEDR and GoEmotions to train on, CEDR's
-            own rows to judge by), `multitask` (28 and virality, with PCGrad), or `viralbert` (28,
-            the 6 of CEDR if the data have it, and virality, taught by other models; see
-            `distillation`).
+            own rows to judge by), `virality`, `multitask` (28 and virality, with PCGrad),
+            `viralbert` (28, the 6 of CEDR if the data have it, and virality, taught by other
+            models; see `distillation`), `reviews` (bad, neutral, good) or `grades` (the marks 0-10
+            of the same reviews).
         data: `sample`, `hub` or a folder; see `sources.load`. The sample has no
             CEDR: its emotions are mapped to the six classes.
-        epochs: The best one on dev is kept (dataset `viralbert`: the last one).
-        learning_rate: The encoder's highest rate; the heads learn ten times as fast. 0 means 1e-3
-            for `embedded`, else 2e-5.
+        virality_file: A table with `text` and `label` in the place of the data's virality.
+        pooling: What makes one vector of a text, see `pooling.pool`.
+        pos_weight: How much positives of rare classes count, see `rare_classes.positive_weights`;
+            `clipped` is ViralBERT v2's. Virality, a single class, has none. In `reviews` and
+            `grades` it weighs the classes of the cross-entropy.
+        epochs: All together, frozen ones included.
+        frozen_epochs: So many train the heads alone, on an encoder that stays as it is.
+        top_layers: Layers of the encoder that train after that, from the top; `None` = all.
+        keep: Which epoch's weights become `model/`: the `best` on dev or the `last`; `both` writes
+            the last ones to `model-last/` besides (dataset `viralbert`: always the last).
+        learning_rate: The encoder's highest rate. 0 means 1e-3 for `embedded`, else 2e-5.
+        layer_share: That rate as a share of the heads' rate.
+        warmup: Share of each stage's updates in which the rate rises; 1 or more: their number.
         schedule: How the rate falls; see `settings.Settings`.
         batch_size: Number of texts in an update, all processes together.
         max_length: Number of tokens that are kept of a text.
@@ -47,8 +72,16 @@ class Training:
     encoder: str = "embedded"
     dataset: str = "emotions"
     data: str = "sample"
+    virality_file: str = ""
+    pooling: str = "mean"
+    pos_weight: str = "none"
     epochs: int = 3
+    frozen_epochs: int = 0
+    top_layers: int | None = None
+    keep: str = "best"
     learning_rate: float = 0.0
+    layer_share: float = 0.1
+    warmup: float = 0.1
     schedule: str = "cosine"
     batch_size: int = 16
     max_length: int = 128
@@ -62,10 +95,45 @@ class Training:
         """Refuse what is not known."""
         if self.dataset not in DATASETS:
             raise DataError(f"dataset {self.dataset!r} is not known; use {', '.join(DATASETS)}")
-        least = {"epochs": 1, "batch_size": 1, "max_length": 3, "max_rows": 0, "learning_rate": 0}
+        least = {
+            "epochs": 1,
+            "frozen_epochs": 0,
+            "top_layers": 0,
+            "batch_size": 1,
+            "max_length": 3,
+            "max_rows": 0,
+            "learning_rate": 0,
+            "warmup": 0,
+        }
         for name, bound in least.items():
-            if not bound <= getattr(self, name) < float("inf"):
-                raise DataError(f"{name} is {getattr(self, name)}; expected at least {bound}")
+            value = getattr(self, name)
+            if value is not None and not bound <= value < float("inf"):
+                raise DataError(f"{name} is {value}; expected at least {bound}")
+        if self.frozen_epochs > self.epochs:
+            raise DataError(
+                f"frozen_epochs is {self.frozen_epochs}, and there are {self.epochs} epochs; "
+                "expected as many at most"
+            )
+        if not 0 < self.layer_share <= 1:
+            raise DataError(
+                f"layer_share is {self.layer_share}; expected more than 0 and at most 1 (the "
+                "encoder learns as fast as the heads)"
+            )
+        for name, known in (("pos_weight", WEIGHTINGS), ("keep", KEEP)):
+            if getattr(self, name) not in known:
+                raise DataError(
+                    f"{name} {getattr(self, name)!r} is not known; use {', '.join(known)}"
+                )
+        if not set(self.pooling.split("+")) <= set(POOLINGS):
+            raise DataError(
+                f"pooling {self.pooling!r} is not known; use {', '.join(POOLINGS)}, or several "
+                "joined by +"
+            )
+        if self.virality_file and self.dataset not in ("multitask", "viralbert", "virality"):
+            raise DataError(
+                f"dataset {self.dataset} reads no virality; leave --virality-file out, or use "
+                "multitask, virality or viralbert"
+            )
         if not set(self.evaluate) <= SPLITS.keys():
             raise DataError(f"cannot evaluate {', '.join(self.evaluate)}; use dev, test or both")
 
@@ -103,6 +171,33 @@ def recipe(training: Training) -> dict[str, Any]:
     return asdict(training) | {"evaluate": list(training.evaluate)}
 
 
+def keep_to(output: Path, training: Training, files: list[dict[str, Any]]) -> Path:
+    """Let the folder belong to one training: what it left there before a stop is used again.
+
+    Args:
+        output: The training's folder.
+        training: What is asked for.
+        files: The files that it reads, with their sha256.
+
+    Returns:
+        The file in which that stands.
+
+    Raises:
+        DataError: The folder holds another training, or the data have changed.
+    """
+    path = output / "training.json"
+    mine = {"recipe": recipe(training), "files": files}
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if _completed(before["recipe"]) != mine["recipe"] or before["files"] != files:
+            raise DataError(
+                f"{output} holds another training, or the data have changed since it began "
+                f"({path}); give another folder, or delete it"
+            )
+    write_whole(path, json.dumps(mine, ensure_ascii=False, indent=1) + "\n")
+    return path
+
+
 def finished(
     output: Path, training: Training, files: list[dict[str, Any]]
 ) -> dict[str, Any] | None:
@@ -122,7 +217,7 @@ def finished(
     if not path.is_file():
         return None
     figures = json.loads(path.read_text(encoding="utf-8"))
-    if figures["recipe"] != recipe(training):
+    if _completed(figures["recipe"]) != recipe(training):
         raise DataError(
             f"{output} holds another training ({path}); give another folder, or delete it"
         )
@@ -131,3 +226,8 @@ def finished(
             f"the data have changed since {path} was written; give another folder, or delete it"
         )
     return figures
+
+
+def _completed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored recipe: from before there was a setting, it was made with its default."""
+    return recipe(Training()) | dict(stored)

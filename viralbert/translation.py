@@ -9,44 +9,32 @@ A text whose translation fails is left out and counted; it never becomes an empt
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+import pandas as pd
 
-from viralbert_utils.base import devices, hub
+from viralbert import rewriting
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import own_path, write_whole
-from viralbert_utils.base.texts import normalise
+from viralbert_utils.data import sources
+from viralbert_utils.data.emotions import parse_labels
 from viralbert_utils.data.tables import read_table, require_columns
 
 MODEL = "Helsinki-NLP/opus-mt-en-ru"
+# Hub sets that come in several forms: the one with a list of labels a text.
+CONFIGS = {"google-research-datasets/go_emotions": "simplified", "go_emotions": "simplified"}
 
 
 def load_model(name: str = MODEL) -> tuple[Any, Any]:
-    """Load tokenizer and translation model, from the hub or a folder.
-
-    The model is in evaluation mode, on `devices.default`.
+    """Load tokenizer and translation model, see `rewriting.load_model`.
 
     Raises:
         DataError: It cannot be loaded; the message says what to do.
     """
-    from transformers import AutoTokenizer, MarianMTModel
-
-    try:
-        tokenizer = hub.from_pretrained(AutoTokenizer, name)
-        model = hub.from_pretrained(MarianMTModel, name).eval()
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"translation model {name!r} could not be loaded ({error}); download it on a machine "
-            "with network "
-            "and give its folder as the model"
-        ) from error
-    return tokenizer, model.to(devices.default())
+    return rewriting.load_model(name, "translation")
 
 
 def translate(
@@ -65,7 +53,7 @@ def translate(
         tokenizer: The first that `load_model` gives.
         model: The second that `load_model` gives.
         kept: JSONL file of finished translations, read at the start and appended to after each
-            batch.
+            batch; those of another model are not used.
         batch_size: Texts translated at once.
         n_beams: Width of the beam search.
         max_tokens: Longer texts are not translated (a cut text would keep labels of the part that
@@ -75,49 +63,18 @@ def translate(
         A translation for each text, `None` where there is none: empty or too long input, empty
         output.
     """
-    import torch
-
-    done = _read_kept(kept)
-    limit = int(model.config.max_position_embeddings)
-    max_tokens = min(max_tokens, limit)
-    open_texts = sorted(
-        {text for text in texts if normalise(text) and _key(text) not in done},
-        key=lambda t: (len(t), t),
+    rewritten = rewriting.rewrite(
+        texts, tokenizer, model, kept, batch_size, max_tokens, "translate", num_beams=n_beams
     )
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        kept.open("a", encoding="utf-8") as file,
-        tqdm(total=len(open_texts), unit="text", desc="translate") as bar,
-    ):
-        for batch in _batches(open_texts, batch_size):
-            translations: dict[str, str | None] = dict.fromkeys(batch)
-            fitting = [text for text in batch if len(tokenizer(text)["input_ids"]) <= max_tokens]
-            if fitting:
-                encoded = tokenizer(fitting, return_tensors="pt", padding=True).to(model.device)
-                with torch.inference_mode():
-                    generated = model.generate(
-                        **encoded,
-                        num_beams=n_beams,
-                        max_length=None,
-                        max_new_tokens=min(2 * max_tokens, limit - 1),
-                    )
-                decoded = tokenizer.batch_decode(generated, skip_special_tokens=True)
-                translations |= {
-                    text: (russian.strip() if normalise(russian) else None)
-                    for text, russian in zip(fitting, decoded, strict=True)
-                }
-            for text, russian in translations.items():
-                done[_key(text)] = russian
-                file.write(
-                    json.dumps({"key": _key(text), "ru": russian}, ensure_ascii=False) + "\n"
-                )
-            file.flush()
-            bar.update(len(batch))
-    return [done.get(_key(text)) for text in texts]
+    return [own[0] if own else None for own in rewritten]
 
 
 def translate_file(
-    source: str, target: str, column: str = "text", model: str = MODEL, batch_size: int = 32
+    source: Path | str,
+    target: Path | str,
+    column: str = "text",
+    model: str = MODEL,
+    batch_size: int = 32,
 ) -> tuple[int, int]:
     """Translate a column of a table.
 
@@ -130,38 +87,65 @@ def translate_file(
         DataError: The file or the column is not there, or the model cannot be loaded.
     """
     table = read_table(own_path(source))
-    require_columns(table, [column], source)
+    require_columns(table, [column], str(source), "name the column of the texts with --column")
+    return _translate_table(table, own_path(target), column, load_model(model), batch_size)
+
+
+def translate_hub(
+    name: str,
+    folder: Path | str,
+    model: str = MODEL,
+    batch_size: int = 32,
+    config: str | None = None,
+) -> dict[str, tuple[int, int]]:
+    """Fetch an English set of emotions and translate it, split by split.
+
+    The folder gets `emotions/<split>.csv`, with the Russian text before the English one, so it is a
+    data folder for the course and for `viralbert train`.
+
+    Args:
+        name: A hub name such as `google-research-datasets/go_emotions`, or a folder in the hub's
+            format; with `text` and `labels` (ids of the 28 emotions).
+        folder: The data folder to write.
+        model: See `load_model`.
+        batch_size: Texts translated at once.
+        config: The form of the set, where it has several; that of `CONFIGS` if not given.
+
+    Returns:
+        For each split the rows written, and the rows left out because they could not be translated.
+
+    Raises:
+        DataError: Set or model cannot be loaded, or the set has other columns.
+    """
+    chosen = config or CONFIGS.get(name)
+    english = sources.load("emotions", "hub", name, chosen)
+    loaded = load_model(model)
+    counts = {}
+    for split, table in english.splits.items():
+        target = own_path(folder) / "emotions" / f"{split}.csv"
+        try:
+            labels = [str(parse_labels(ids)) for ids in table["labels"]]
+        except ValueError as error:
+            raise DataError(
+                f"{name} [{split}]: expected a list of emotion ids a text, as GoEmotions has it "
+                f"({error}); give another form of the set with --config"
+            ) from None
+        counts[split] = _translate_table(
+            table.assign(labels=labels), target, "text", loaded, batch_size
+        )
+    return counts
+
+
+def _translate_table(
+    table: pd.DataFrame, target: Path, column: str, loaded: tuple[Any, Any], batch_size: int
+) -> tuple[int, int]:
     texts = [str(text) for text in table[column]]
-    memory_file = own_path(f"{target}.translations.jsonl")
-    translated = translate(texts, *load_model(model), kept=memory_file, batch_size=batch_size)
+    memory_file = target.with_name(f"{target.name}.translations.jsonl")
+    translated = translate(texts, *loaded, kept=memory_file, batch_size=batch_size)
     whole = [text is not None for text in translated]
-    table.insert(0, "ru_text", translated)
+    table = table.drop(columns="ru_text", errors="ignore")
+    table.insert(0, "ru_text", pd.Series(translated, table.index, dtype=object))
     buffer = io.StringIO()
     table[whole].to_csv(buffer, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    write_whole(own_path(target), buffer.getvalue())
+    write_whole(target, buffer.getvalue())
     return sum(whole), len(whole) - sum(whole)
-
-
-def _key(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _read_kept(path: Path) -> dict[str, str | None]:
-    done: dict[str, str | None] = {}
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the last line of a killed run may be cut; its text is translated again
-            done[entry["key"]] = entry["ru"]
-        # A cut last line must not swallow the next entry.
-        if not path.read_bytes().endswith(b"\n"):
-            with path.open("a", encoding="utf-8") as file:
-                file.write("\n")
-    return done
-
-
-def _batches(items: Sequence[str], size: int) -> Iterator[list[str]]:
-    for start in range(0, len(items), size):
-        yield list(items[start : start + size])

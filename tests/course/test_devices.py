@@ -198,7 +198,7 @@ def test_a_model_is_trained_used_and_exported_on_another_device(tmp_path):
         assert main([*{train!r}, "--output", folder + "/m"]) == 0
         for model in ("m/model", "onnx"):
             if model == "onnx":
-                assert main(["export", folder + "/m/model", "-o", folder + "/onnx"]) == 0
+                assert main(["export", "--model", folder + "/m/model", "-o", folder + "/onnx"]) == 0
             print("answer")
             assert main(["predict", "--model", folder + "/" + model, "Кот сам открыл дверь."]) == 0
     """

@@ -142,6 +142,14 @@ def test_video_systems_beat_what_knows_nothing(videos):
     assert "beats the hybrid" in videos["verdict"]
 
 
+def test_the_winner_is_asked_whether_the_table_helps_it(videos):
+    found, winner = videos["macro_f1"], videos["winner"]
+    assert winner in ("boosting", "least squares")
+    difference = found[winner.replace(" ", "_")] - found["winner_text_only"]
+    assert videos["table_helps_winner"]["value"] == pytest.approx(difference, abs=1e-3)
+    assert "the hybrid and " in videos["verdict"] and winner in videos["verdict"]
+
+
 def test_the_cascade_is_no_worse_than_its_last_stage(videos):
     assert videos["cascade.minus_hybrid"]["low"] > 0
     stages = [videos[f"stage.{name}"] for name in ("rules", "one_vs_rest", "model")]
@@ -160,6 +168,7 @@ def test_damage_costs_score_and_typos_cost_word_vectors_more(videos):
 def test_a_saved_hybrid_answers_as_before_and_needs_no_labels(videos):
     assert videos["saved.difference"] < 1e-5
     assert videos["metrics.without_labels"] == 0
+    assert videos["saved.same_decisions"] is True
     assert videos["exercise.luck"] == pytest.approx(0.0103, abs=2e-4)
     assert videos["exercise.by_hand"] > 0.8
 

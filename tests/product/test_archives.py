@@ -264,7 +264,7 @@ def test_the_command_lists_failures_at_the_end(in_process, archive, tmp_path, ca
     said = capsys.readouterr()
     assert said.out.startswith("4 files done, 0 were complete before")
     assert "a/broken.srt" in said.err.splitlines()[-2]
-    assert said.err.splitlines()[-1] == "viralbert: 1 file failed; the next run tries them again"
+    assert said.err.splitlines()[-1] == "viralbert: 1 file failed; the next run tries it again"
     (archive / "a" / "broken.srt").unlink()
     assert main(command) == 0
     assert capsys.readouterr().out.startswith("0 files done, 4 were complete before")

@@ -68,9 +68,23 @@ def test_a_home_folder_is_spelt_out_in_every_path(loaded, capsys, tmp_path, monk
     assert (tmp_path / "out" / "talk" / "moments.json").is_file()
     assert main(["train", "--output=~/trained", "--data=~/own", "--dataset", "emotions"]) == 1
     assert "'~/own' does not exist" in capsys.readouterr().err
-    assert main(["export", "~/nothing", "-o", "~/exported"]) == 1
+    assert main(["export", "--model", "~/nothing", "-o", "~/exported"]) == 1
     assert str(tmp_path / "nothing") in capsys.readouterr().err
     assert not (tmp_path / "~").exists()
+
+
+def test_an_unknown_option_shows_the_usage_of_its_command(capsys):
+    for arguments, usage in (
+        (["predict", "--foo", "Кот"], "usage: viralbert predict [-h]"),
+        (["moments", "a.srt", "-o", "out", "--foo"], "usage: viralbert moments [-h]"),
+        (["--foo", "check-env"], "usage: viralbert [-h]"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        said = capsys.readouterr().err
+        assert end.value.code == 2
+        assert said.startswith(usage)
+        assert "unrecognized arguments: --foo" in said
 
 
 @pytest.mark.parametrize(
@@ -87,7 +101,7 @@ def test_a_home_folder_is_spelt_out_in_every_path(loaded, capsys, tmp_path, monk
         (["train", "--output", ""], "expected a path, found an empty text"),
         (["moments", "a.srt", "-o", ""], "expected a path, found an empty text"),
         (["moments", "", "-o", "out"], "expected a path, found an empty text"),
-        (["export", "model", "-o", "~nobody-here/x"], "~nobody-here/x: "),
+        (["export", "--model", "model", "-o", "~nobody-here/x"], "~nobody-here/x: "),
     ],
 )
 def test_an_argument_that_says_nothing_is_an_error_of_it(capsys, arguments, message):

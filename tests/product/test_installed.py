@@ -76,7 +76,7 @@ def trained(place: Place, tmp_path_factory: pytest.TempPathFactory, save_tiny_en
         "train", "--encoder", "encoder", "--data", "mydata", "--output", "out", *options
     )
     assert "out: virality, macro-F1 on test: model 0." in printed
-    printed = place.call("export", "out/model", "--output", "onnx")
+    printed = place.call("export", "--model", "out/model", "--output", "onnx")
     assert printed.startswith("onnx: ")
     return place.folder / "out" / "model"
 
@@ -118,7 +118,7 @@ def test_a_model_is_served(place, trained):
     try:
         assert process.stdout is not None
         (url,) = re.findall(r"http://\S+", process.stdout.readline())
-        for path in ("/", "/service.js", "/readyz"):
+        for path in ("/", "/service.js", "/docs", "/swagger-ui/swagger-ui.css", "/readyz"):
             assert urllib.request.urlopen(url + path, timeout=60).status == 200
     finally:
         process.terminate()
@@ -137,7 +137,7 @@ def test_the_environment_is_checked_without_a_lock(place):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--output", "new"], "data 'sample' lies in the course's repository, and"),
+        (["train", "--output", "new"], "clone it, and give --data CLONE/data/sample or call pip"),
         (["run"], "viralbert run needs a checkout of the course's repository"),
         (["report"], "viralbert report needs a checkout of the course's repository"),
         (["download"], "viralbert download needs a checkout of the course's repository"),

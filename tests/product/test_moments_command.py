@@ -68,9 +68,23 @@ def test_one_bad_file_does_not_stop_the_rest(loaded, capsys, tmp_path):
     said = capsys.readouterr()
     for path in files[:3]:
         assert sum(str(path) in line for line in said.err.splitlines()) == 1
-    assert "3 of 4 files failed" in said.err
+    assert "3 of 4 files failed; 1 is written\n" in said.err
+    assert "missing.srt'; check its name\n" in said.err
+    assert f"no subtitle files in {tmp_path / 'folder'}; expected some of .ass" in said.err
     assert "good.srt" in said.out
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good"]
+
+
+def test_a_bad_file_alone_is_one_message(loaded, capsys, tmp_path):
+    assert main(["moments", str(tmp_path / "none.srt"), "-o", str(tmp_path / "out")]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    two = [str(tmp_path / f"{name}.srt") for name in "ab"]
+    assert main(["moments", *two, "-o", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "viralbert: 2 of 2 files failed"
+    (tmp_path / "c.srt").write_text("text", encoding="utf-8")
+    assert main(["moments", str(tmp_path / "c.srt"), "-o", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "no cue found" in said and "the path of such a file" not in said
 
 
 def test_files_of_one_name_do_not_overwrite_each_other(loaded, tmp_path):

@@ -85,8 +85,12 @@ TRAIN, PRETRAIN = (
     ["train", "--output", "out"],
     ["pretrain", "--source", "a.txt=1", "--output", "out"],
 )
-PREDICT, EXPORT = ["predict", "--model", "model", "Дождь."], ["export", "model", "-o", "exported"]
-SERVE, TRANSLATE = ["serve", "--model", "model", "--port", "0"], ["translate", "en.csv", "ru.csv"]
+PREDICT = ["predict", "--model", "model", "Дождь."]
+EXPORT = ["export", "--model", "model", "-o", "exported"]
+SERVE, TRANSLATE = (
+    ["serve", "--model", "model", "--port", "0"],
+    ["translate", "--file", "en.csv", "-o", "ru.csv"],
+)
 MOMENTS = ["moments", "talk.srt", "-o", "out", "--model", "model"]
 LACKING = [
     ("torch", TRAIN, "torch", ""),

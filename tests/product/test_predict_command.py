@@ -105,15 +105,21 @@ def test_predict_names_what_it_cannot_read(loaded, capsys, tmp_path):
     (tmp_path / "no.csv").write_text("title\nКот\n", encoding="utf-8")
     (tmp_path / "old.txt").write_bytes("Кот.\n".encode() + "Дождь.\n".encode("cp1251"))
     for arguments, message in (
-        ([], "expected texts or --file"),
-        (["Кот", "--file", "-"], "found both or neither"),
-        (["--file", str(tmp_path / "no.csv")], "no column 'text'; found title"),
+        ([], "expected texts, --file or --table, found none of them: viralbert predict 'Кот"),
+        (["Кот", "--file", "-"], "found texts and --file; give one of them"),
+        (["Кот", "--file", "-", "--table", "a.csv"], "found texts and --file and --table; give"),
+        (
+            ["--file", str(tmp_path / "no.csv")],
+            "no column 'text'; found title: rename the column of the texts to text",
+        ),
         (
             ["--file", str(tmp_path / "old.txt")],
             "old.txt, line 2: expected UTF-8, found byte 0xc4 (it reads well as CP1251); convert "
             "it first: iconv",
         ),
-        (["--file", str(tmp_path / "none.txt")], "could not be read"),
+        (["--file", str(tmp_path / "none.txt")], "none.txt; check its name and the folder"),
+        (["--file", str(tmp_path / "none.csv")], "none.csv; check its name and the folder"),
+        (["--file", str(tmp_path)], "is a folder; expected a file"),
     ):
         assert main(["predict", *arguments]) == 1
         assert message in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The model that the package carries: its size, its card, and what it says of sentences."""
 
+import json
 import re
 
 import pandas as pd
@@ -70,6 +71,17 @@ def test_the_card_says_how_often_an_everyday_sentence_is_understood(bert):
     assert len(said) == 2
     assert counted == pytest.approx(said, abs=2)
     assert counted[0] > 60 / 3  # guessing among 27 finds two or three
+
+
+def test_the_readme_shows_what_the_model_answers(bert):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r'viralbert predict "(.+)"', readme)
+    shown = re.search(r'"viral_score": ([\d.]+), "is_viral": (\w+), "emotions": (\[.*?"),', readme)
+    result = bert.predict(text).as_dict()
+    # Another processor rounds otherwise.
+    assert result["viral_score"] == pytest.approx(float(shown[1]), abs=0.05)
+    assert json.dumps(result["is_viral"]) == shown[2]
+    assert json.dumps(result["emotions"]).startswith(shown[3])
 
 
 def test_the_command_needs_no_model(capsys):

@@ -3,19 +3,26 @@
 import json
 import random
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from viralbert import train, trainings
+from viralbert import distillation, labelled, train, trainings
 from viralbert.cli import main
 from viralbert.serving.predictor import ViralBERT
 from viralbert.trainings import Training
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.data.emotions import CEDR_CLASSES, EMOTIONS
+from viralbert_utils.encoders import pooling
 from viralbert_utils.evaluation.thresholds import Thresholds
+from viralbert_utils.lessons import rare_classes
 from viralbert_utils.models.storage import load_classifier
-from viralbert_utils.training import loop, settings
+from viralbert_utils.training import losses, settings
+from viralbert_utils.training.loop import _Training
 from viralbert_utils.training.settings import Settings
 
 
@@ -54,7 +61,11 @@ def test_the_command_leaves_model_figures_and_what_was_used(encoder, tmp_path, c
         "проба",
     ]
     assert main(command) == 0
-    assert "virality, macro-F1 on test: model 0." in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "virality, macro-F1 on test: model 0." in printed.out
+    epochs = [line for line in printed.err.splitlines() if line.startswith("epoch ")]
+    assert [line.partition(":")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+    assert "training loss" in epochs[0] and "validation loss" in epochs[0]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "model",
         "onnx",
@@ -82,7 +93,7 @@ def test_a_finished_training_is_not_repeated_and_not_mixed_up(recipe, tmp_path, 
     assert list(first["figures"]["cedr"]) == ["dev", "test"]
     assert load_classifier(tmp_path / "model")[2]["names"] == list(CEDR_CLASSES)
     assert Thresholds.load(tmp_path / "model" / "thresholds" / "cedr.json").names == CEDR_CLASSES
-    monkeypatch.setattr(loop, "fit", None)
+    monkeypatch.setattr(train, "fit_stages", None)
     assert train.run(recipe, tmp_path) == first
     with pytest.raises(DataError, match="holds another training"):
         train.run(replace(recipe, epochs=2), tmp_path)
@@ -132,7 +143,7 @@ def test_wrong_numbers_are_refused_before_anything_is_done(recipe, encoder, tmp_
 
 
 def test_a_stopped_training_goes_on(recipe, tmp_path, monkeypatch):
-    epoch = loop._Training.run_epoch
+    epoch = _Training.run_epoch
     calls = []
 
     def cut(*given):
@@ -141,12 +152,14 @@ def test_a_stopped_training_goes_on(recipe, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return epoch(*given)
 
-    monkeypatch.setattr(loop._Training, "run_epoch", cut)
+    monkeypatch.setattr(_Training, "run_epoch", cut)
     with pytest.raises(KeyboardInterrupt):
         train.run(replace(recipe, epochs=2), tmp_path)
+    with pytest.raises(DataError, match="holds another training, or the data have changed since"):
+        train.run(replace(recipe, epochs=2, pos_weight="clipped"), tmp_path)
     train.run(replace(recipe, epochs=2), tmp_path)
     assert len(calls) == 3, "one epoch, the one that was cut off, and that one again"
-    assert not (tmp_path / "checkpoint.pt").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "metrics.json", "history.csv"}
 
 
 def test_combo_trains_on_both_and_is_judged_by_cedr(recipe, write_csv, tmp_path):
@@ -155,8 +168,8 @@ def test_combo_trains_on_both_and_is_judged_by_cedr(recipe, write_csv, tmp_path)
     texts = [" ".join("".join(rng.choices(syllables, k=3)) for _ in range(6)) for _ in range(150)]
     write_csv("cedr", text=texts[:90], labels=[f"[{k % 3}]" for k in range(90)], source=["x"] * 90)
     write_csv("emotions", text=[*texts[90:], *texts[:60]], labels=["[26]"] * 60 + ["[17]"] * 60)
-    cedr, files = train.read(replace(recipe, data=str(tmp_path), max_rows=0))
-    both, more = train.read(replace(recipe, data=str(tmp_path), max_rows=0, dataset="combo"))
+    cedr, files = labelled.read(replace(recipe, data=str(tmp_path), max_rows=0))
+    both, more = labelled.read(replace(recipe, data=str(tmp_path), max_rows=0, dataset="combo"))
     assert [len(files), len(more)] == [1, 2]
     for split in ("validation", "test"):
         assert both["cedr"][split][0] == cedr["cedr"][split][0]
@@ -165,16 +178,20 @@ def test_combo_trains_on_both_and_is_judged_by_cedr(recipe, write_csv, tmp_path)
     assert not judged & set(both["cedr"]["train"][0])
 
 
-def test_the_profile_names_three_trainings_with_exchangeable_encoders():
+def test_the_profile_of_the_emotion_service_is_what_its_document_describes():
+    """A small model trained normally, a small one over-fitted, a larger one, all as ONNX, too."""
     found = trainings.profile("replicate", {"encoder": "embedded", "data": "sample"})
-    assert [recipe.dataset for recipe in found.values()] == ["cedr", "combo", "combo"]
+    assert [recipe.dataset for recipe in found.values()] == ["combo", "cedr", "combo"]
+    assert [recipe.epochs for recipe in found.values()] == [35, 100, 16]
+    assert [recipe.keep for recipe in found.values()] == ["best", "last", "best"]
+    assert all(recipe.export_onnx for recipe in found.values())
     assert {recipe.encoder for recipe in found.values()} == {"embedded"}
     assert len({recipe.encoder for recipe in trainings.profile("replicate", {}).values()}) == 2
     with pytest.raises(DataError, match=r"no profile 'x' of trainings; there are: replicate"):
         trainings.profile("x", {})
 
 
-def test_the_profile_trains_its_three_models(encoder, tmp_path):
+def test_the_profile_trains_its_three_models(encoder, tmp_path, capsys):
     command = [
         "train",
         "--profile",
@@ -201,6 +218,8 @@ def test_the_profile_trains_its_three_models(encoder, tmp_path):
         )
         assert 0 <= found["figures"]["cedr"]["test"]["model"]["macro-F1"]["value"] <= 1
         assert load_classifier(tmp_path / name / "model")[2]["names"] == list(CEDR_CLASSES)
+        assert (tmp_path / name / "onnx" / "model.onnx").is_file()
+    assert capsys.readouterr().out.count("cedr and combo are the same rows") == 3
 
 
 def test_schedules():
@@ -220,3 +239,107 @@ def test_bad_recipes_are_named(recipe, capsys, tmp_path):
         Training(dataset="imdb")
     assert main(["train", "--output", str(tmp_path), "--evaluate", "train"]) == 1
     assert "cannot evaluate train" in capsys.readouterr().err
+    for wrong, message in (
+        ({"pooling": "mean+sum"}, "pooling 'mean.sum' is not known; use cls, mean, max, attention"),
+        ({"pos_weight": "much"}, "pos_weight 'much' is not known; use none, sqrt, clipped"),
+        ({"keep": "worst"}, "keep 'worst' is not known; use best, last, both"),
+        ({"frozen_epochs": 4}, "frozen_epochs is 4, and there are 3 epochs"),
+        ({"layer_share": 0.0}, "layer_share is 0.0; expected more than 0"),
+        ({"virality_file": "mine.csv"}, "dataset emotions reads no virality"),
+    ):
+        with pytest.raises(DataError, match=message):
+            Training(**wrong)
+    with pytest.raises(DataError, match=r"top_layers is 2, and the encoder .* has 1; expected"):
+        train.run(replace(recipe, top_layers=2), tmp_path / "out")
+    with pytest.raises(DataError, match=r"in its own way.*: leave --pooling, --keep out"):
+        distillation.run(Training(dataset="viralbert", pooling="cls", keep="last"), tmp_path)
+
+
+def test_names_are_those_of_what_they_choose_from():
+    assert trainings.POOLINGS == pooling.POOLINGS
+    assert trainings.WEIGHTINGS == rare_classes.WEIGHTINGS
+
+
+V2 = ["train", "--profile", "viralbert-v2", "--epochs", "2", "--frozen-epochs", "1"]
+
+
+def test_the_published_recipe_of_viralbert_v2_runs(encoder, tmp_path, capsys):
+    published = trainings.profile("viralbert-v2", {})["viralbert-v2"]
+    assert (published.epochs, published.frozen_epochs, published.top_layers) == (5, 2, 2)
+    assert published.learning_rate / published.layer_share == pytest.approx(2e-5)
+    mine = tmp_path / "mine.csv"
+    texts = [f"{word} и {k} котов на площади" for k in range(60) for word in ("Танцы", "Отчёт")]
+    pd.DataFrame({"text": texts, "label": [1, 0] * 60}).to_csv(mine, index=False)
+    more = ["--top-layers", "1", "--encoder", encoder, "--max-rows", "200", "--lr", "0.01"]
+    where = ["--virality-file", str(mine), "--output", str(tmp_path), "--max-length", "24"]
+    assert main([*V2, *more, *where]) == 0
+    assert "last epoch 0." in capsys.readouterr().out
+    out = tmp_path / "viralbert-v2"
+    history = pd.read_csv(out / "history.csv")
+    assert list(history)[:5] == ["epoch", "train_loss", "val_loss", "val_pop", "val_emo"]
+    assert history["val_loss"].tolist() == pytest.approx(history["val_pop"] + history["val_emo"])
+    assert history["epoch"].tolist() == [1, 2]
+    assert history["trained"].tolist() == ["heads", "heads and 1 top layer"]
+    found = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert [file["path"] for file in found["files"] if file["set"] == "virality"] == ["mine.csv"]
+    assert found["recipe"]["pos_weight"] == "clipped"
+    assert list(found["figures"]["virality"]["test"]) == ["model", "last epoch", "TF-IDF"]
+    for folder in ("model", "model-last"):
+        assert ViralBERT.load(out / folder).settings["pooling"] == "cls"
+
+
+def test_frozen_epochs_leave_the_encoder_as_it_is(recipe, encoder, tmp_path):
+    train.run(replace(recipe, frozen_epochs=1), tmp_path)
+    before = load_file(Path(encoder) / "model.safetensors")
+    after = load_file(tmp_path / "model" / "encoder" / "model.safetensors")
+    for name, weights in after.items():
+        if not name.startswith("pooler."):
+            assert torch.equal(weights, before[name]), name
+
+
+def test_best_and_last_weights_are_kept_as_asked(recipe, tmp_path, monkeypatch):
+    judge = _Training.evaluate
+    # A loss that rises with the epochs makes the first one the best.
+    monkeypatch.setattr(
+        _Training,
+        "evaluate",
+        lambda self, epoch, given: judge(self, epoch, given) | {"loss": epoch},
+    )
+    worse = replace(recipe, epochs=2, max_rows=150)
+    train.run(replace(worse, keep="both"), tmp_path / "both")
+    assert pd.read_csv(tmp_path / "both" / "history.csv")["best"].tolist() == [True, False]
+    train.run(replace(worse, keep="last"), tmp_path / "last")
+    assert pd.read_csv(tmp_path / "last" / "history.csv")["best"].iloc[-1]
+    best, last, only = (
+        load_file(tmp_path / folder / "head.safetensors")["head.weight"]
+        for folder in ("both/model", "both/model-last", "last/model")
+    )
+    assert torch.equal(last, only)
+    assert not torch.equal(last, best)
+
+
+def test_rare_classes_count_as_asked():
+    labels = np.array([[1, 0, 0]] * 9 + [[1, 1, 0]])
+    truth, logits = (
+        torch.tensor(labels),
+        torch.tensor(np.random.default_rng(0).normal(size=(10, 3))),
+    )
+
+    def loss(how: str, task: str, columns: slice) -> float:
+        rows = labelled.Rows([""] * 10, labels[:, columns])
+        chosen = train._loss(Training(pos_weight=how), task, rows)
+        return chosen(logits[:, columns].float(), truth[:, columns]).item()
+
+    every, one = slice(None), slice(1, 2)
+    clipped = losses.binary_cross_entropy(torch.tensor([10 / 30, 10 / 3, 10 / 3]))
+    expected = clipped(logits.float(), truth).item()
+    assert loss("clipped", "emotions", every) == pytest.approx(expected)
+    assert loss("none", "emotions", every) != pytest.approx(expected)
+    assert loss("clipped", "virality", one) == loss("none", "virality", one)
+    classes = torch.tensor([0, 0, 0, 1])
+    single = labelled.Rows([""] * 4, np.eye(3, dtype=int)[classes])
+    found = train._loss(Training(dataset="reviews", pos_weight="clipped"), "reviews", single)
+    weighted = losses.cross_entropy(torch.tensor([4 / 9, 4 / 3, 4 / 3]))
+    assert found(logits[:4].float(), classes).item() == pytest.approx(
+        weighted(logits[:4].float(), classes).item()
+    )

@@ -123,8 +123,8 @@ def read_subtitles(
         )
         raise DataError(
             f"{name}: no cue found{begins}. Expected SubRip, WebVTT, ASS, a list of {{text, "
-            f"start[, end]}}, a "
-            "recogniser's (Whisper) or YouTube's JSON, or the path of such a file"
+            "start[, end]}, a recogniser's (Whisper) or YouTube's JSON"
+            f"{', or the path of such a file' if isinstance(source, str) else ''}"
             f"{''.join(f'; {repair}' for repair in notes[:3])}"
         )
     if strict and notes:
@@ -190,7 +190,8 @@ def _as_path(source: str | Path) -> Path | None:
     except (OSError, DataError):  # longer than a name may be, or "~nobody": a text
         return None
     if isinstance(source, Path) or path.suffix.lower() in SUFFIXES:
-        raise DataError(f"no subtitle file {str(source)!r}; give the path of one, or its text")
+        or_text = "" if isinstance(source, Path) else ", or give its text"
+        raise DataError(f"no subtitle file {str(source)!r}; check its name{or_text}")
     return None
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from viralbert.serving import predictor, text_batches
+from viralbert.serving import aims, predictor, text_batches, triton
 from viralbert.serving.int8 import in_int8
 from viralbert.serving.onnx_model import KEY, MODEL, TOKENIZER, OnnxModel, runtime
 from viralbert.serving.predictor import HEAD_SHARE, Predictor
@@ -39,24 +39,31 @@ TOLERANCE, TOLERANCE_INT8 = 1e-4, 0.1
 # What ranges are measured and the export is checked on, unless the caller gives other texts: the
 # first ones of the sample's emotions, a line each.
 TEXTS = Path(__file__).with_name("export_texts.txt")
+PLAIN, TRITON = LAYOUTS = ("plain", "triton")
 OPSET = 23  # the first with attention as one node
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime")
 
 
 def export(
-    source: Path | str, target: Path | str, int8: bool = False, texts: Sequence[str] | None = None
+    source: Path | str,
+    target: Path | str,
+    int8: bool = False,
+    texts: Sequence[str] | None = None,
+    layout: str = PLAIN,
 ) -> OnnxModel:
     """Write a classifier or predictor as ONNX, and check it against torch.
 
     The files are `model.onnx`, `model.onnx.data` and `tokenizer.json`.
 
-    Batch and length stay free. Labels, thresholds, calibration, settings, versions and the source's
-    checksum go into the model's metadata. int8 makes the matrices of the linear layers and the word
-    vectors four times smaller.
+    Batch and length stay free. Labels, thresholds, aims, calibration, settings, versions and the
+    source's checksum go into the model's metadata. int8 makes the matrices of the linear layers and
+    the word vectors four times smaller.
 
     Args:
         source: A folder of `storage.save_classifier`, `Predictor.save` or `Hybrid.save`.
         target: A new folder, an empty one, or an export to replace.
+        layout: `plain`, or `triton`: the target is then a model's folder in the repository of a
+            Triton server, and the files above stand in its folder `1` (see `triton`).
         int8: Eight-bit weights, and eight-bit activations in the linear layers.
         texts: Some hundred of the kind that the model will read; sentences of the course's sample
             without them.
@@ -67,14 +74,19 @@ def export(
 
     Raises:
         DataError: The source is no model, or its thresholds are not its own, its tokenizer has no
-            Rust form, the target holds something else, or the export answers otherwise than torch
-            by more than `TOLERANCE` (int8: `TOLERANCE_INT8`).
+            Rust form, the layout is none, the target holds something else, or the export answers
+            otherwise than torch by more than `TOLERANCE` (int8: `TOLERANCE_INT8`).
     """
     runtime()  # before any library of the exporter imports it
     import onnx
 
     path, folder = own_path(source), own_path(target)
-    if folder.exists() and any(folder.iterdir()) and not (folder / MODEL).is_file():
+    if layout not in LAYOUTS:
+        raise DataError(f"layout {layout!r}: expected one of {', '.join(LAYOUTS)}")
+    is_export = any((folder / place / MODEL).is_file() for place in (".", triton.VERSION))
+    if layout == TRITON:
+        triton.check_name(folder.resolve().name)
+    if folder.exists() and any(folder.iterdir()) and not is_export:
         raise DataError(
             f"{folder} holds something that is no exported model; give a new or an empty folder"
         )
@@ -84,10 +96,9 @@ def export(
             f"the tokenizer in {path} ({type(tokenizer).__name__}) has no tokenizer.json form to "
             "export"
         )
-    thresholds = predictor.stored_thresholds(path)
-    tasks = Predictor(
-        model, tokenizer, settings, thresholds, predictor.load_calibration(path)
-    ).tasks
+    thresholds, own_aims = predictor.stored_thresholds(path), aims.stored(path)
+    line = predictor.load_calibration(path)
+    tasks = Predictor(model, tokenizer, settings, thresholds, line, aims=own_aims).tasks
     settings = predictor.described(settings, thresholds)
     if settings["kind"] != "hybrid":
         settings.setdefault("head_share", HEAD_SHARE)
@@ -97,6 +108,10 @@ def export(
         "settings": settings,
         "pad_id": tokenizer.pad_token_id,
         "thresholds": {task: values.to_json() for task, values in thresholds.items()},
+        "aims": {
+            aim: {task: values.to_json() for task, values in of_tasks.items()}
+            for aim, of_tasks in own_aims.items()
+        },
         "calibration": json.loads(calibration.read_text(encoding="utf-8"))
         if calibration.is_file()
         else None,
@@ -118,7 +133,9 @@ def export(
         )
     )
 
-    with whole_folder(folder) as new:
+    with whole_folder(folder) as whole:
+        new = whole / triton.VERSION if layout == TRITON else whole
+        new.mkdir(exist_ok=True)
         (new / TOKENIZER).write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
         plain = new / "float.onnx"
         onnx.save(_graph(model, n_columns), plain)  # what stands in a file stands in memory no more
@@ -143,7 +160,11 @@ def export(
             )
         _write(graph, new, about)
         write_sums(new)
-    return OnnxModel.load(folder)
+        if layout == TRITON:
+            (whole / triton.CONFIG).write_text(
+                triton.config(graph, folder.resolve().name), encoding="utf-8"
+            )
+    return OnnxModel.load(folder / triton.VERSION if layout == TRITON else folder)
 
 
 class _Flat(torch.nn.Module):
@@ -164,6 +185,11 @@ class _Flat(torch.nn.Module):
 
 def _load(path: Path) -> tuple[Any, Any, dict[str, Any]]:
     """Model, tokenizer and settings of a saved classifier or hybrid."""
+    if (path / "cascade.json").is_file():
+        raise DataError(
+            f"{path} is a cascade, and only a network is exported: give {path / 'hybrid'}, the "
+            "hybrid in it"
+        )
     if not _is_hybrid(path):
         return load_classifier(path, "cpu")
     from viralbert_utils.lessons.hybrid import Hybrid

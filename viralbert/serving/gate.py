@@ -23,7 +23,7 @@ from viralbert.serving.refusals import Refusal, check_host, check_key, check_ori
 from viralbert_utils.base.errors import DataError
 
 # All else (health, metrics, page) is always answered.
-GUARDED = ("/v1/predict", "/v1/moments", "/v1/classes", "/v1/emotions")
+GUARDED = ("/v1/predict", "/v1/moments", "/v1/models", "/v1/classes", "/v1/emotions")
 PROBES = ("/healthz", "/readyz")  # whoever asks them knows no name of ours
 # a service that stops goes on refusing for so long, so that a balancer sees it before the port
 # closes

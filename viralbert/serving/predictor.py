@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 from scipy.special import expit, softmax
 
 from viralbert.moments.scores import Scores
-from viralbert.serving import shipped, text_batches
+from viralbert.serving import aims, shipped, text_batches
 from viralbert.serving.onnx_model import MODEL, OnnxModel
 from viralbert_utils.base import tokens
 from viralbert_utils.base.errors import DataError
@@ -43,6 +43,8 @@ _TAKEN = {
     "is_viral",
     "probabilities",
     "emotion",
+    "class",
+    "probability",
 }  # keys of answers that can be no task's name
 _log = logging.getLogger("viralbert.predictor")
 
@@ -129,6 +131,18 @@ class Prediction(Mapping[str, Any]):
     def __len__(self) -> int:
         """How many values have a name."""
         return len(self._named)
+
+    def probabilities_of(self, task: str) -> list[float]:
+        """Those of a task's classes, in the model's order.
+
+        Raises:
+            KeyError: The model has no such task.
+        """
+        if task == "virality" and self.viral_score is not None:
+            return [self.viral_score]
+        if task == "emotions" and self.probabilities is not None:
+            return list(self.probabilities.values())
+        return list(self.others[task].probabilities.values())
 
     @cached_property
     def _named(self) -> dict[str, Any]:
@@ -241,6 +255,7 @@ class Predictor:
         calibration: That of virality (`calibration.platt`, one class); `None` leaves the model's
             probabilities.
         precision: See `devices.precision`; an exported model has its own.
+        aims: Name -> task -> thresholds for a purpose, for `for_aim` to choose from; see `aims`.
     """
 
     model: Any
@@ -249,6 +264,7 @@ class Predictor:
     thresholds: Mapping[str, Thresholds] = field(default_factory=dict)
     calibration: Calibration | None = None
     precision: str = "auto"
+    aims: Mapping[str, Mapping[str, Thresholds]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a model that does not name its classes.
@@ -286,6 +302,7 @@ class Predictor:
             )
         for task, thresholds in self.thresholds.items():
             thresholds.check_names(names[task])
+        self._check_aims()
         if "virality" in names and (problem, len(names["virality"])) != (MULTI_LABEL, 1):
             raise DataError(
                 f"the task virality is one class, viral or not ({MULTI_LABEL}); found "
@@ -296,6 +313,19 @@ class Predictor:
             raise DataError(
                 f"a calibration of virality, where the model has {', '.join(names)}; leave it out"
             )
+
+    def _check_aims(self) -> None:
+        names = self._names if self._described["problem_type"] == MULTI_LABEL else {}
+        for aim, tasks in self.aims.items():
+            aims.check_name(aim)
+            if not tasks or not tasks.keys() <= names.keys():
+                raise DataError(
+                    f"aim {aim}: expected thresholds of a task that has any "
+                    f"({', '.join(names) or 'this model has none, it answers the likeliest class'})"
+                    f", found {', '.join(tasks) or 'none'}"
+                )
+            for task, thresholds in tasks.items():
+                thresholds.check_names(names[task])
 
     @classmethod
     def load(
@@ -328,6 +358,11 @@ class Predictor:
 
     @classmethod
     def _load_trained(cls, path: Path, device: str | None, precision: str) -> Self:
+        if (path / "cascade.json").is_file():
+            raise DataError(
+                f"{path} is a cascade: it needs a table, and here are texts alone: viralbert "
+                "predict --table videos.csv --model FOLDER; in Python: Cascade.load(folder)"
+            )
         if not (path / "classifier.json").is_file():
             raise DataError(
                 f"{path} is no trained model: expected classifier.json, or {MODEL} of an export; "
@@ -343,7 +378,8 @@ class Predictor:
         devices.precision(where, precision)
         devices.compute_after_fork()
         model, tokenizer, settings = load_classifier(path, where)
-        return cls(model, tokenizer, settings, thresholds, load_calibration(path), precision)
+        line = load_calibration(path)
+        return cls(model, tokenizer, settings, thresholds, line, precision, aims.stored(path))
 
     @classmethod
     def _load_exported(cls, path: Path, device: str | None, precision: str) -> Self:
@@ -352,7 +388,7 @@ class Predictor:
         if about["settings"].get("kind") == "hybrid":
             raise DataError(
                 f"{path} is an exported hybrid: it needs a table beside each text, and here are "
-                "texts alone; in Python "
+                "texts alone: viralbert predict --table videos.csv --model FOLDER; in Python "
                 "use Hybrid.load of the folder it was made from, or OnnxModel.load and its "
                 "logits(texts, columns)"
             )
@@ -371,7 +407,11 @@ class Predictor:
         settings = dict(about["settings"]) | {
             name: about[name] for name in ("int8", "source_sha256", "versions")
         }
-        return cls(model, model.tokenizer, settings, thresholds, line)
+        stored = {
+            aim: {task: Thresholds.from_json(plain) for task, plain in tasks.items()}
+            for aim, tasks in about.get("aims", {}).items()  # older exports know of none
+        }
+        return cls(model, model.tokenizer, settings, thresholds, line, aims=stored)
 
     def save(self, folder: Path | str) -> None:
         """Write everything as one folder, whole.
@@ -395,6 +435,7 @@ class Predictor:
             save_classifier(new, self.model, self.tokenizer, **about)
             for task, thresholds in self.thresholds.items():
                 thresholds.save(new / "thresholds" / f"{task}.json")
+            aims.save(new, self.aims)
             if self.calibration is not None:
                 plain = {name: float(value[0]) for name, value in vars(self.calibration).items()}
                 write_whole(
@@ -409,6 +450,55 @@ class Predictor:
             task: Task(names, self.thresholds.get(task, _untuned(names)) if multi_label else None)
             for task, names in self._names.items()
         }
+
+    @property
+    def form(self) -> str:
+        """What computes: `torch`, `onnx float32` or `onnx int8`."""
+        if not isinstance(self.model, OnnxModel):
+            return "torch"
+        return f"onnx {'int8' if self.model.about['int8'] else 'float32'}"
+
+    def for_aim(self, aim: str) -> Self:
+        """The predictor that decides by the thresholds of an aim.
+
+        Probabilities are the same, and so are the decisions of tasks that the aim says nothing of.
+
+        Raises:
+            DataError: No such aim is stored with the model.
+        """
+        if aim not in self.aims:
+            raise DataError(
+                f"aim {aim!r:.80}: expected one that is stored with the model "
+                f"({', '.join(self.aims) or 'it has none; see lesson 04 and docs/predict.md'})"
+            )
+        return replace(self, thresholds={**self.thresholds, **self.aims[aim]})
+
+    def with_aim(self, aim: str, thresholds: Mapping[str, Thresholds]) -> Self:
+        """The predictor with one aim more, or another one of this name; `save` stores it.
+
+        Args:
+            aim: Its name, e.g. `moderation`.
+            thresholds: Task -> thresholds, e.g. of `aims.tune`.
+
+        Raises:
+            DataError: The name can be none, or the thresholds are not those of the model's classes.
+        """
+        return replace(self, aims={**self.aims, aim: dict(thresholds)})
+
+    def decide(self, predictions: Iterable[Prediction]) -> list[Prediction]:
+        """Decide again, from the probabilities of predictions and this predictor's thresholds.
+
+        So texts that are computed together can be answered by the aim that each request has chosen.
+        """
+        given = list(predictions)
+        if not given:
+            return []
+        rows = {name: [one.probabilities_of(name) for one in given] for name in self.tasks}
+        decided = [self.tasks[name].answers(np.array(values)) for name, values in rows.items()]
+        return [
+            Prediction.of(dict(zip(rows, answers, strict=True)))
+            for answers in zip(*decided, strict=True)
+        ]
 
     @property
     def note(self) -> str:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ class Running:
 
 
 def serve(
-    model: Path | str,
+    model: Path | str | Mapping[str, Path | str],
     host: str = "127.0.0.1",
     port: int = 8000,
     limits: ServiceLimits = DEFAULTS,
@@ -102,26 +102,28 @@ def serve(
 
 
 @contextmanager
-def running(model: Path | str, limits: Sequence[str] = ()) -> Iterator[Running]:
+def running(
+    model: Path | str | Sequence[Path | str], limits: Sequence[str] = ()
+) -> Iterator[Running]:
     """Run a service in a process of its own, for example for a notebook.
 
     It takes a free port of this machine, and is stopped at the end.
 
     Args:
-        model: Passed on to `create_app`.
+        model: A folder, or several as `--model` takes them: `["emotions=FOLDER", ...]`.
         limits: E.g. `["requests=8"]`.
 
     Raises:
         DataError: It does not start; with its message.
     """
-    flags = [part for limit in limits for part in ("--limit", limit)]
+    models = [model] if isinstance(model, Path | str) else model
+    flags = [part for one in models for part in ("--model", str(one))]
+    flags += [part for limit in limits for part in ("--limit", limit)]
     command = [
         sys.executable,
         "-m",
         "viralbert",
         "serve",
-        "--model",
-        str(model),
         "--port",
         "0",
         *flags,

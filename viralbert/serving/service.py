@@ -1,15 +1,17 @@
-"""A classifier and, if it has the tasks for them, the moments over HTTP, and a page to try them.
+"""Classifiers and, if they have the tasks for them, the moments over HTTP, and pages to try them.
+
+A request may name one of several models (`models`), and one of a model's aims (`aims`).
 
 `server` runs it. The event loop only reads and writes: whatever computes runs in the batcher's
 thread, and what was sent is parsed in another one (`bodies`). `gate` says which requests come in,
 `connections` how many connections may wait with none.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Union
 
 import numpy as np
 import pydantic_core
@@ -37,6 +39,7 @@ from viralbert.moments.units import Unit, split_units
 from viralbert.serving.bodies import FORM, JSON, Body, media_type, read_file, read_json, readable
 from viralbert.serving.gate import Gate
 from viralbert.serving.limits import DEFAULTS, ServiceLimits
+from viralbert.serving.models import Served, load
 from viralbert.serving.predictor import Label, Labels, Prediction, Predictor, Task, check_moments
 from viralbert.serving.refusals import STATUSES, Refusal
 from viralbert.serving.request_batches import Batcher
@@ -46,7 +49,13 @@ MAX_WINDOWS = (
     1_000_000  # candidates for moments in one request; a video of two hours has some 30,000
 )
 STATIC = Path(__file__).parent / "static"
-PAGE = {"/": "service.html", "/service.css": "service.css", "/service.js": "service.js"}
+PAGE = {"/": "service.html", "/docs": "docs.html"} | {
+    f"/{name}": name
+    for name in (
+        *("service.css", "service.js", "docs.js"),
+        *("swagger-ui/swagger-ui.css", "swagger-ui/swagger-ui-bundle.js"),
+    )
+}
 POLICY = (
     "default-src 'self'; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
@@ -61,6 +70,8 @@ _CUES = {
 _COLOUR = Field(
     description="The colouring in a word: the most probable emotion; null for an empty text."
 )
+_CLASS = Field(description="The most probable class; null for an empty text.")
+_PROBABILITY = Field(description="That of `class`; 0 for an empty text.")
 # What stands in an answer for the two tasks that have fields of their own; any other task is a
 # field itself.
 _FIELDS: dict[str, dict[str, Any]] = {
@@ -97,6 +108,22 @@ class TaskInfo:
 
 
 @dataclass(frozen=True)
+class ModelInfo:
+    """A model that can be asked.
+
+    `form` is what computes: `torch`, `onnx float32` or `onnx int8`. A request may name one of the
+    aims, and then their thresholds decide.
+    """
+
+    name: str
+    form: str
+    tasks: list[TaskInfo]
+    aims: list[str]
+    finds_moments: bool
+    note: str
+
+
+@dataclass(frozen=True)
 class PeakInfo(EmotionPeak):
     """An emotion of a moment, with its Russian name."""
 
@@ -126,7 +153,7 @@ class MomentsInfo(Found):
 
 
 def create_app(
-    model: Path | str,
+    model: Path | str | Mapping[str, Path | str],
     limits: ServiceLimits = DEFAULTS,
     api_key: str = "",
     device: str | None = None,
@@ -136,7 +163,9 @@ def create_app(
     """The service as an ASGI application.
 
     Args:
-        model: Folder of any text classifier, or of its ONNX export, which is served without torch.
+        model: Folder of any text classifier, or of its ONNX export, which is served without torch;
+            or several, by the names under which they can be asked for. The first one answers
+            whoever names none.
         limits: What it takes on.
         api_key: If given, requests below `/v1/` must carry it in the header `X-API-Key`.
         device: Passed on to `Predictor.load`.
@@ -145,19 +174,21 @@ def create_app(
             for a server that looks at it itself.
 
     Raises:
-        DataError: As `Predictor.load`, or the key can be in no header: before any port is open.
+        DataError: As `models.load`, or the key can be in no header: before any port is open.
     """
     gate = Gate(limits, api_key, hosts)
-    bert = Predictor.load(model, device, precision)
-    bert.predict("Разогрев.")  # the first call is slower than the rest
+    loaded = load(model, device, precision)
     sizes = Histogram(
         "viralbert_batch_texts",
         "Texts computed together",
         buckets=[2**k for k in range(10)],
         registry=gate.registry,
     )
-    batcher = Batcher(bert.predict, limits.batch, limits.wait_s, sizes.observe)
-    service = _Service(bert, gate, limits, batcher)
+    batches = limits.batch, limits.wait_s, sizes.observe
+    served = {
+        name: Served(name, bert, Batcher(bert.predict, *batches)) for name, bert in loaded.items()
+    }
+    service = _Service(served, gate, limits)
     app = _new_app(service)
     _add_errors(app)
     _add_predict(app, service)
@@ -173,18 +204,45 @@ def create_app(
 class _Service:
     """What the routes of one application share."""
 
-    bert: Predictor
+    models: Mapping[str, Served]
     gate: Gate
     limits: ServiceLimits
-    batcher: Batcher[Prediction]
 
     @property
-    def emotions(self) -> Task | None:
-        return self.bert.tasks.get("emotions")
+    def first(self) -> Served:
+        """The one that answers who names none."""
+        return next(iter(self.models.values()))
 
     @property
     def has_moments(self) -> bool:
-        return {"emotions", "virality"} <= self.bert.tasks.keys()
+        return any(one.has_moments for one in self.models.values())
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What the description says of a model's name."""
+        text = "A model's name, as /v1/models lists them; the first one if not given."
+        return {"description": text, "json_schema_extra": {"enum": list(self.models)}}
+
+    @property
+    def aims(self) -> dict[str, Any]:
+        """What the description says of an aim."""
+        aims = list(dict.fromkeys(aim for one in self.models.values() for aim in one.bert.aims))
+        text = (
+            "A purpose that thresholds were tuned for, if the model has it (see /v1/models); "
+            "its usual thresholds decide if not given."
+        )
+        extra = {"enum": aims} if aims else {}
+        return {"description": text, "max_length": 64, "json_schema_extra": extra}
+
+    def model(self, name: str) -> Served:
+        """A model by its name.
+
+        Raises:
+            Refusal: There is none of this name.
+        """
+        if name not in self.models:
+            raise Refusal(422, f"model: expected one of {', '.join(self.models)}, found another")
+        return self.models[name]
 
     def refusals(self, *without: int) -> dict[int | str, dict[str, Any]]:
         """The answers other than 200, as the description lists them; some statuses left out."""
@@ -210,15 +268,19 @@ def _new_app(service: _Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with service.batcher.working():
+        async with AsyncExitStack() as stack:
+            for one in service.models.values():
+                await stack.enter_async_context(one.batcher.working())
             yield
 
-    tasks = ", ".join(service.bert.tasks)
+    known = dict.fromkeys(task for one in service.models.values() for task in one.bert.tasks)
+    tasks = ", ".join(known)
     moments = "; moments of a video" if service.has_moments else ""
+    say = "a model says" if len(service.models) == 1 else "models say"
     app = FastAPI(
         title="ViralBERT",
         version="1",
-        summary=f"What a model says of Russian texts: {tasks}{moments}.",
+        summary=f"What {say} of Russian texts: {tasks}{moments}.",
         description="A score is a judgement by the annotation guide, never a forecast of views.",
         lifespan=lifespan,
         docs_url=None,
@@ -254,28 +316,39 @@ def _add_errors(app: FastAPI) -> None:
 def _add_predict(app: FastAPI, service: _Service) -> None:
     Text = Annotated[str, Field(max_length=service.limits.chars)]
     Texts = Annotated[list[Text], Field(min_length=1, max_length=service.limits.texts)]
+    Name = Annotated[str, Field(**service.names)]
+    Aim = Annotated[str, Field(**service.aims)]
 
     class Question(Body):
-        """One text, or a list of them."""
+        """One text, or a list of them; for a model and an aim, if wished."""
 
         text: Annotated[Texts, BeforeValidator(_as_list, json_schema_input_type=Text | Texts)]
+        model: Name = service.first.name
+        aim: Aim | None = None
 
-    content = {"application/json": {"schema": Question.model_json_schema(), "example": _QUESTION}}
+    examples = {name: {"value": _QUESTION | {"model": name}} for name in service.models}
+    shown = {"examples": examples} if len(examples) > 1 else {"example": _QUESTION}
+    content = {"application/json": {"schema": Question.model_json_schema()} | shown}
+    kinds = [
+        _answers(one, f" of {one.name}" if len(examples) > 1 else "")
+        for one in service.models.values()
+    ]
 
     @app.post(
         "/v1/predict",
-        response_model=_answers(service.bert),
+        response_model=Union[tuple(kinds)],  # noqa: UP007
         openapi_extra={"requestBody": {"required": True, "content": content}},
         responses=service.refusals(),
         dependencies=service.dependencies,
     )
-    async def predict(request: Request) -> Any:
-        """What the model says of one text or many; in the order of the texts."""
+    async def predict(request: Request) -> JSONResponse:
+        """What a model says of one text or many; in the order of the texts."""
         question = await read_json(request, Question)
-        answers = await service.batcher.answers(question.text)
-        predictions = [_answer(service.emotions, one) for one in answers]
-        note = service.bert.note
-        return {"predictions": predictions} | ({"note": note} if note else {})
+        one = service.model(question.model)
+        answers = await one.answers(question.text, question.aim)
+        note = one.deciding(question.aim).note
+        predictions = [_answer(one, answer) for answer in answers]
+        return JSONResponse({"predictions": predictions} | ({"note": note} if note else {}))
 
 
 def _cues_type(limits: ServiceLimits) -> Any:
@@ -300,6 +373,8 @@ def _cues_type(limits: ServiceLimits) -> Any:
 
 def _add_moments(app: FastAPI, service: _Service) -> None:
     Cues = _cues_type(service.limits)
+    Name = Annotated[str, Query(**service.names)]
+    Aim = Annotated[str, Field(**service.aims)]
     file = {
         "type": "object",
         "required": ["file"],
@@ -323,6 +398,8 @@ def _add_moments(app: FastAPI, service: _Service) -> None:
         min_s: Annotated[FiniteFloat, Query(gt=0, le=600)] = 15,
         max_s: Annotated[FiniteFloat, Query(gt=0, le=600)] = 60,
         n: Annotated[int | None, Query(ge=1, le=100)] = None,
+        model: Name = service.first.name,
+        aim: Aim | None = None,
     ) -> JSONResponse:
         """Where in a video the moments are: from a subtitle file (SubRip, WebVTT, ASS, JSON), or
         from cues.
@@ -330,16 +407,19 @@ def _add_moments(app: FastAPI, service: _Service) -> None:
         The answer is what `viralbert moments` writes as `moments.json`, with `start_s`,
         `duration_s` and `repairs`.
         """
-        check_moments(service.bert.tasks)
+        one = service.model(model)
+        check_moments(one.tasks(aim))
         wanted = Limits(min_s, max_s, n=n)
-        read = await _sent_subtitles(request, service, Cues)
-        selection = await _select(service, read, wanted)
+        read = await _sent_subtitles(request, one, service.limits, Cues)
+        selection = await _select(one, read, wanted, aim)
         start = read.cues[0].start
         span = {"start_s": start, "duration_s": round(max(cue.end for cue in read.cues) - start, 3)}
         return JSONResponse(outputs.as_dict(selection) | span | {"repairs": read.repairs})
 
 
-async def _sent_subtitles(request: Request, service: _Service, kind: Any) -> Subtitles:
+async def _sent_subtitles(
+    request: Request, model: Served, limits: ServiceLimits, kind: Any
+) -> Subtitles:
     """The subtitles of a request, from a form or from JSON.
 
     Raises:
@@ -352,19 +432,18 @@ async def _sent_subtitles(request: Request, service: _Service, kind: Any) -> Sub
     else:
         cues = (await read_json(request, kind, f"{JSON} or {FORM}")).cues
         given = [cue.model_dump(exclude_none=True) for cue in cues]
-    read = await service.batcher.run(read_subtitles, given)
-    if len(read.cues) > service.limits.cues:
+    read = await model.batcher.run(read_subtitles, given)
+    if len(read.cues) > limits.cues:
         raise Refusal(
             422,
-            f"expected at most {service.limits.cues} cues, found {len(read.cues)}; send the video "
-            "in parts",
+            f"expected at most {limits.cues} cues, found {len(read.cues)}; send the video in parts",
         )
     return read
 
 
-async def _select(service: _Service, read: Subtitles, wanted: Limits) -> Found:
+async def _select(model: Served, read: Subtitles, wanted: Limits, aim: str | None) -> Found:
     """The moments of subtitles, whose texts are computed together with those of other requests."""
-    bert, batcher = service.bert, service.batcher
+    bert, batcher = model.deciding(aim), model.batcher
 
     def scores(texts: Sequence[str]) -> Scores:
         return _scores(bert, bert.predict(list(texts)))
@@ -379,26 +458,48 @@ async def _select(service: _Service, read: Subtitles, wanted: Limits) -> Found:
 
 
 def _add_classes(app: FastAPI, service: _Service) -> None:
+    Name = Annotated[str, Query(**service.names)]
+    Aim = Annotated[str, Field(**service.aims)]
     asking: dict[str, Any] = {
-        "responses": service.refusals(413, 415, 422, 429),
+        "responses": service.refusals(413, 415, 429),
         "dependencies": service.dependencies,
     }
-    emotions = service.emotions
 
-    @app.get("/v1/classes", **asking)
-    async def classes() -> list[TaskInfo]:
-        """The model's tasks with their classes, Russian names and thresholds."""
+    @app.get("/v1/models", **asking)
+    async def models() -> list[ModelInfo]:
+        """The models, the first one that which answers who names none."""
         return [
-            TaskInfo(name, task.problem_type, _classes(task), task.note)
-            for name, task in service.bert.tasks.items()
+            ModelInfo(
+                one.name,
+                one.bert.form,
+                _tasks(one.bert.tasks),
+                list(one.bert.aims),
+                one.has_moments,
+                one.bert.note,
+            )
+            for one in service.models.values()
         ]
 
-    if emotions is not None:
+    @app.get("/v1/classes", **asking)
+    async def classes(model: Name = service.first.name, aim: Aim | None = None) -> list[TaskInfo]:
+        """A model's tasks with their classes, Russian names and thresholds."""
+        return _tasks(service.model(model).tasks(aim))
+
+    if any("emotions" in one.bert.tasks for one in service.models.values()):
 
         @app.get("/v1/emotions", **asking)
-        async def emotion_classes() -> list[ClassInfo]:
+        async def emotion_classes(
+            model: Name = service.first.name, aim: Aim | None = None
+        ) -> list[ClassInfo]:
             """The emotions, their Russian names and their thresholds."""
-            return _classes(emotions)
+            tasks = service.model(model).tasks(aim)
+            if "emotions" not in tasks:
+                raise Refusal(
+                    422,
+                    f"model {model}: expected one that knows emotions, found {', '.join(tasks)}; "
+                    "/v1/models lists what each model knows",
+                )
+            return _classes(tasks["emotions"])
 
 
 def _add_health(app: FastAPI, service: _Service) -> None:
@@ -411,8 +512,9 @@ def _add_health(app: FastAPI, service: _Service) -> None:
     async def ready() -> dict[str, str]:
         """Whether it takes requests, and can answer them."""
         service.gate.check_open()
-        busy_s = service.batcher.busy_s
-        if not service.batcher.is_working:
+        batchers = [one.batcher for one in service.models.values()]
+        busy_s = max(batcher.busy_s for batcher in batchers)
+        if not all(batcher.is_working for batcher in batchers):
             raise Refusal(503, "the model's thread has ended; start the service again", 5)
         if busy_s > service.limits.timeout_s:
             raise Refusal(
@@ -453,30 +555,41 @@ def _page(name: str) -> Callable[[], Awaitable[Response]]:
     return page
 
 
-def _answers(bert: Predictor) -> Any:
-    """The type of this model's answers: one with the fields of its tasks for each text."""
+def _answers(model: Served, which: str) -> Any:
+    """The type of a model's answers: one with the fields of its tasks for each text."""
     fields: dict[str, Any] = {}
-    for task in bert.tasks:
+    if model.main_task is not None:
+        fields |= {"class": Annotated[str | None, _CLASS]}
+        fields |= {"probability": Annotated[float, _PROBABILITY]}
+    for task in model.bert.tasks:
         fields |= _FIELDS.get(task, {task: Labels})
     # Dictionaries, because a task may have a name that no attribute could have.
-    answer = TypedDict("Answer", fields)  # type: ignore[misc]
-    return TypedDict(
-        "Answers", {"predictions": list[answer]} | ({"note": str} if bert.note else {})
-    )  # type: ignore
+    answer = TypedDict(f"Answer{which}", fields)  # type: ignore[misc]
+    note = {"note": str} if model.bert.note else {}
+    return TypedDict(f"Answers{which}", {"predictions": list[answer]} | note)  # type: ignore
 
 
-def _answer(emotions: Task | None, prediction: Prediction) -> dict[str, Any]:
-    """Make a prediction plain, for JSON."""
-    if emotions is None or prediction.probabilities is None:
-        return prediction.as_dict()
-    values = list(prediction.probabilities.values())
+def _answer(model: Served, prediction: Prediction) -> dict[str, Any]:
+    """Make a prediction plain, for JSON, with the most probable class of the main task."""
+    plain = prediction.as_dict()
+    if model.main_task is None:
+        return plain
+    task, values = (
+        model.bert.tasks[model.main_task],
+        prediction.probabilities_of(model.main_task),
+    )
     best = int(np.argmax(values))
-    named = {
-        "name": emotions.names[best],
-        "russian": emotions.russian[best],
-        "probability": values[best],
-    }
-    return prediction.as_dict() | {"emotion": named if values[best] > 0 else None}
+    name = task.names[best] if values[best] > 0 else None
+    if model.main_task == "emotions":
+        named = {"name": name, "russian": task.russian[best], "probability": values[best]}
+        plain["emotion"] = named if name else None
+    return {"class": name, "probability": values[best]} | plain  # first what is looked for first
+
+
+def _tasks(tasks: Mapping[str, Task]) -> list[TaskInfo]:
+    return [
+        TaskInfo(name, task.problem_type, _classes(task), task.note) for name, task in tasks.items()
+    ]
 
 
 def _classes(task: Task) -> list[ClassInfo]:

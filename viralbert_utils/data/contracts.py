@@ -71,7 +71,7 @@ def conform(table: pd.DataFrame, name: str, where: str) -> pd.DataFrame:
         if not present:
             raise DataError(
                 f"{where}: column {' or '.join(map(repr, names))} is missing for the set {name!r}; "
-                f"found {', '.join(map(str, table.columns))}"
+                f"found {', '.join(map(str, table.columns))}: rename the column, or add it"
             )
         chosen[column] = table[present[0]]
     chosen |= {column: table[column] for column in contract.optional if column in table.columns}

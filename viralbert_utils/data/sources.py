@@ -53,7 +53,9 @@ class Dataset:
         return sum(len(table) for table in self.splits.values())
 
 
-def load(name: str, source: str = "sample", hub_id: str | None = None) -> Dataset:
+def load(
+    name: str, source: str = "sample", hub_id: str | None = None, hub_config: str | None = None
+) -> Dataset:
     """Read one of the course's data sets.
 
     Args:
@@ -62,6 +64,7 @@ def load(name: str, source: str = "sample", hub_id: str | None = None) -> Datase
             laid out as `<set>/<split>.csv` or `<set>.csv` (or another of `FORMATS`), with the hub's
             column names.
         hub_id: Another hub identifier, or a local folder in the hub's format, for `source="hub"`.
+        hub_config: The form of that other set, where it has several.
 
     Raises:
         DataError: Unknown set, missing folder, split or column, unreadable file, hub not reachable.
@@ -69,7 +72,7 @@ def load(name: str, source: str = "sample", hub_id: str | None = None) -> Datase
     if name not in CONTRACTS:
         raise DataError(f"unknown data set {name!r}; known sets: {', '.join(CONTRACTS)}")
     if source == "hub":
-        return _load_hub(name, hub_id)
+        return _load_hub(name, hub_id, hub_config)
     return from_files(name, source, find_files(name, source))
 
 
@@ -94,7 +97,8 @@ def find_files(name: str, source: str) -> dict[str, Path]:
     if source == "sample" and checkout() is None:
         raise DataError(
             "data 'sample' lies in the course's repository, and viralbert is installed here "
-            "without it; give 'hub', or a folder laid out as <set>/<split>.csv"
+            "without it: clone it, and give --data CLONE/data/sample or call pip install -e CLONE; "
+            "or give 'hub', or a folder laid out as <set>/<split>.csv"
         )
     if not root.is_dir():
         raise DataError(
@@ -154,7 +158,7 @@ def has(name: str, source: str) -> bool:
     return any((root / alias).exists() or _tables(root, alias) for alias in CONTRACTS[name].folders)
 
 
-def _load_hub(name: str, hub_id: str | None) -> Dataset:
+def _load_hub(name: str, hub_id: str | None, hub_config: str | None) -> Dataset:
     import datasets  # a second of import time that only this source needs
 
     contract = CONTRACTS[name]
@@ -162,12 +166,10 @@ def _load_hub(name: str, hub_id: str | None) -> Dataset:
     if identifier is None:
         raise DataError(
             f"the set {name!r} has no public hub source: give data=<folder> with "
-            f"{contract.folders[0]}/train.csv "
-            f"({', '.join(contract.columns)}), or data=sample; for one lesson: "
-            'SET="07.data=<folder>", '
-            'or SET="01.virality_file=<path>.csv"'
+            f"{contract.folders[0]}/train.csv ({', '.join(contract.columns)}), or data=sample; for "
+            'one lesson: SET="07.data=<folder>", or SET="01.virality_file=<path>.csv"'
         )
-    config = contract.hub_config if hub_id is None else None
+    config = contract.hub_config if hub_id is None else hub_config
     try:
         with hub.loading(identifier):
             loaded = datasets.load_dataset(identifier, config)
@@ -179,13 +181,7 @@ def _load_hub(name: str, hub_id: str | None) -> Dataset:
             f"{error}). Without a network use data=sample, or download it elsewhere and give "
             "data=<folder> (see docs/full-run.md)"
         ) from error
-    names = {
-        "train": "train",
-        "validation": "validation",
-        "valid": "validation",
-        "dev": "validation",
-        "test": "test",
-    }
+    names = {"valid": "validation", "dev": "validation"}
     result = Dataset(name, f"hub:{identifier}", {}, [])
     for split, part in loaded.items():
         table = part.to_pandas()

@@ -11,6 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +23,32 @@ from viralbert_utils.base.files import check_plain
 FORMATS = (".csv", ".parquet", ".jsonl", ".json", ".tsv")  # in upper or lower case
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, cp1251: bool = False) -> pd.DataFrame:
     """Read a table in one of `FORMATS` without guessing: every field as it stands, text as text.
 
     Columns of a CSV may be separated by commas, by semicolons, as a Russian Excel does it, or by
     tabs; its header tells (or a first line `sep=;`). JSON is a list of objects, or an object a
     line.
 
+    Args:
+        path: The file.
+        cp1251: Take a CSV that is no UTF-8, but reads well as CP1251, for that, as an older Russian
+            Excel saves it. For callers who show or check what was read: it is a guess.
+
     Raises:
         DataError: Empty file, another kind of file, neither UTF-8 nor UTF-16, or a broken row
             (named by its line).
     """
     reader: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".csv": _read_csv,
-        ".tsv": _read_csv,
+        ".csv": partial(_read_csv, cp1251=cp1251),
+        ".tsv": partial(_read_csv, cp1251=cp1251),
         ".json": _read_json,
         ".jsonl": _read_json,
         ".parquet": _read_parquet,
     }
     check_plain(path)
     if not path.is_file():
-        raise DataError(f"no such file: {path}")
+        raise DataError(f"no such file: {path}; check its name and the folder that you are in")
     kind = path.suffix.lower()
     if kind not in reader:
         raise DataError(
@@ -86,31 +92,37 @@ def undecodable(error: UnicodeDecodeError, where: str, line: int = 1) -> DataErr
         )
     line += raw[: error.start].count(b"\n")
     hint, remedy = "encoding unknown", "save it as UTF-8"
-    rest = raw[raw.rfind(b"\n", 0, error.start) + 1 :]
-    n_high = sum(byte > 127 for byte in rest)
+    if encoding := _russian_encoding(raw[raw.rfind(b"\n", 0, error.start) + 1 :]):
+        hint = f"it reads well as {encoding}"
+        remedy = (
+            f"convert it first: iconv -f {encoding} -t UTF-8 {name} > converted{Path(name).suffix}"
+        )
+    problem = f"expected UTF-8, found byte 0x{raw[error.start]:02x} ({hint})"
+    return DataError(f"{where}, line {line}: {problem}; {remedy}")
+
+
+def _russian_encoding(raw: bytes) -> str | None:
+    """The old encoding in which bytes read well as Russian, if there is one."""
+    n_high = sum(byte > 127 for byte in raw)
     for encoding in ("CP1251", "CP866", "KOI8-R"):
-        guess = rest.decode(encoding, "replace")
+        guess = raw.decode(encoding, "replace")
         n_small = len(re.findall("[а-яё]", guess))
         n_capital = len(re.findall("[А-ЯЁ]", guess))
         # CP1251 and KOI8-R swap capitals and small letters with each other.
         if n_small + n_capital > 0.8 * n_high and (
             n_small >= n_capital or (encoding == "CP1251" and not n_small)
         ):
-            hint = f"it reads well as {encoding}"
-            remedy = (
-                f"convert it first: iconv -f {encoding} -t UTF-8 {name} > "
-                f"converted{Path(name).suffix}"
-            )
-            break
-    problem = f"expected UTF-8, found byte 0x{raw[error.start]:02x} ({hint})"
-    return DataError(f"{where}, line {line}: {problem}; {remedy}")
+            return encoding
+    return None
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, cp1251: bool = False) -> str:
     raw = path.read_bytes()
     try:
         return raw.decode(encoding_of(raw)).lstrip("\ufeff")
     except UnicodeDecodeError as error:
+        if cp1251 and _russian_encoding(raw) == "CP1251":
+            return raw.decode("cp1251", "replace")  # one byte of it has no letter
         raise undecodable(error, str(path)) from None
 
 
@@ -129,15 +141,14 @@ def _separator(path: Path, text: str) -> tuple[str, str]:
     return max(_SEPARATORS, key=outside_quotes.count), text
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path, cp1251: bool = False) -> pd.DataFrame:
     # The csv module in strict mode, not pandas: pandas fills a short row with NaN and says nothing.
     previous = csv.field_size_limit(2**31 - 1)
     rows: list[list[str]] = []
-    text = _read_text(path)
+    text = _read_text(path, cp1251)
     separator, table = _separator(path, text)
-    n_before = len(
-        re.findall("\r\n?|\n", text[: len(text) - len(table)])
-    )  # lines before the header
+    # Lines before the header.
+    n_before = len(re.findall("\r\n?|\n", text[: len(text) - len(table)]))
     reader = csv.reader(io.StringIO(table, newline=""), strict=True, delimiter=separator)
     line = 1 + n_before
     try:
@@ -145,7 +156,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         for row in reader:
             if row and len(row) != len(header):
                 raise DataError(
-                    f"{path}, row {len(rows)} (line {line + 1}): expected {len(header)} fields "
+                    f"{path}, line {line + 1}: expected {len(header)} fields "
                     f"({', '.join(header)}), found {len(row)}; {_remedy(separator, header, row)}"
                 )
             if row or len(header) == 1:  # with one column, an empty line is an empty field
@@ -153,7 +164,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
             line = reader.line_num + n_before
     except csv.Error as error:
         raise DataError(
-            f"{path}, row {len(rows)} (from line {line + 1}): broken CSV ({error}); "
+            f"{path}, from line {line + 1} on: broken CSV ({error}); "
             'check for an unclosed quotation mark, and double the quotes inside a field ("")'
         ) from None
     finally:
@@ -201,8 +212,7 @@ def _read_json(path: Path) -> pd.DataFrame:
         if not isinstance(row, dict):
             raise DataError(
                 f'{path}, {where}: expected an object like {{"text": ...}}, found '
-                f"{type(row).__name__}; write a list "
-                "of objects, or an object a line"
+                f"{type(row).__name__}; write a list of objects, or an object a line"
             )
     if (
         len(rows) == 1
@@ -261,7 +271,10 @@ def require_tables(tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 def require_columns(
-    table: pd.DataFrame, names: Iterable[Hashable], where: str = "the table"
+    table: pd.DataFrame,
+    names: Iterable[Hashable],
+    where: str = "the table",
+    remedy: str = "add it, or rename a column",
 ) -> None:
     """Refuse a table that lacks columns.
 
@@ -269,6 +282,7 @@ def require_columns(
         table: The caller's table.
         names: Columns that are needed.
         where: What the table is called in the message.
+        remedy: What the message tells the reader to do.
 
     Raises:
         DataError: It is no table, or a column is missing (the message lists those that are there).
@@ -277,7 +291,9 @@ def require_columns(
     missing = [name for name in dict.fromkeys(names) if name not in table.columns]
     if missing:
         columns = ", ".join(map(str, table.columns)) or "none"
-        raise DataError(f"{where}: no column {', '.join(map(repr, missing))}; found {columns}")
+        raise DataError(
+            f"{where}: no column {', '.join(map(repr, missing))}; found {columns}: {remedy}"
+        )
 
 
 def require_rows(table: pd.DataFrame) -> None:

@@ -9,24 +9,32 @@ least squares); Allen 1974 (leaving one out in closed form).
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+from safetensors.numpy import load_file, save_file
 from scipy import sparse
 from sklearn.model_selection import RepeatedKFold
 from sklearn.pipeline import FeatureUnion
 
+from viralbert_utils.base.errors import DataError
+from viralbert_utils.base.files import check_sums, own_path, whole_folder, write_sums
 from viralbert_utils.data.tables import require_columns, require_rows
 from viralbert_utils.evaluation.baselines import tfidf
 from viralbert_utils.evaluation.calibration import proportion_interval
 from viralbert_utils.evaluation.metrics import one_hot
 from viralbert_utils.evaluation.thresholds import best_global, recall_at_precision
+from viralbert_utils.lessons import plain_tfidf
 from viralbert_utils.lessons.columns import Preparation, empty
 
 STAGES = ("rules", "one against the rest", "model")
@@ -40,8 +48,15 @@ VETO = 0.4  # bound from which a rule counts at all: too weak to decide, strong 
 COLUMN_WEIGHT = 0.3  # of table columns beside TF-IDF vectors
 PENALTY = 0.3  # of the least squares
 N_ROUNDS = 3  # of cutting the training rows into parts
+SETTINGS, NUMBERS, REST = "cascade.json", "cascade.safetensors", "hybrid"  # in a saved one's folder
 
-Predict = Callable[[pd.DataFrame], tuple[pd.DataFrame, dict[str, float]]]
+
+class Rest(Protocol):
+    """What decides the rows that are left, such as a `Hybrid`."""
+
+    def predict(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float]]:
+        """A table with `answer` and `certainty` of each row, and figures, which nobody reads."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -174,8 +189,7 @@ class Cascade:
         features: Fitted TF-IDF.
         coefficients: `(n_features, n_classes)`.
         min_lead: Least lead of the best class over the next with which the classifiers decide.
-        rest: The model for what is left: `Hybrid.predict`, or what gives such a table with `answer`
-            and `certainty`.
+        rest: The model for what is left, a `Hybrid` or what answers like one.
     """
 
     preparation: Preparation
@@ -185,7 +199,7 @@ class Cascade:
     features: FeatureUnion
     coefficients: np.ndarray
     min_lead: float
-    rest: Predict
+    rest: Rest
 
     def read(self, rows: pd.DataFrame) -> sparse.csr_matrix:
         """What the classifiers see `(n_rows, n_features)`: TF-IDF of the text, then the columns.
@@ -223,19 +237,118 @@ class Cascade:
                 decided.append(("", STAGES[2], ""))
                 later.append(row)
         if later:
-            rest, _ = self.rest(rows.iloc[later])
+            rest, _ = self.rest.predict(rows.iloc[later])
             for row, answer, certainty in zip(
                 later, rest["answer"], rest["certainty"], strict=True
             ):
                 decided[row] = (answer, STAGES[2], f"certainty {certainty:.2f}")
         return pd.DataFrame(decided, rows.index, ["answer", "stage", "reason"], dtype=object)
 
+    def save(self, folder: Path | str) -> None:
+        """Write the cascade as one folder, whole or not at all, without pickle.
+
+        Rules, thresholds and the n-grams are JSON, coefficients are safetensors, and the model for
+        the rest has a folder of its own in it, `hybrid`.
+
+        Raises:
+            DataError: The model for the rest is no `Hybrid`.
+        """
+        from viralbert_utils.lessons.hybrid import Hybrid
+
+        if not isinstance(self.rest, Hybrid):
+            raise DataError(
+                "a cascade is saved with the hybrid that decides the rest: expected a Hybrid, "
+                f"found {type(self.rest).__name__}; fit the cascade with one"
+            )
+        terms, frequencies = plain_tfidf.to_plain(self.features)
+        # A stage that decides nothing has an infinite threshold, which JSON does not know.
+        settings = {
+            "kind": "cascade",
+            "classes": self.classes,
+            "preparation": asdict(self.preparation),
+            "rules": [asdict(rule) for rule in self.rules],
+            "min_bound": float(self.min_bound) if math.isfinite(self.min_bound) else None,
+            "min_lead": float(self.min_lead) if math.isfinite(self.min_lead) else None,
+            "terms": terms,
+        }
+        numbers = {f"idf.{number}": own for number, own in enumerate(frequencies)}
+        numbers["coefficients"] = np.ascontiguousarray(self.coefficients, dtype=np.float64)
+        with whole_folder(folder) as new:
+            self.rest.save(new / REST)
+            text = json.dumps(settings, ensure_ascii=False)
+            (new / SETTINGS).write_text(text, encoding="utf-8", errors="backslashreplace")
+            save_file(numbers, new / NUMBERS)
+            write_sums(new)
+
+    @classmethod
+    def load(cls, folder: Path | str, device: Any = None) -> Cascade:
+        """What `save` wrote.
+
+        Args:
+            folder: The folder that `save` was given.
+            device: Where the hybrid is put; `devices.default` if not given.
+
+        Raises:
+            DataError: The folder is none of those, or damaged.
+        """
+        from viralbert_utils.lessons.hybrid import Hybrid
+
+        path = own_path(folder)
+        if not (path / SETTINGS).is_file():
+            raise DataError(
+                f"{path} is no saved cascade: expected {SETTINGS}, {NUMBERS} and {REST}/ there"
+            )
+        try:
+            check_sums(path)
+            plain = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
+            numbers = load_file(path / NUMBERS)
+            features = plain_tfidf.from_plain(
+                plain["terms"], [numbers[f"idf.{n}"] for n in range(len(plain["terms"]))]
+            )
+            bounds = [
+                math.inf if plain[name] is None else float(plain[name])
+                for name in ("min_bound", "min_lead")
+            ]
+            rest = Hybrid.load(path / REST, device)
+            cascade = cls(
+                Preparation.from_plain(plain["preparation"]),
+                plain["classes"],
+                [Rule(**rule) for rule in plain["rules"]],
+                bounds[0],
+                features,
+                numbers["coefficients"],
+                bounds[1],
+                rest,
+            )
+            cascade._check()
+        except Exception as error:  # a missing or broken file, another kind of model: one remedy
+            raise DataError(
+                f"{path} is no saved cascade, or a damaged one ({error}); save it again"
+            ) from error
+        return cascade
+
+    def _check(self) -> None:
+        """Refuse parts that do not belong together, before the first row meets them.
+
+        Raises:
+            Exception: One of many kinds.
+        """
+        unknown = {rule.answer for rule in self.rules} - {*self.classes}
+        if unknown or len({*self.classes}) != len(self.classes):
+            raise ValueError(f"rules for {sorted(unknown)}, the classes are {self.classes}")
+        row = pd.DataFrame({name: [None] for name in self.preparation.names}, dtype=object)
+        scores = self.scores(row)
+        if scores.shape != (1, len(self.classes)) or not np.isfinite(scores).all():
+            raise ValueError(f"expected scores for {len(self.classes)} classes, found {scores!r}")
+        self.decide(row)
+        self.rest.predict(row)
+
 
 def fit(
     rows: pd.DataFrame,
     label: str,
     preparation: Preparation,
-    rest: Predict,
+    rest: Rest,
     precision: tuple[float, float] = PRECISION,
     n_folds: int = 5,
     seed: int = 0,

@@ -28,7 +28,7 @@ from viralbert_utils.base import devices
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import EXPORTED, check_sums, own_path
 from viralbert_utils.base.tokens import encode
-from viralbert_utils.data.tables import require_columns, require_rows
+from viralbert_utils.data.tables import require_columns, require_rows, require_table
 from viralbert_utils.encoders.loading import load_encoder, mask_for, pad
 from viralbert_utils.evaluation.metrics import macro_f1, one_hot
 from viralbert_utils.lessons import frozen
@@ -253,20 +253,7 @@ class Hybrid:
             },
             index=rows.index,
         )
-        known = (
-            rows[label].isin(self.classes).to_numpy()
-            if label in rows
-            else np.zeros(len(rows), bool)
-        )
-        if not known.any():
-            return answers, {}
-        truth, predicted = rows[label].to_numpy()[known], answers["answer"].to_numpy()[known]
-        figure = macro_f1(one_hot(truth, self.classes), one_hot(predicted, self.classes))
-        return answers, {
-            "rows": int(known.sum()),
-            "accuracy": float((truth == predicted).mean()),
-            "macro_f1": figure,
-        }
+        return answers, figures(rows, answers["answer"], self.classes, label)
 
     def save(self, folder: Path | str) -> None:
         """Write model, tokenizer and preparation as one folder, whole or not at all, without
@@ -328,6 +315,35 @@ class Hybrid:
                 f"{path} is no saved hybrid, or a damaged one ({error}); save it again"
             ) from error
         return hybrid
+
+
+def figures(
+    rows: pd.DataFrame, answers: pd.Series, classes: Sequence[str], label: str = "label"
+) -> dict[str, float]:
+    """How good answers are, over the rows whose class is known.
+
+    Args:
+        rows: With or without the column of the class.
+        answers: One a row, in the order of the rows.
+        classes: Those that the model knows; a row of another class does not count.
+        label: Column of the class.
+
+    Returns:
+        `rows`, `accuracy` and `macro_f1`, or nothing where no class is known.
+    """
+    require_table(rows)
+    if label not in rows:
+        return {}
+    known = rows[label].isin(classes).to_numpy()
+    if not known.any():
+        return {}
+    truth, predicted = rows[label].to_numpy()[known], answers.to_numpy()[known]
+    figure = macro_f1(one_hot(truth, list(classes)), one_hot(predicted, list(classes)))
+    return {
+        "rows": int(known.sum()),
+        "accuracy": float((truth == predicted).mean()),
+        "macro_f1": figure,
+    }
 
 
 def train(

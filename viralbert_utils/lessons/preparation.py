@@ -1,5 +1,5 @@
-"""What lesson 01 alone shows of a data set: every set of a source at once, two tasks in one table,
-how far two annotators agree, and whether splits share texts."""
+"""What lesson 01 alone shows of a data set: every set of a source at once, how far two
+annotators agree, and whether splits share texts."""
 
 from __future__ import annotations
 
@@ -14,44 +14,6 @@ from viralbert_utils.base.texts import comparison_key
 from viralbert_utils.data.contracts import CONTRACTS
 from viralbert_utils.data.sources import Dataset, from_files, has, load
 from viralbert_utils.data.tables import FORMATS, require_columns, require_tables
-
-TASKS = ("emotions", "virality")
-
-
-def two_tasks(emotions: pd.DataFrame, virality: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """The table of ViralBERT v2: every row belongs to one task and carries only that task's label.
-
-    Args:
-        emotions: `text`, `labels` (lists of ids).
-        virality: `text`, `label` (0 or 1).
-        seed: Decides on the order of the rows.
-
-    Returns:
-        Shuffled rows with `text`, `task` (one of `TASKS`), `labels` (list; empty for virality),
-        `label` (0 or 1; missing for emotions).
-
-    Raises:
-        DataError: A column is missing.
-    """
-    require_columns(emotions, ["text", "labels"], "emotions")
-    require_columns(virality, ["text", "label"], "virality")
-    parts = [
-        pd.DataFrame(
-            {
-                "text": emotions["text"],
-                "task": "emotions",
-                "labels": emotions["labels"],
-                "label": pd.NA,
-            }
-        ),
-        pd.DataFrame(
-            {"text": virality["text"], "task": "virality", "label": virality["label"]}
-        ).assign(
-            labels=pd.Series([[] for _ in range(len(virality))], index=virality.index, dtype=object)
-        ),
-    ]
-    table = pd.concat(parts, ignore_index=True).sample(frac=1, random_state=seed, ignore_index=True)
-    return table.assign(label=table["label"].astype("Int8"))[["text", "task", "labels", "label"]]
 
 
 def load_all(
@@ -72,19 +34,32 @@ def load_all(
     datasets = {
         name: load(name, source) for name in CONTRACTS if name not in paths and has(name, source)
     }
-    for name, path in paths.items():
-        file = own_path(path)
-        if not file.is_file():
-            raise DataError(
-                f"no file {path!r} for the set {name!r}; expected a table ({', '.join(FORMATS)})"
-            )
-        datasets[name] = from_files(name, str(path), {"all": file})
+    datasets |= {name: own_set(name, path) for name, path in paths.items()}
     for name in ("emotions", "virality"):
         if name not in datasets:
             load(name, source)  # raises, and says what was expected where
     for dataset in datasets.values() if max_rows else ():
         dataset.splits = {split: table.head(max_rows) for split, table in dataset.splits.items()}
     return {name: datasets[name] for name in CONTRACTS if name in datasets}
+
+
+def own_set(name: str, path: str) -> Dataset:
+    """A set from a table file of your own, in place of the one that a source has.
+
+    Args:
+        name: A key of `CONTRACTS`.
+        path: A table with the set's columns.
+
+    Raises:
+        DataError: There is no such file, or as in `from_files`.
+    """
+    file = own_path(path)
+    if not file.is_file():
+        raise DataError(
+            f"no file {path!r} for the set {name!r}; expected a table ({', '.join(FORMATS)}): "
+            "check its name and the folder that you are in"
+        )
+    return from_files(name, str(path), {"all": file})
 
 
 def n_shared(splits: dict[str, pd.DataFrame], text_column: str = "text") -> int:

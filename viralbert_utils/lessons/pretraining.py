@@ -509,14 +509,17 @@ class Source:
             missing = [column for column in self.columns if column not in table]
             if missing:
                 raise DataError(
-                    f"{self.path} has no column {missing[0]!r}; it has {', '.join(table.columns)}"
+                    f"{self.path} has no column {missing[0]!r}; it has {', '.join(table.columns)}: "
+                    "name one of these behind the #"
                 )
             return [
                 " ".join(row) for row in table[list(self.columns)].fillna("").astype(str).to_numpy()
             ]
         check_plain(self.path)
         if not self.path.is_file():
-            raise DataError(f"no such file: {self.path}")
+            raise DataError(
+                f"no such file: {self.path}; check its name and the folder that you are in"
+            )
         opened = lzma.open if self.path.suffix == ".xz" else open
         with opened(self.path, "rt", encoding="utf-8") as file:
             return [line for line in file.read().split("\n") if line.strip()]

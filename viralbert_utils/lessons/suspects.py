@@ -93,11 +93,29 @@ def _as_compared(cell: object) -> str:
     return "".join(normalise(str(cell)).split())
 
 
-def write_sheet(suspicious: pd.DataFrame, path: Path | str) -> None:
+def _is_same_text(found: object, own: object) -> bool:
+    """Whether a cell of a sheet holds a text of the table.
+
+    A spreadsheet that saves in CP1251 puts question marks in the place of what that lacks (emoji,
+    other alphabets), so a text with some may differ in all but plain letters and digits.
+    """
+    sides = _as_compared(found), _as_compared(own)
+    if sides[0] == sides[1]:
+        return True
+    kept = {re.sub("[^a-zа-яё0-9]", "", side.casefold()) for side in sides}
+    return "?" in sides[0] and len(kept) == 1
+
+
+def write_sheet(suspicious: pd.DataFrame, path: Path | str, separator: str = ",") -> None:
     """Suspects as CSV with an empty column `corrected`, for a spreadsheet.
 
     Who corrects writes the right labels there: names (English or Russian) or ids, several joined by
     commas, `[]` for none, the given ones again if they are right. Empty means not looked at.
+
+    Args:
+        suspicious: What `suspects` gives.
+        path: The file.
+        separator: Stands between the columns: a Russian Excel expects semicolons.
 
     Raises:
         DataError: There is no column `text`.
@@ -108,7 +126,7 @@ def write_sheet(suspicious: pd.DataFrame, path: Path | str) -> None:
         if not is_numeric_dtype(sheet[column]):
             sheet[column] = [_FORMULA.sub(" ", str(cell)) for cell in sheet[column]]
     content = sheet.to_csv(
-        index=False, quoting=csv.QUOTE_NONNUMERIC
+        index=False, quoting=csv.QUOTE_NONNUMERIC, sep=separator
     )  # a line break may be a CR alone
     # With the byte order mark spreadsheets know UTF-8.
     write_whole(own_path(path), "\ufeff" + content)
@@ -121,7 +139,7 @@ def read_corrections(
 
     Args:
         path: As `write_sheet` wrote it, `corrected` filled in for some rows, other columns changed
-            or not.
+            or not; saved again with commas or semicolons, in UTF-8, UTF-16 or CP1251.
         table: `id`, `text`, `labels` (lists of ids); not changed.
         names: The label set.
 
@@ -135,12 +153,12 @@ def read_corrections(
             message names the row.
     """
     require_columns(table, ["id", "text", "labels"])
-    sheet = read_table(own_path(path))
+    sheet = read_table(own_path(path), cp1251=True)  # the texts are compared below
     if missing := {"id", "text", "corrected"} - set(sheet.columns):
         raise DataError(
             f"{path}: column {min(missing)!r} is missing; found "
             f"{', '.join(map(str, sheet.columns))}. Keep the columns of the sheet, and save it as "
-            "CSV with commas or semicolons, UTF-8"
+            "CSV with commas or semicolons"
         )
     ids = [_as_compared(value) for value in table["id"]]
     if len(set(ids)) < len(ids):
@@ -156,7 +174,7 @@ def read_corrections(
             raise DataError(
                 f"{where}: id {name!r} is not in the table; keep the column id as it was"
             )
-        if _as_compared(text) != _as_compared(table["text"].iloc[place[name]]):
+        if not _is_same_text(text, table["text"].iloc[place[name]]):
             raise DataError(
                 f"{where}: the text is not that of id {name!r}; sort whole rows, never one column "
                 "alone"

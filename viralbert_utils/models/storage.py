@@ -111,14 +111,16 @@ def load_classifier(
     if not (path / "classifier.json").is_file():
         raise DataError(
             f"{path} is no saved classifier: expected classifier.json, encoder/ and "
-            "head.safetensors there"
+            "head.safetensors there, as lesson 06 leaves them (viralbert run --only 06 leaves "
+            "runs/sample/viralbert), and viralbert train (its folder model)"
         )
     check_plain(path)
     settings = read_settings(path / "classifier.json")
     if settings.get("kind") == "hybrid":
         raise DataError(
-            f"{path} is a hybrid: it needs a table beside each text, and here are texts alone; in "
-            "Python: Hybrid.load(folder).predict(rows) (viralbert_utils.lessons.hybrid, lesson 07)"
+            f"{path} is a hybrid: it needs a table beside each text, and here are texts alone: "
+            "viralbert predict --table videos.csv --model FOLDER; in Python: "
+            "Hybrid.load(folder).predict(rows) (viralbert_utils.lessons.hybrid, lesson 07)"
         )
     check_settings(settings, path / "classifier.json")
     check_sums(path)

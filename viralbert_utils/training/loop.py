@@ -6,6 +6,7 @@ Lesson 02 uses it for one task, lesson 03 for two. Sources: Loshchilov & Hutter 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from functools import partial
@@ -43,6 +44,7 @@ from viralbert_utils.training.settings import (
 from viralbert_utils.training.surgery import TaskGradients
 
 Row = dict[str, float]
+_log = logging.getLogger("viralbert.training")
 
 
 def fit(
@@ -119,6 +121,8 @@ def fit_and_keep_last(
         figures["learning_rate"] = rate
         check_metric_name(settings.metric, figures)
         history.append(figures)
+        told = epoch + 1, settings.epochs, figures["train_loss"], figures["loss"]
+        _log.info("epoch %d/%d: training loss %.4f, validation loss %.4f", *told)
         if _epochs_since_best(history, settings) == 0:
             best = copy_state(trainable_state(model))
         if checkpoint is not None:

@@ -200,7 +200,7 @@ def test_no_cell_of_the_table_is_a_formula_whatever_separates(tmp_path, text):
     ],
 )
 def test_a_folder_lies_below_the_output_whatever_the_file_is_called(tmp_path, name):
-    from viralbert.cli import _own_names
+    from viralbert.commands.moments import _own_names
 
     output = tmp_path / "a" / "out"
     names = _own_names([Path(name)] * 3)

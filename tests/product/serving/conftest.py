@@ -92,10 +92,10 @@ def serve(monkeypatch):
     )
     threads = []
 
-    def start(**options) -> tuple[str, server._Server]:
+    def start(model="folder", **options) -> tuple[str, server._Server]:
         urls: list[str] = []
         options |= {"port": 0, "started": urls.append}
-        threads.append(threading.Thread(target=server.serve, args=("folder",), kwargs=options))
+        threads.append(threading.Thread(target=server.serve, args=(model,), kwargs=options))
         threads[-1].start()
         until(lambda: urls and len(made) == len(threads) and made[-1].started)
         return urls[0], made[-1]

@@ -22,7 +22,7 @@ TEXTS = ["Кот сам открыл дверь!", "Завтра обещают 
 class Known:
     """A predictor that knows two words, is as slow as it is told to be, and fails on a third."""
 
-    note = ""
+    note, form = "", "torch"
 
     def __init__(self) -> None:
         own = Thresholds(EMOTIONS, (0.3,) * 27 + (np.inf,), "own", 10, (5,) * 28, 0.0, "0")
@@ -30,6 +30,7 @@ class Known:
             "virality": Task(("viral",), thresholds(["viral"], 0.5)),
             "emotions": Task(EMOTIONS, own),
         }
+        self.aims: dict[str, dict[str, Thresholds]] = {}
         self.batches: list[int] = []
         self.free, self.begun = threading.Event(), threading.Event()
         self.free.set()

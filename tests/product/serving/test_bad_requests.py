@@ -116,7 +116,7 @@ def test_thousands_of_mistakes_are_not_listed_one_by_one(ask):
     """A list of them would hold everybody up."""
     names = {str(k): k for k in range(20_000)}
     for path, body, reason in (
-        ("/v1/predict", names, "expected text, found 20,000 names"),
+        ("/v1/predict", names, "expected text, model, aim, found 20,000 names"),
         ("/v1/moments", names, "expected cues, found 20,000 names"),
         (
             "/v1/moments",
@@ -142,7 +142,7 @@ def test_errors_of_the_framework_are_in_the_services_own_form(ask):
         ("GET", "/v1/nothing", 404),
         ("GET", "/v1/predict/", 404),
         ("POST", "/v1/moments/", 404),
-        ("GET", "/docs", 404),
+        ("GET", "/redoc", 404),
         ("GET", "/service.css/", 404),
         ("GET", "/../../etc/passwd", 404),
         ("GET", "/v1/predict", 405),

@@ -78,7 +78,7 @@ def test_a_hybrid_needs_its_table(tmp_path, capsys):
     preparation = columns.prepare(table, ["title"], ["length"], n_bins=2)
     model = hybrid.HybridClassifier(make_encoder(), 2, preparation.columns(table).shape[1]).eval()
     hybrid.Hybrid(model, make_tokenizer(), preparation, ["a", "b"], 40).save(tmp_path / "torch")
-    assert main(["export", str(tmp_path / "torch"), "-o", str(tmp_path / "onnx")]) == 0
+    assert main(["export", "--model", str(tmp_path / "torch"), "-o", str(tmp_path / "onnx")]) == 0
     for form in ("torch", "onnx"):
         for command in (["predict", "Кот.", "--model"], ["serve", "--port", "0", "--model"]):
             assert main([*command, str(tmp_path / form)]) == 1

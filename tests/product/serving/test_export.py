@@ -138,11 +138,14 @@ def test_the_texts_that_an_export_is_measured_on_are_the_first_of_the_sample():
 
 def test_the_command(folders, tmp_path, capsys, monkeypatch):
     traced(monkeypatch, folders)
-    assert main(["export", str(folders / "torch"), "-o", str(tmp_path / "new"), "--int8"]) == 0
+    assert (
+        main(["export", "--model", str(folders / "torch"), "-o", str(tmp_path / "new"), "--int8"])
+        == 0
+    )
     assert "probabilities differ from torch's by 0.0" in capsys.readouterr().out
     assert OnnxModel.load(tmp_path / "new").about["int8"]
-    assert main(["export", str(tmp_path), "-o", str(tmp_path / "other")]) == 1
-    assert "no saved classifier" in capsys.readouterr().err
+    assert main(["export", "--model", str(tmp_path), "-o", str(tmp_path / "other")]) == 1
+    assert "there, as lesson 06 leaves them (viralbert run --only 06" in capsys.readouterr().err
 
 
 def test_an_export_is_not_exported_again(tmp_path):

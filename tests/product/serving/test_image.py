@@ -1,4 +1,5 @@
-"""The image of the service: small, closed, pinned, and its steps without Docker."""
+"""The images: the service's small, closed and pinned, with its steps run without Docker; that for
+training as the Makefile installs it."""
 
 import json
 import os
@@ -21,18 +22,23 @@ from viralbert.serving.predictor import ViralBERT
 from viralbert_utils.base.files import ROOT
 
 
-def instructions() -> list[tuple[str, str]]:
-    """Of the Dockerfile: `[("FROM", "python:..."), ...]`."""
+def instructions(stage: str | None = "serve") -> list[tuple[str, str]]:
+    """Of a stage of the Dockerfile, or of all: `[("FROM", "python:..."), ...]`."""
     text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(encoding="utf-8"), flags=re.M)
     lines = re.sub(r"\\\n\s*", "", text).split("\n")
-    return [(name, rest) for name, _, rest in (line.partition(" ") for line in lines if line)]
+    found = [(name, rest) for name, _, rest in (line.partition(" ") for line in lines if line)]
+    if stage is None:
+        return found
+    starts = [k for k, (name, _) in enumerate(found) if name == "FROM"] + [len(found)]
+    (own,) = (k for k, start in enumerate(starts[:-1]) if found[start][1].endswith(f" AS {stage}"))
+    return found[starts[own] : starts[own + 1]]
 
 
 def test_the_image_is_small_closed_and_pinned():
     found = instructions()
     names = [name for name, _ in found]
-    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", found[0][1])
-    assert found[0][0] == "FROM"
+    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+ AS serve", found[0][1])
+    assert instructions(None)[-len(found) :] == found, "what is built unless another is asked for"
     (user,) = (rest for name, rest in found if name == "USER")
     assert re.fullmatch(r"[1-9]\d{3,}", user), (
         "a number, so that an orchestrator can see that it isn't root"
@@ -43,9 +49,9 @@ def test_the_image_is_small_closed_and_pinned():
     command = json.loads(found[-1][1])
     assert found[-1][0] == "CMD"
     options = cli._parser().parse_args(command[1:])
-    assert (command[0], options.model, options.host, options.port) == (
+    assert (command[0], options.models, options.host, options.port) == (
         "viralbert",
-        "/model",
+        ["/model"],
         "0.0.0.0",
         8000,
     )
@@ -59,14 +65,58 @@ def test_the_image_is_small_closed_and_pinned():
     assert set(PYPROJECT["dependency-groups"]["image"]) <= pinned
 
 
-def test_the_image_copies_what_is_there_and_not_ignored():
+def test_the_image_for_training_is_installed_as_the_makefile_does():
+    (argument, base), *_ = instructions(None)
+    found = instructions("train")
+    assert (argument, found[0]) == ("ARG", ("FROM", "${TRAIN_BASE} AS train"))
+    default, (serving, _, _) = base.partition("=")[2], instructions("serve")[0][1].split()
+    assert default == serving, "one Python for both, unless a base with CUDA is named"
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    torch = re.search(r"^TORCH +\?= (\S+)$", makefile, re.M)[1]
+    assert ("ARG", f"TORCH={torch}") in found
+    steps = [rest for name, rest in found if name == "RUN"]
+    assert "--require-hashes --requirement requirements.lock" in steps[0]
+    assert "--no-deps" in steps[0]
+    assert 'pip install ${PIP_ARGS} "${TORCH}"' in steps[1]
+    assert "--no-deps --editable ." in steps[2]
+    copied = [source for name, rest in found if name == "COPY" for source in rest.split()[:-1]]
+    assert {"viralbert", "viralbert_utils", "data", "notebooks", "profiles"} <= set(copied)
+    names = [name for name, _ in found]
+    (user,) = (rest for name, rest in found if name == "USER")
+    assert re.fullmatch(r"[1-9]\d{3,}", user)
+    assert "RUN" not in names[names.index("USER") :]
+    assert cli._parser().parse_args(json.loads(found[-1][1])[1:]).command == "check-env"
+
+
+@pytest.mark.parametrize(
+    ("version", "status"), [("2.13.0", 0), ("2.13.0+cu130", 0), ("2.12.1", 7), (None, 7)]
+)
+def test_a_torch_of_the_base_is_kept_only_if_it_is_the_one(tmp_path, version, status):
+    """The step itself, in a shell, with a torch of our own and a pip that only fails."""
+    step = [rest for name, rest in instructions("train") if name == "RUN"][1]
+    assert step.count("python -m pip install") == 1
+    step = step.replace('python -m pip install ${PIP_ARGS} "${TORCH}"', "exit 7")
+    step = step.replace("python", "$PYTHON")
+    if version:
+        (tmp_path / "torch.py").write_text(f"__version__ = {version!r}\n")
+    else:
+        (tmp_path / "torch.py").write_text("raise ImportError\n")
+    environment = {"TORCH": "torch==2.13.0", "PYTHON": sys.executable, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(["sh", "-c", step], env=environment, check=False, capture_output=True)
+    assert done.returncode == status
+
+
+def test_the_images_copy_what_is_there_and_not_ignored():
     kept = {
         line[1:]
         for line in (ROOT / ".dockerignore").read_text().splitlines()
         if line.startswith("!")
     }
     sources = [
-        source for name, rest in instructions() if name == "COPY" for source in rest.split()[:-1]
+        source
+        for name, rest in instructions(None)
+        if name == "COPY"
+        for source in rest.split()[:-1]
     ]
     assert set(sources) == kept
     assert all((ROOT / source).exists() for source in sources)
@@ -78,7 +128,7 @@ def test_compose_serves_this_machine_alone_and_waits_for_a_stop():
     ].values()
     assert found["ports"] == ["127.0.0.1:8000:8000"]
     options = cli._parser().parse_args(found["command"][1:])
-    assert (options.model, options.host, options.allow_no_key) == ("/model", "0.0.0.0", True)
+    assert (options.models, options.host, options.allow_no_key) == (["/model"], "0.0.0.0", True)
     assert found["volumes"][0].endswith(":/model:ro")
     assert found["read_only"] is True
     assert int(found["stop_grace_period"][:-1]) > ServiceLimits().timeout_s + LINGER_S

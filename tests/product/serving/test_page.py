@@ -93,6 +93,16 @@ def test_the_timeline_of_a_video_begins_where_its_subtitles_do(page, tmp_path):
     assert blocks[0]["width"] >= 15 / 160 * line["width"]
 
 
+def test_the_page_names_its_own_address(page):
+    page.get_by_text("From a program").click()
+    commands = page.get_by_label("Commands").inner_text().splitlines()
+    here = page.url.rstrip("/")
+    assert "localhost:8000" not in here
+    assert commands[2] == f"curl {here}/v1/models"
+    assert commands[-1].startswith(f"curl '{here}/v1/moments?n=3' --json")
+    assert all(here in line for line in commands)
+
+
 HTML = "<img src=x onerror=alert(1)> <script>alert(2)</script> Кот сам открыл дверь."
 
 

@@ -20,12 +20,14 @@ def test_one_text_and_many(ask, known):
     assert many[0] == one
     assert len(many) == 3
     assert one == json.loads(json.dumps(known.one(TEXTS[0]).as_dict())) | {
-        "emotion": one["emotion"]
+        "emotion": {"name": "joy", "russian": "радость", "probability": 0.8},
+        "class": "joy",
+        "probability": 0.8,
     }
-    assert one["emotion"] == {"name": "joy", "russian": "радость", "probability": 0.8}
     assert many[1]["emotion"]["name"] == "joy", "the most probable, even below its threshold"
     assert many[1]["emotions"] == []
     assert many[2]["emotion"] is None
+    assert (many[2]["class"], many[2]["probability"]) == (None, 0.0)
 
 
 def test_moments_are_those_of_the_command_line(ask, known, tmp_path):

@@ -2,7 +2,6 @@ import pandas as pd
 
 from viralbert_utils.data import combine
 from viralbert_utils.data.emotions import CEDR_CLASSES, EMOTIONS
-from viralbert_utils.lessons import preparation
 
 LABELS = [["joy"], ["curiosity"], ["neutral"], ["fear", "joy"]]
 EMOTION_ROWS = pd.DataFrame(
@@ -12,18 +11,6 @@ EMOTION_ROWS = pd.DataFrame(
     },
     index=[5, 6, 7, 8],
 )
-
-
-def test_two_tasks_keeps_every_row_with_the_labels_of_its_task():
-    virality = pd.DataFrame({"text": ["кот", "афиша"], "label": [1, 0]}, index=[10, 11])
-    table = preparation.two_tasks(EMOTION_ROWS, virality)
-    assert len(table) == 6
-    by_text = table.set_index("text")
-    assert by_text.loc["кот", "label"] == 1
-    assert by_text.loc["кот", "labels"] == []
-    assert by_text.loc["боюсь и рад", "labels"] == EMOTION_ROWS.loc[8, "labels"]
-    assert table.loc[table["task"] == "emotions", "label"].isna().all()
-    pd.testing.assert_frame_equal(table, preparation.two_tasks(EMOTION_ROWS, virality))
 
 
 def test_six_classes_leaves_out_what_has_no_counterpart():

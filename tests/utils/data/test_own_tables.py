@@ -19,9 +19,9 @@ from viralbert_utils.lessons import cascade, hybrid, preparation, suspects
 def test_a_table_of_ones_own_that_lacks_a_column_is_a_message(write_csv):
     table = pd.DataFrame({"a": ["да"], "b": [1]})
     tables.require_columns(table, ["b", "a"])
-    with pytest.raises(DataError, match=r"^the table: no column 'c', 'd'; found a, b$"):
+    with pytest.raises(DataError, match=r"^the table: no column 'c', 'd'; found a, b: add it, or"):
         tables.require_columns(table, ["c", "a", "d", "c"])
-    with pytest.raises(DataError, match=r"^mine: no column 'c'; found none$"):
+    with pytest.raises(DataError, match=r"^mine: no column 'c'; found none: add it"):
         tables.require_columns(pd.DataFrame(), ["c"], "mine")
     folder = write_csv("virality", text=["да"], label=[1], id=["v0001"])
     (folder / "second_annotation.csv").write_text("set,id\nvirality,v0001\n")
@@ -33,14 +33,6 @@ def test_a_table_of_ones_own_that_lacks_a_column_is_a_message(write_csv):
 
 ONE = pd.DataFrame({"text": ["да"]})
 READERS = {
-    "two_tasks, emotions": (
-        lambda: preparation.two_tasks(ONE, ONE),
-        "emotions: no column 'labels'",
-    ),
-    "two_tasks, virality": (
-        lambda: preparation.two_tasks(ONE.assign(labels=[[1]]), ONE),
-        "virality: no column 'label'",
-    ),
     "six_classes": (lambda: combine.six_classes(ONE), "emotions: no column 'labels'"),
     "six_classes, cedr": (
         lambda: combine.six_classes(ONE.assign(labels=[[1]]), ONE),
@@ -90,6 +82,7 @@ TABLES = pd.DataFrame({"text": ["а"], "labels": [[1]], "label": ["x"], "id": [1
 
 HANDED_ON = {
     cascade.Cascade.scores,
+    cascade.Rest.predict,  # a form that others fill
     hybrid.Hybrid.predict,
 }  # what they get goes to another one of the class first
 

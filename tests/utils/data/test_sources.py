@@ -81,7 +81,9 @@ def test_load_all_needs_emotions_and_virality(write_csv):
         "emotions",
         "virality",
     ]
-    with pytest.raises(DataError, match=r"no file 'none\.csv' for the set 'virality'"):
+    with pytest.raises(
+        DataError, match=r"no file 'none\.csv' for the set 'virality'.*check its name"
+    ):
         preparation.load_all(str(folder), {"virality": "none.csv"})
 
 

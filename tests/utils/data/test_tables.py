@@ -60,6 +60,19 @@ def test_kinds_of_tables_and_their_encodings(tmp_path, name, content, encoding):
     assert found.to_dict("list") == {"text": ["Кот; пёс"], "label": ["1"]}
 
 
+def test_cp1251_is_read_for_who_asks_for_it_and_no_other_old_encoding_is(tmp_path):
+    path = tmp_path / "t.csv"
+    for encoding in ("cp1251", "cp866", "koi8-r"):
+        path.write_bytes("text;label\r\nПривет, ёж;1\r\n".encode(encoding))
+        with pytest.raises(DataError, match="expected UTF-8"):
+            tables.read_table(path)
+        if encoding != "cp1251":
+            with pytest.raises(DataError, match=f"reads well as {encoding.upper()}"):
+                tables.read_table(path, cp1251=True)
+    path.write_bytes("text;label\r\nПривет, ёж;1\r\n".encode("cp1251"))
+    assert tables.read_table(path, cp1251=True)["text"].to_list() == ["Привет, ёж"]
+
+
 def test_a_comma_in_the_header_counts_more_than_signs_in_the_texts(tmp_path):
     (tmp_path / "t.csv").write_text('text\n"Кот, пёс; мышь"\n', "utf-8")
     assert tables.read_table(tmp_path / "t.csv")["text"].to_list() == ["Кот, пёс; мышь"]
@@ -122,15 +135,15 @@ def test_a_megabyte_of_text_in_one_row_is_read(tmp_path):
             "text,label\nПРИВЕТ,1\n".encode("cp1251"),
             r"line 2: .*reads well as CP1251.*iconv -f CP1251",
         ),
-        ("\ntext,label\nда,1\nнет,0,7\n".encode(), r"row 1 \(line 4\): expected 2 fields"),
+        ("\ntext,label\nда,1\nнет,0,7\n".encode(), r"virality\.csv, line 4: expected 2 fields"),
         (
             "text,label\nда,1\nнет,0,7\n".encode(),
-            r"row 1 \(line 3\): expected 2 fields \(text, label\), found 3",
+            r"virality\.csv, line 3: expected 2 fields \(text, label\), found 3",
         ),
-        ("text,label\nда\n".encode(), r"row 0 \(line 2\): expected 2 fields.*found 1"),
+        ("text,label\nда\n".encode(), r"virality\.csv, line 2: expected 2 fields.*found 1"),
         (
             'text,label\nда,1\n"нет,0\n'.encode(),
-            r"row 1 \(from line 3\): broken CSV.*unclosed quotation",
+            r"virality\.csv, from line 3 on: broken CSV.*unclosed quotation",
         ),
         (
             "text,label\nда;1\n".encode(),
@@ -145,7 +158,7 @@ def test_a_megabyte_of_text_in_one_row_is_read(tmp_path):
         ("text,text\nда,1\n".encode(), "names the column 'text' twice"),
         (
             "title,label\nда,1\n".encode(),
-            "column 'text' is missing for the set 'virality'; found title, label",
+            "column 'text' is missing for the set 'virality'; found title, label: rename",
         ),
     ],
 )

@@ -295,7 +295,7 @@ def test_spreadsheets_get_no_formulas(tmp_path, separator):
     assert corrected == {"changed": 0, "confirmed": 0, "open": len(HOSTILE)}
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1251"])
 @pytest.mark.parametrize("separator", [";", "\t"])
 def test_a_sheet_that_a_russian_spreadsheet_saved_is_taken_back(sheet, separator, encoding):
     path, _ = sheet

@@ -1,3 +1,7 @@
+import dataclasses
+import json
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from tests import tiny
 from viralbert_utils.base.errors import DataError
-from viralbert_utils.lessons import cascade, columns
+from viralbert_utils.base.files import write_sums
+from viralbert_utils.lessons import cascade, columns, hybrid
 
 CLASSES = ["Ветер", "Гром", "Снег"]
 HEROES = {"Ветер": "Лапочкин", "Гром": "Хвостов", "Снег": "Пышка"}
@@ -49,15 +55,16 @@ def make_rows(n: int = 150, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def always_snow(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float]]:
-    return pd.DataFrame({"answer": "Снег", "certainty": 0.4}, rows.index), {}
+class AlwaysSnow:
+    def predict(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float]]:
+        return pd.DataFrame({"answer": "Снег", "certainty": 0.4}, rows.index), {}
 
 
 @pytest.fixture(scope="module")
 def fitted():
     rows = make_rows()
     prepared = columns.prepare(rows, ["title"], ["seconds"], ["channel"])
-    return cascade.fit(rows, "label", prepared, always_snow, (0.97, 0.8))
+    return cascade.fit(rows, "label", prepared, AlwaysSnow(), (0.97, 0.8))
 
 
 def test_patterns_forgive_case_forms_and_missing_cells():
@@ -142,17 +149,17 @@ def test_rows_that_lack_a_column_are_a_message(fitted, lacking):
         with pytest.raises(DataError, match=found):
             read(less)
     with pytest.raises(DataError, match=found):
-        cascade.fit(less, "label", fitted.preparation, always_snow)
+        cascade.fit(less, "label", fitted.preparation, AlwaysSnow())
     with pytest.raises(DataError, match=f"no column '{lacking}'"):
         cascade.patterns(less, ["title"], ["channel", "seconds"])
     with pytest.raises(DataError, match="no column 'project'"):
-        cascade.fit(rows, "project", fitted.preparation, always_snow)
+        cascade.fit(rows, "project", fitted.preparation, AlwaysSnow())
 
 
 def test_where_there_is_nothing_to_learn_the_model_decides():
     rows = make_rows().assign(title="одно и то же", seconds=1.0, channel="свой")
     prepared = columns.prepare(rows, ["title"])
-    decisions = cascade.fit(rows, "label", prepared, always_snow).decide(rows)
+    decisions = cascade.fit(rows, "label", prepared, AlwaysSnow()).decide(rows)
     assert set(decisions["stage"]) == {"model"}
 
 
@@ -160,3 +167,70 @@ def test_the_same_rows_give_the_same_decisions_in_any_order(fitted):
     test = make_rows(60, seed=2)
     mixed = test.sample(frac=1, random_state=3)
     pd.testing.assert_frame_equal(fitted.decide(mixed).loc[test.index], fitted.decide(test))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A cascade with a hybrid at its end, its folder, and what it decides."""
+    rows = make_rows()
+    prepared = columns.prepare(rows, ["title"], ["seconds"], ["channel"])
+    model = hybrid.HybridClassifier(tiny.bert(), len(CLASSES), prepared.columns(rows).shape[1])
+    last = hybrid.Hybrid(model.eval(), tiny.tokenizer(), prepared, CLASSES, 16)
+    steps = cascade.fit(rows, "label", prepared, last, (0.97, 0.8))
+    folder = tmp_path_factory.mktemp("cascade") / "steps"
+    steps.save(folder)
+    return steps, folder
+
+
+def test_saved_and_loaded_it_decides_as_before(saved):
+    steps, folder = saved
+    test = make_rows(80, seed=4)
+    again = cascade.Cascade.load(folder)
+    pd.testing.assert_frame_equal(again.decide(test), steps.decide(test))
+    np.testing.assert_array_equal(again.scores(test), steps.scores(test))
+    assert set(steps.decide(test)["stage"]) == set(cascade.STAGES)
+    assert {path.suffix for path in folder.rglob("*.*")} == {".json", ".safetensors"}
+
+
+def test_stages_that_decide_nothing_are_kept_so(saved, tmp_path):
+    steps, _ = saved
+    silent = dataclasses.replace(steps, min_bound=float("inf"), min_lead=float("inf"))
+    silent.save(tmp_path / "silent")
+    json.loads(
+        (tmp_path / "silent" / "cascade.json").read_text("utf-8"), parse_constant=pytest.fail
+    )
+    again = cascade.Cascade.load(tmp_path / "silent")
+    assert set(again.decide(make_rows(20))["stage"]) == {"model"}
+
+
+def test_what_is_no_cascade_is_named(saved, fitted, tmp_path):
+    steps, folder = saved
+    with pytest.raises(DataError, match="expected a Hybrid, found AlwaysSnow"):
+        fitted.save(tmp_path / "snow")
+    with pytest.raises(DataError, match=r"no saved cascade: expected cascade\.json"):
+        cascade.Cascade.load(folder / "hybrid")
+    plain = json.loads((folder / "cascade.json").read_text(encoding="utf-8"))
+    first_terms = plain["terms"][0]
+    wrong = [
+        {"classes": CLASSES[:2]},
+        {"classes": [*CLASSES, "Град"]},
+        {"rules": [plain["rules"][0] | {"answer": "Град"}]},
+        {"rules": [{"pattern": "а"}]},
+        {"rules": None},
+        {"min_bound": "high"},
+        {"terms": plain["terms"][:1]},
+        {"terms": [first_terms[:-1], plain["terms"][1]]},
+        {"terms": [[*first_terms[:-1], first_terms[0]], plain["terms"][1]]},
+        {"preparation": plain["preparation"] | {"categories": {}}},
+    ]
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    for change in wrong:
+        (copy / "cascade.json").write_text(json.dumps(plain | change), encoding="utf-8")
+        write_sums(copy)
+        with pytest.raises(DataError, match="no saved cascade, or a damaged one"):
+            cascade.Cascade.load(copy)
+    (copy / "cascade.json").write_text(json.dumps(plain), encoding="utf-8")
+    with pytest.raises(DataError, match="its sha256 is not the one"):
+        cascade.Cascade.load(copy)
+    write_sums(copy)
+    assert cascade.Cascade.load(copy).rules == steps.rules

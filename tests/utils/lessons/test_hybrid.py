@@ -7,9 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, pre_tokenizers
-from tokenizers.models import WordPiece
-from transformers import BertModel, PreTrainedTokenizerFast
+from transformers import BertModel
 
 from tests import tiny
 from viralbert_utils.base.errors import DataError
@@ -54,18 +52,11 @@ def make_encoder() -> BertModel:
 
 @pytest.fixture(scope="module")
 def trained():
-    core = Tokenizer(
-        WordPiece({"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3, "а": 4}, unk_token="[UNK]")
-    )
-    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
-    )
     rows = make_rows()
     prepared = prepare(rows, TEXTS, NUMBERS, CATEGORIES)
-    return hybrid.train(rows, "label", prepared, tokenizer, make_encoder(), QUICK, 16, dropout=0.0)[
-        0
-    ]
+    return hybrid.train(
+        rows, "label", prepared, tiny.tokenizer(), make_encoder(), QUICK, 16, dropout=0.0
+    )[0]
 
 
 def test_rare_classes_and_empty_rows_are_set_aside_and_counted():

@@ -161,11 +161,11 @@ def test_sources_of_texts(tmp_path):
     names = ("a.txt", "b.txt.xz", "c.csv#title,text")
     found = [pretraining.Source.parse(f"{tmp_path}/{name}=0.5").texts() for name in names]
     assert found == [["раз", "два"], ["три"], ["а б", " в"]]
-    with pytest.raises(DataError, match="has no column 'body'; it has title, text"):
+    with pytest.raises(DataError, match="has no column 'body'; it has title, text: name one of"):
         pretraining.Source.parse(f"{tmp_path}/c.csv#body=1").texts()
     with pytest.raises(DataError, match="expected path=weight"):
         pretraining.Source.parse("a.txt")
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match=r"no such file: nowhere\.txt; check its name"):
         pretraining.Source.parse("nowhere.txt=1").texts()
 
 

@@ -47,6 +47,22 @@ async function answer(form, place, work) {
   button.disabled = false;
 }
 
+// Model and aim ---------------------------------------------------------------------------------------------------------
+
+const namesIn = ({ enum: names, anyOf = [] }) => names ?? anyOf.flatMap(namesIn);
+
+function offer(id, names) {
+  $(id).append(...names.map((name) => element("option", { value: name }, name)));
+  $(id).parentElement.hidden = $(id).options.length < 2;
+  $("choice").hidden &&= $(id).parentElement.hidden;
+}
+
+// What the selections say; nothing where there is nothing to choose.
+const chosen = () => Object.fromEntries(["model", "aim"].map((id) => [id, $(id).value]).filter(([, value]) => value));
+
+$("choice").addEventListener("change", () => $("text").value && $("text-form").requestSubmit());
+$("choice").addEventListener("submit", (event) => event.preventDefault());
+
 // Text -----------------------------------------------------------------------------------------------------------------
 
 function bar(label, probability, reached, threshold) {
@@ -92,10 +108,10 @@ function bars(answer) {
 }
 
 async function judged() {
-  const text = $("text").value;
+  const asked = JSON.stringify({ text: $("text").value, ...chosen() });
   const [{ predictions: [found], note }, tasks] = await Promise.all([
-    ask("v1/predict", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ text }) }),
-    ask("v1/classes"),
+    ask("v1/predict", { method: "POST", headers: { "Content-Type": "application/json" }, body: asked }),
+    ask(`v1/classes?${new URLSearchParams(chosen())}`),
   ]);
   const answers = tasks.sort((a, b) => (b.task === "virality") - (a.task === "virality"))
     .map((task) => ({ ...task, ...answered(found, task) }));
@@ -127,8 +143,10 @@ for (const example of EXAMPLES) {
 // Video ----------------------------------------------------------------------------------------------------------------
 
 // A model without virality or emotions finds no moments, and the service's description says so: it asks for no key.
+// It names the models and aims that there are, too.
 ask("openapi.json").then(({ paths }) => {
   for (const part of document.querySelectorAll("[data-needs=moments]")) part.hidden = !("/v1/moments" in paths);
+  for (const id of ["model", "aim"]) offer(id, namesIn(paths["/v1/classes"].get.parameters.find(({ name }) => name === id).schema));
 }).catch(() => {});
 
 function item(moment) {
@@ -145,7 +163,8 @@ async function timeline() {
   if (!file) throw new Error("Choose a subtitle file first.");
   const body = new FormData();
   body.append("file", file);
-  const found = await ask(`v1/moments?min_s=${$("min-s").value}&max_s=${$("max-s").value}`, { method: "POST", body });
+  const wanted = new URLSearchParams({ min_s: $("min-s").value, max_s: $("max-s").value, ...chosen() });
+  const found = await ask(`v1/moments?${wanted}`, { method: "POST", body });
   // The subtitles' clock may begin anywhere, at one hour for instance.
   const share = (seconds) => `${(100 * seconds) / found.duration_s}%`;
   const [first, last] = [found.start_s, found.start_s + found.duration_s];
@@ -184,3 +203,7 @@ $("drop").addEventListener("drop", (event) => {
   $("file-form").requestSubmit();
 });
 $("key").addEventListener("submit", (event) => event.preventDefault());
+
+// From a program -------------------------------------------------------------------------------------------------------
+
+for (const place of document.querySelectorAll(".address")) place.textContent = new URL(".", location.href).href;

@@ -1,0 +1,1 @@
+"""The commands of `viralbert`: what they read from the command line, and what they say."""
