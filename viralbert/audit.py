@@ -117,7 +117,7 @@ class Labelled:
 
     Attributes:
         table: As it was read.
-        rows: `id` (the table's own, or the number of the row, from 1), `text`, `labels` (lists of
+        rows: `id` (the table's own, or the number of the row, from 0), `text`, `labels` (lists of
             ids).
         column: The name of the table's column of labels.
         label_set: What the labels mean.
@@ -160,7 +160,7 @@ class Labelled:
                 labels.append(label_set.parse(field))
             except DataError as error:
                 raise DataError(f"{file}, row {row}: {column}={field!r:.80}: {error}") from None
-        ids = table[columns["id"]] if "id" in columns else pd.RangeIndex(1, len(table) + 1)
+        ids = table[columns["id"]] if "id" in columns else pd.RangeIndex(len(table))
         repeated = pd.Series([normalise(str(name)) for name in ids]).duplicated()
         if repeated.any():
             raise DataError(

@@ -28,13 +28,13 @@ import torch
 from scipy.special import expit, logit
 
 from viralbert.environment import environment
-from viralbert.labelled import read_set
+from viralbert.labelled import CLASSES, labels_of, read_set
 from viralbert.serving.predictor import Predictor
 from viralbert.trainings import Training, finished, keep_to, recipe
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import whole_file, write_whole
 from viralbert_utils.base.tokens import encode
-from viralbert_utils.data import combine, emotions, sources
+from viralbert_utils.data import combine, sources
 from viralbert_utils.encoders.loading import load_encoder
 from viralbert_utils.evaluation import baselines, calibration, intervals, metrics, thresholds
 from viralbert_utils.lessons import rare_classes, soft_targets
@@ -53,6 +53,7 @@ NOT_HERE = (
     "top_layers",
     "keep",
     "layer_share",
+    "frozen_rate",
     "warmup",
     "evaluate",
 )
@@ -112,21 +113,17 @@ def read(training: Training) -> tuple[dict[str, Part], list[dict[str, Any]]]:
     """
     files: list[dict[str, Any]] = []
     parts: dict[str, Part] = {}
-    for name, names in (
-        ("emotions", emotions.EMOTIONS),
-        ("cedr", emotions.CEDR_CLASSES),
-        ("virality", ("viral",)),
-    ):
+    for name in ("emotions", "cedr", "virality"):
         if name == "cedr" and not sources.has("cedr", training.data):
             continue
         tables, published = read_set(name, training, files)
         if name == "cedr":
             none = pd.DataFrame({"text": [], "labels": []})
             tables = {s: combine.six_classes(none, table)[0] for s, table in tables.items()}
-        labels = {split: _labels(table, len(names)) for split, table in tables.items()}
+        labels = {split: labels_of(name, table) for split, table in tables.items()}
         held = [tables["validation"], tables["test"]]
         parts[name] = Part(
-            tuple(names),
+            tuple(CLASSES[name]),
             list(tables["train"]["text"]),
             labels["train"],
             [text for table in held for text in table["text"]],
@@ -135,12 +132,6 @@ def read(training: Training) -> tuple[dict[str, Part], list[dict[str, Any]]]:
             "test" in published,
         )
     return parts, files
-
-
-def _labels(table: pd.DataFrame, n_classes: int) -> np.ndarray:
-    if "label" in table:
-        return table[["label"]].to_numpy(int)
-    return emotions.multi_hot(table["labels"], n_classes)
 
 
 class Distillation:

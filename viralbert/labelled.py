@@ -78,13 +78,13 @@ def read(training: Training) -> tuple[dict[str, Labelled], list[dict[str, Any]]]
             }
         }, files
     if training.dataset == "virality":
-        return {"virality": _viral(tables("virality"))}, files
+        return {"virality": _rows("virality", tables("virality"))}, files
     has_cedr = not maps_emotions(training)
     general = {} if training.dataset == "cedr" and has_cedr else tables("emotions")
     if training.dataset in ("emotions", "multitask"):
-        labelled = {"emotions": _multi_hot(general, len(emotions.EMOTIONS))}
+        labelled = {"emotions": _rows("emotions", general)}
         if training.dataset == "multitask":
-            labelled["virality"] = _viral(tables("virality"))
+            labelled["virality"] = _rows("virality", tables("virality"))
         return labelled, files
     cedr = tables("cedr") if has_cedr else {}
     none = pd.DataFrame({"text": [], "labels": []})
@@ -92,7 +92,7 @@ def read(training: Training) -> tuple[dict[str, Labelled], list[dict[str, Any]]]
     if cedr and general:
         six, added, _ = combine.native_and_added(six)
         six["train"] = pd.concat([six["train"], added], ignore_index=True)
-    return {"cedr": _multi_hot(six, len(emotions.CEDR_CLASSES))}, files
+    return {"cedr": _rows("cedr", six)}, files
 
 
 def read_set(
@@ -161,12 +161,12 @@ def _take_marks(reviews: sources.Dataset) -> int:
     return n_unmarked
 
 
-def _viral(tables: Mapping[str, pd.DataFrame]) -> Labelled:
-    return {s: Rows(list(t["text"]), t[["label"]].to_numpy(int)) for s, t in tables.items()}
+def _rows(task: str, tables: Mapping[str, pd.DataFrame]) -> Labelled:
+    return {s: Rows(list(t["text"]), labels_of(task, t)) for s, t in tables.items()}
 
 
-def _multi_hot(tables: Mapping[str, pd.DataFrame], n_classes: int) -> Labelled:
-    return {
-        s: Rows(list(t["text"]), emotions.multi_hot(t["labels"], n_classes))
-        for s, t in tables.items()
-    }
+def labels_of(task: str, table: pd.DataFrame) -> np.ndarray:
+    """The labels of a cleaned table of emotions, CEDR or virality, `(n_texts, n_classes)`, 0/1."""
+    if task == "virality":
+        return table[["label"]].to_numpy(int)
+    return emotions.multi_hot(table["labels"], len(CLASSES[task]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ def load_model(name: str, what: str) -> tuple[Any, Any]:
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     try:
-        tokenizer = hub.from_pretrained(AutoTokenizer, name)
+        with warnings.catch_warnings():  # of an optional package that would normalise punctuation
+            warnings.filterwarnings("ignore", "Recommended: pip install sacremoses")
+            tokenizer = hub.from_pretrained(AutoTokenizer, name)
         model = hub.from_pretrained(AutoModelForSeq2SeqLM, name).eval()
     except (OSError, ValueError) as error:
         raise DataError(

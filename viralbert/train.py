@@ -223,7 +223,14 @@ def _stages(training: Training, n_tasks: int) -> list[Stage]:
         keep="last" if training.keep == "last" else "best",
         surgery="pcgrad" if n_tasks > 1 else "none",
     )
-    heads = Stage(replace(settings, epochs=training.frozen_epochs), 0)
+    heads = Stage(
+        replace(
+            settings,
+            epochs=training.frozen_epochs,
+            learning_rate=training.frozen_rate * training.layer_share or settings.learning_rate,
+        ),
+        0,
+    )
     return [
         stage for stage in (heads, Stage(settings, training.top_layers)) if stage.settings.epochs
     ]

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from viralbert.plain_yaml import read_yaml
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import write_whole
 
@@ -56,8 +55,10 @@ class Training:
         top_layers: Layers of the encoder that train after that, from the top; `None` = all.
         keep: Which epoch's weights become `model/`: the `best` on dev or the `last`; `both` writes
             the last ones to `model-last/` besides (dataset `viralbert`: always the last).
-        learning_rate: The encoder's highest rate. 0 means 1e-3 for `embedded`, else 2e-5.
+        learning_rate: The encoder's highest rate. 0 means 1e-3 for `embedded` (dataset `viralbert`:
+            5e-4), else 2e-5.
         layer_share: That rate as a share of the heads' rate.
+        frozen_rate: The heads' highest rate in frozen epochs; 0 means the one that they have later.
         warmup: Share of each stage's updates in which the rate rises; 1 or more: their number.
         schedule: How the rate falls; see `settings.Settings`.
         batch_size: Number of texts in an update, all processes together.
@@ -81,6 +82,7 @@ class Training:
     keep: str = "best"
     learning_rate: float = 0.0
     layer_share: float = 0.1
+    frozen_rate: float = 0.0
     warmup: float = 0.1
     schedule: str = "cosine"
     batch_size: int = 16
@@ -103,6 +105,7 @@ class Training:
             "max_length": 3,
             "max_rows": 0,
             "learning_rate": 0,
+            "frozen_rate": 0,
             "warmup": 0,
         }
         for name, bound in least.items():
@@ -158,6 +161,8 @@ def profile(name: str, changes: Mapping[str, Any]) -> dict[str, Training]:
     Raises:
         DataError: There is no such profile.
     """
+    from viralbert.plain_yaml import read_yaml
+
     path = PROFILES / f"{name}.yaml"
     if not path.is_file():
         names = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))

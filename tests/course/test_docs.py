@@ -133,7 +133,9 @@ def test_python_in_the_text_imports_what_is_there(path):
         for statement in ast.walk(ast.parse(block)):
             if isinstance(statement, ast.ImportFrom):
                 module = importlib.import_module(statement.module)
-                assert all(hasattr(module, alias.name) for alias in statement.names)
+                for alias in statement.names:
+                    if not hasattr(module, alias.name):
+                        importlib.import_module(f"{statement.module}.{alias.name}")
 
 
 def test_contributing_has_a_caption_for_every_room():

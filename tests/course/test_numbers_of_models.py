@@ -138,6 +138,7 @@ def test_each_class_is_strong_weak_or_unclear_once(tuning):
 def test_stored_thresholds_decide_as_before_and_refuse_other_names(tuning):
     assert tuning["stored.same"] is True
     assert "admiration" in tuning["stored.refusal"]
+    assert tuning["stored.aims_same"] is True
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ def test_calibrated_virality_beats_the_rate_for_all(viral_moments):
     assert viral_moments["f1"]["tuned"] > viral_moments["f1"]["all_viral"]
     assert viral_moments["saved.difference"] < 1e-5
     assert "position 1: expected a text" in viral_moments["refusal"]
+    assert viral_moments["aims"] == "illustration and moderation"  # those of lesson 04
 
 
 def test_a_damaged_file_comes_back(viral_moments):

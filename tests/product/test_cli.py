@@ -1,6 +1,8 @@
 """The command line: what the machine refuses, given names and paths, and empty arguments."""
 
+import argparse
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.product.two_words import srt
-from viralbert.cli import main
+from viralbert.cli import _parser, main
 from viralbert_utils.base.files import ROOT
 
 
@@ -109,3 +111,19 @@ def test_an_argument_that_says_nothing_is_an_error_of_it(capsys, arguments, mess
         main(arguments)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_help_of_every_command_ends_with_an_example_that_it_takes(capsys):
+    parser = _parser()
+    (commands,) = (
+        action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+    )
+    assert len(commands.choices) >= 14
+    for name in commands.choices:
+        with pytest.raises(SystemExit) as end:
+            main([name, "--help"])
+        assert end.value.code == 0
+        _, _, line = capsys.readouterr().out.rpartition("\nexample:\n  ")
+        program, *words = shlex.split(line)
+        assert (program, words[0]) == ("viralbert", name)
+        assert parser.parse_args(words).command == name

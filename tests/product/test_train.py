@@ -245,6 +245,7 @@ def test_bad_recipes_are_named(recipe, capsys, tmp_path):
         ({"keep": "worst"}, "keep 'worst' is not known; use best, last, both"),
         ({"frozen_epochs": 4}, "frozen_epochs is 4, and there are 3 epochs"),
         ({"layer_share": 0.0}, "layer_share is 0.0; expected more than 0"),
+        ({"frozen_rate": -0.1}, "frozen_rate is -0.1; expected at least 0"),
         ({"virality_file": "mine.csv"}, "dataset emotions reads no virality"),
     ):
         with pytest.raises(DataError, match=message):
@@ -266,7 +267,12 @@ V2 = ["train", "--profile", "viralbert-v2", "--epochs", "2", "--frozen-epochs", 
 def test_the_published_recipe_of_viralbert_v2_runs(encoder, tmp_path, capsys):
     published = trainings.profile("viralbert-v2", {})["viralbert-v2"]
     assert (published.epochs, published.frozen_epochs, published.top_layers) == (5, 2, 2)
-    assert published.learning_rate / published.layer_share == pytest.approx(2e-5)
+    rates = [
+        (stage.settings.learning_rate, stage.settings.learning_rate * stage.settings.head_factor)
+        for stage in train._stages(published, 2)
+    ]
+    assert rates[0][1] == pytest.approx(2e-5)
+    assert rates[1] == pytest.approx((2e-6, 2e-6))
     mine = tmp_path / "mine.csv"
     texts = [f"{word} и {k} котов на площади" for k in range(60) for word in ("Танцы", "Отчёт")]
     pd.DataFrame({"text": texts, "label": [1, 0] * 60}).to_csv(mine, index=False)

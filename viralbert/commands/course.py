@@ -10,7 +10,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from viralbert.commands.options import device_options, file_path
+from viralbert.commands.options import device_options, example, file_path
 from viralbert.packages import install, requirements
 from viralbert.terminal import Parser, say
 from viralbert_utils.base.files import checkout, needed_checkout
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 def add_run(commands: Commands) -> None:
     """Add `viralbert run`."""
     command = commands.add_parser(
-        "run", parents=[_course_options()], help="execute the notebooks that are not up to date"
+        "run",
+        parents=[_course_options()],
+        help="execute the notebooks that are not up to date",
+        **example("viralbert run --only 07 --set 07.epochs=5"),
     )
     command.set_defaults(function=_run)
 
@@ -31,7 +34,10 @@ def add_run(commands: Commands) -> None:
 def add_report(commands: Commands) -> None:
     """Add `viralbert report`."""
     command = commands.add_parser(
-        "report", parents=[_course_options()], help="write the report of a run"
+        "report",
+        parents=[_course_options()],
+        help="write the report of a run",
+        **example("viralbert report --only 07 --set 07.epochs=5"),
     )
     command.set_defaults(function=_report)
 
@@ -42,6 +48,7 @@ def add_download(commands: Commands) -> None:
         "download",
         parents=[_course_options()],
         help="fetch what a run takes from the hub beforehand",
+        **example("viralbert download --profile full --to carried"),
     )
     command.add_argument(
         "--to", type=file_path, help="a folder to carry or share; the usual cache without it"
@@ -52,7 +59,9 @@ def add_download(commands: Commands) -> None:
 def add_check_env(commands: Commands) -> None:
     """Add `viralbert check-env`."""
     command = commands.add_parser(
-        "check-env", help="what is installed, what is missing, which device"
+        "check-env",
+        help="what is installed, what is missing, which device",
+        **example("viralbert check-env"),
     )
     command.set_defaults(function=_check_environment)
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from viralbert.commands.options import file_path, model_folder, model_options
+from viralbert.commands.options import example, file_path, model_folder, model_options
 from viralbert.moments.limits import Limits
 from viralbert.terminal import complain, counted, printable, say
 from viralbert_utils.base.errors import DataError
@@ -30,6 +30,7 @@ def add_moments(commands: Commands) -> None:
         parents=[model_options()],
         help="where in a video are the moments: from subtitles; "
         "with a model for virality and emotions",
+        **example("viralbert moments talk.srt lectures/ --output moments"),
     )
     command.add_argument(
         "files",

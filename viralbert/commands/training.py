@@ -16,6 +16,7 @@ from viralbert.commands.options import (
     model_options,
 )
 from viralbert.terminal import say, shown
+from viralbert.trainings import KEEP, WEIGHTINGS, Training, profile
 
 if TYPE_CHECKING:
     from viralbert.commands.options import Commands
@@ -61,14 +62,14 @@ def add_train(commands: Commands) -> None:
     )
     command.add_argument(
         "--keep",
-        choices=("best", "last", "both"),
+        choices=KEEP,
         help="the epoch that becomes model/: the best on dev (default) or the last; both: the "
         "last as model-last/, too",
     )
     command.add_argument("--pooling", help="cls, mean (default), max, attention; also max+mean")
     command.add_argument(
         "--pos-weight",
-        choices=("none", "clipped", "sqrt", "balanced", "power"),
+        choices=WEIGHTINGS,
         help="weight of rare classes in the loss; clipped: ViralBERT v2's, between 0.1 and 10",
     )
     command.add_argument(
@@ -76,6 +77,12 @@ def add_train(commands: Commands) -> None:
     )
     command.add_argument(
         "--layer-share", type=float, help="that rate as a share of the heads' (0.1)"
+    )
+    command.add_argument(
+        "--frozen-lr",
+        type=float,
+        dest="frozen_rate",
+        help="highest rate of the heads in frozen epochs; if not given, as later",
     )
     command.add_argument(
         "--warmup",
@@ -115,6 +122,7 @@ def add_pretrain(commands: Commands) -> None:
         "pretrain",
         parents=[device_options()],
         help="train the embedded encoder's layers, resumable",
+        **example("viralbert pretrain --source texts.txt=1 --output layers --steps 7000"),
     )
     command.add_argument(
         "--source",
@@ -124,15 +132,17 @@ def add_pretrain(commands: Commands) -> None:
         help="a file of texts and its weight; tables as train.csv#column=0.1",
     )
     command.add_argument(
-        "--output", required=True, type=file_path, help="folder for layers, history and checkpoint"
+        "-o",
+        "--output",
+        required=True,
+        type=file_path,
+        help="folder for layers, history and checkpoint",
     )
     command.add_argument("--steps", type=int, default=7000)
     command.set_defaults(function=_pretrain)
 
 
 def _train(options: argparse.Namespace) -> None:
-    from viralbert.trainings import Training, profile
-
     given = _given(options, Training)
     trainings = profile(options.profile, given) if options.profile else {"": Training(**given)}
     from viralbert import train

@@ -254,6 +254,7 @@ def _audit(options: argparse.Namespace) -> None:
         named["column"] = options.column
     named |= {"corrections": str(options.output), "output": "corrected.csv"}
     line = " ".join(f"--{name} {shlex.quote(value)}" for name, value in named.items() if value)
+    line += " --semicolons" if options.semicolons else ""
     say(
         "write the right labels into the column corrected ([] for none, the given ones if they are "
         f"right), then: viralbert audit {line}"

@@ -329,7 +329,8 @@ def figures(
         label: Column of the class.
 
     Returns:
-        `rows`, `accuracy` and `macro_f1`, or nothing where no class is known.
+        `rows`, `accuracy` and `macro_f1`, or nothing where no class is known. The mean is over the
+        classes that occur in the rows or in the answers: a short table may lack some.
     """
     require_table(rows)
     if label not in rows:
@@ -338,7 +339,8 @@ def figures(
     if not known.any():
         return {}
     truth, predicted = rows[label].to_numpy()[known], answers.to_numpy()[known]
-    figure = macro_f1(one_hot(truth, list(classes)), one_hot(predicted, list(classes)))
+    seen = sorted({*truth, *predicted})
+    figure = macro_f1(one_hot(truth, seen), one_hot(predicted, seen))
     return {
         "rows": int(known.sum()),
         "accuracy": float((truth == predicted).mean()),

@@ -35,14 +35,11 @@ class Stage:
     top_layers: int | None = None
 
 
-# The published recipe: heads at 2e-5, the top two layers at a tenth of it, warm-up of 500 updates
-# in each stage.
+# The published recipe: heads at 2e-5, then heads and the top two layers at a tenth of it, with a
+# warm-up of 500 updates in each stage.
 VIRALBERT_V2 = (
     Stage(Settings(epochs=2, learning_rate=2e-5, warmup=500, surgery="pcgrad"), top_layers=0),
-    Stage(
-        Settings(epochs=3, learning_rate=2e-6, head_factor=10, warmup=500, surgery="pcgrad"),
-        top_layers=2,
-    ),
+    Stage(Settings(epochs=3, learning_rate=2e-6, warmup=500, surgery="pcgrad"), top_layers=2),
 )
 
 

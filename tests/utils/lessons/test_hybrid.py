@@ -175,6 +175,14 @@ def test_text_and_table_together_learn_what_neither_tells(trained):
     assert trained.predict(some)[1]["rows"] == 10
 
 
+def test_a_table_without_some_classes_is_judged_by_those_it_has():
+    rows = pd.DataFrame({"label": ["a", "a", "b", "?"]})
+    figures = hybrid.figures(rows, pd.Series(["a", "a", "b", "c"]), ["a", "b", "c", "d"])
+    assert figures == {"rows": 3, "accuracy": 1.0, "macro_f1": 1.0}
+    figures = hybrid.figures(rows, pd.Series(["a", "c", "b", "c"]), ["a", "b", "c", "d"])
+    assert figures["macro_f1"] == pytest.approx((2 / 3 + 1 + 0) / 3)  # c was only answered
+
+
 def test_saved_and_loaded_it_answers_as_before(trained, tmp_path):
     trained.save(tmp_path / "hybrid")
     assert not [
