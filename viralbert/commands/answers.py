@@ -22,6 +22,9 @@ from viralbert_utils.base.files import own_path
 if TYPE_CHECKING:
     from viralbert.commands.options import Commands
 
+_SEPARATOR = re.compile("[,;|\t]")
+_JSON = re.compile(r'\s*(?:\{\s*"|\[\s*[{"])')
+
 
 def add_predict(commands: Commands) -> None:
     """Add `viralbert predict`."""
@@ -180,7 +183,5 @@ def _is_named_text(name: str) -> bool:
 
 def _begins_a_table(line: str) -> bool:
     """Whether a line is the header of a table with a column `text`, or the beginning of JSON."""
-    columns = re.split("[,;|\t]", line)
-    return re.match(r'\s*(?:\{\s*"|\[\s*[{"])', line) is not None or (
-        len(columns) > 1 and any(map(_is_named_text, columns))
-    )
+    columns = _SEPARATOR.split(line)
+    return _JSON.match(line) is not None or (len(columns) > 1 and any(map(_is_named_text, columns)))
