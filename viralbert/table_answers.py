@@ -169,9 +169,8 @@ def fitted(table: pd.DataFrame, preparation: Preparation) -> tuple[pd.DataFrame,
     needed = preparation.texts or preparation.names
     if not any(source[name] is not None for name in needed):
         raise DataError(
-            f"the table has no column that the model reads: expected "
-            f"{', '.join(preparation.names)}, found {', '.join(map(str, table.columns))}; rename "
-            "its columns"
+            f"the table has no column that the model reads as text: expected one of "
+            f"{', '.join(needed)}, found {', '.join(map(str, table.columns))}; rename its columns"
         )
     rows = pd.DataFrame(
         {
@@ -215,7 +214,10 @@ def read(path: Path | str, label: str | None = None) -> pd.DataFrame:
     """
     table = read_table(own_path(path))
     require_columns(
-        table, [label] if label else [], str(path), "name the column of the class with --label"
+        table,
+        [label] if label else [],
+        str(path),
+        "give --label the name of a column that is there",
     )
     return table
 

@@ -154,11 +154,11 @@ def test_what_cannot_be_answered_says_why(folders, write, capsys, tmp_path):
         (["--table", path, "Кот", *model], "found texts and --table; give one"),
         (
             ["--table", str(other), *model],
-            "expected title, views, channel, found name, views; rename",
+            "reads as text: expected one of title, found name, views; rename",
         ),
         (
             ["--table", path, *model, "--label", "project"],
-            ": name the column of the class with --label",
+            ": give --label the name of a column that is there",
         ),
         (["--table", path, "--model", str(tmp_path)], "no saved hybrid and no cascade; lesson 07"),
         (["Кот", "--model", str(folders / "cascade")], "predict --table videos.csv"),

@@ -83,6 +83,25 @@ def test_a_hybrid_takes_its_columns_beside_the_text(tmp_path):
     assert exported.tasks == {"classes": ("a", "b")}
 
 
+def test_a_hybrid_of_word_vectors_alone_is_exported_in_int8(tmp_path):
+    rows = pd.DataFrame({"title": TEXTS, "length": [3.0, 9.0, 1.0, 4.0], "label": list("abab")})
+    preparation = columns.prepare(rows, ["title"], ["length"], n_bins=2)
+    encoder = make_encoder()
+    encoder.encoder.layer = encoder.encoder.layer[:0]
+    encoder.config.num_hidden_layers = 0
+    torch.manual_seed(0)
+    model = hybrid.HybridClassifier(encoder, 2, preparation.columns(rows).shape[1]).eval()
+    whole = hybrid.Hybrid(model, make_tokenizer(), preparation, ["a", "b"], 40)
+    whole.save(tmp_path / "torch")
+    exported = export.export(tmp_path / "torch", tmp_path / "int8", int8=True, texts=TEXTS)
+    found = exported.logits(preparation.text(rows), preparation.columns(rows))
+    assert softmax(found, axis=1) == pytest.approx(whole.probabilities(rows), abs=0.02)
+    stored = {
+        one.data_type for one in onnx.load(tmp_path / "int8" / "model.onnx").graph.initializer
+    }
+    assert onnx.TensorProto.INT8 in stored, "the table of word vectors"
+
+
 def test_what_the_model_file_says(bert, folders):
     about = {name: OnnxModel.load(folders / name).about for name in ("float", "int8")}
     assert [about[name]["int8"] for name in about] == [False, True]
