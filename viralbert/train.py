@@ -223,17 +223,12 @@ def _stages(training: Training, n_tasks: int) -> list[Stage]:
         keep="last" if training.keep == "last" else "best",
         surgery="pcgrad" if n_tasks > 1 else "none",
     )
-    heads = Stage(
-        replace(
-            settings,
-            epochs=training.frozen_epochs,
-            learning_rate=training.frozen_rate * training.layer_share or settings.learning_rate,
-        ),
-        0,
-    )
-    return [
-        stage for stage in (heads, Stage(settings, training.top_layers)) if stage.settings.epochs
-    ]
+    frozen = replace(settings, epochs=training.frozen_epochs)
+    if training.frozen_rate:
+        # Settings name the encoder's rate, which is a share of the heads'.
+        frozen = replace(frozen, learning_rate=training.frozen_rate * training.layer_share)
+    stages = Stage(frozen, 0), Stage(settings, training.top_layers)
+    return [stage for stage in stages if stage.settings.epochs]
 
 
 def _fits(encoded: Mapping[str, Mapping[str, Encoded]], width: int) -> bool:
