@@ -1,7 +1,7 @@
 """What every notebook needs: a start, figures with alt text, tables, records, checks.
 
-A recorded value is what tests, the report's first page and `{glue:text}` in the prose read; it is
-never typed by hand.
+A recorded value is what tests, the report's first page and the sentences of `say` read; it is never
+typed by hand.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import io
 import random
+import re
 import resource
 import sys
 from pathlib import Path
@@ -24,6 +25,11 @@ from viralbert_utils import plots
 from viralbert_utils.base.files import own_path
 from viralbert_utils.base.variables import RECORD_MIME
 from viralbert_utils.evaluation.intervals import Estimate
+
+# What this kernel has recorded, for sentences further down. A code span or a formula has braces of
+# its own, so nothing is filled in there.
+_recorded: dict[str, Any] = {}
+_FIELD = re.compile(r"`[^`]*`|\$[^$]*\$|\{([A-Za-z_][\w.]*)(?::([^{}]*))?\}")
 
 
 def start(seed: int = 0, run_dir: str = "runs/sample") -> Path:
@@ -42,6 +48,7 @@ def start(seed: int = 0, run_dir: str = "runs/sample") -> Path:
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(seed)
     plots.use_style()
+    _recorded.clear()
     folder = _repository() / run_dir
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -77,7 +84,51 @@ def record(name: str, value: float | int | str | bool | Estimate | dict) -> None
         TypeError: The value is of another type.
         ValueError: The value is not finite.
     """
-    display({RECORD_MIME: {"name": name, "value": _plain(value)}}, raw=True)
+    _recorded[name] = _plain(value)
+    display({RECORD_MIME: {"name": name, "value": _recorded[name]}}, raw=True)
+
+
+def say(text: str, **values: float | int | str | Estimate) -> None:
+    """Show a paragraph of Markdown with numbers of this run in it.
+
+    The report makes ordinary prose of it, so that a number is read in JupyterLab as on the page.
+
+    Args:
+        text: Markdown; `{name}` or `{name:.2f}` stands for a value, with a format of Python. An
+            `Estimate` is shown as `0.41 [0.39, 0.43]`, its parts as `{name.low}` and `{name.high}`.
+            Code spans and formulas stay as they are.
+        values: Are recorded under their names; others must have been recorded before.
+
+    Raises:
+        KeyError: Nothing was recorded under a name.
+        ValueError: The format does not fit the value.
+    """
+    for name, value in values.items():
+        record(name, value)
+    filled = _FIELD.sub(lambda field: field[0] if field[1] is None else _said(*field.groups()), text)
+    display({"text/markdown": filled, "text/plain": filled}, raw=True)
+
+
+def _said(name: str, spec: str | None) -> str:
+    """A recorded value, or a part of one, in a sentence."""
+    value, rest = _recorded.get(name), ""
+    while value is None and "." in name:
+        name, _, part = name.rpartition(".")
+        rest = f"{part}.{rest}" if rest else part
+        value = _recorded.get(name)
+    for part in filter(None, rest.split(".")):
+        value = value.get(part) if isinstance(value, dict) else None
+    if value is None:
+        raise KeyError(
+            f"the sentence names {name!r}, which was not recorded before it; recorded: "
+            f"{', '.join(sorted(_recorded))}"
+        )
+    if isinstance(value, dict):
+        if not {"value", "low", "high"} <= set(value):
+            raise ValueError(f"{name!r} has the parts {', '.join(value)}: name one of them")
+        middle, low, high = (format(value[part], spec or ".3f") for part in ("value", "low", "high"))
+        return f"{middle} [{low}, {high}]"
+    return format(value, spec or "")
 
 
 def _plain(value: Any) -> Any:

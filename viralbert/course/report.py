@@ -30,7 +30,6 @@ from viralbert_utils.base.files import locked, remove_unfinished, whole_folder, 
 from viralbert_utils.base.variables import RECORD_MIME
 
 _LINK = re.compile(r"\]\((\d\d_\w+)\.ipynb(#[^)\s]*|)")
-_GLUE = re.compile(r"``.*?``|\{glue:text\}`([\w.-]+)(?::([^`]*))?`|\{glue")
 _FIRST_PAGE = Path("site", "index.html")
 _MARK = Path("site", ".made_from")  # what the site was made of, and what was written beside it
 HEADLINE = ("<!-- headline: written by `make reports` -->", "<!-- /headline -->")
@@ -85,47 +84,6 @@ def read_records(node: nbformat.NotebookNode) -> dict[str, Any]:
     return records
 
 
-def fill_in(text: str, records: Mapping[str, Any], where: str) -> str:
-    """Put recorded values where the prose names them: `{glue:text}` with a name and, after a colon,
-    a format.
-
-    An estimate is shown as `0.41 [0.39, 0.43]`, its parts as `name.value`, `name.low`, `name.high`.
-
-    Raises:
-        CourseError: Nothing was recorded under the name.
-    """
-
-    def shown(match: re.Match[str]) -> str:
-        if match[0].startswith("``"):
-            return match[0]  # a code span that shows the syntax itself
-        if match[1] is None:
-            raise CourseError(
-                f"{where}: {text[match.start() : match.start() + 40]!r} is not of the form "
-                f"{{glue:text}}`name:format`"
-            )
-        name, spec = match[1], match[2] or ""
-        if name in records:
-            recorded = records[name]
-        else:
-            parent, _, part = name.rpartition(".")
-            if not isinstance(records.get(parent), dict) or part not in records[parent]:
-                raise CourseError(
-                    f"{where}: the prose names {name!r}, which was not recorded; recorded: "
-                    f"{', '.join(sorted(records))}"
-                )
-            recorded = records[parent][part]
-        try:
-            if isinstance(recorded, dict) and {"value", "low", "high"} <= set(recorded):
-                spec = spec or ".3f"
-                value, low, high = (f"{recorded[part]:{spec}}" for part in ("value", "low", "high"))
-                return f"{value} [{low}, {high}]"
-            return format(recorded, spec)
-        except (ValueError, TypeError) as error:
-            raise CourseError(f"{where}: {name!r} cannot be shown as {spec!r}: {error}") from None
-
-    return _GLUE.sub(shown, text)
-
-
 def prepare(
     page: Page, banner: str, origin: str, missing: Collection[str] = ()
 ) -> nbformat.NotebookNode:
@@ -146,12 +104,15 @@ def prepare(
     node.metadata.pop("papermill", None)
     for index, cell in enumerate(node.cells):
         where = f"{page.name}, cell {index + 1}"
+        if cell.cell_type == "code" and cell.source.startswith("lesson.say("):
+            cell = node.cells[index] = _prose(cell)  # noqa: PLW2901
         if cell.cell_type == "markdown":
-            text = fill_in(cell.source, page.records, where)
             cell.source = _LINK.sub(
-                lambda link: f"]({NOT_RUN}" if link[1] in missing else link[0], text
+                lambda link: f"]({NOT_RUN}" if link[1] in missing else link[0], cell.source
             )
             continue
+        if "hide-input" in cell.metadata.get("tags", []):
+            cell.metadata["mystnb"] = {"code_prompt_show": caption(cell)}
         cell.outputs = [
             output
             for output in cell.get("outputs", [])
@@ -168,7 +129,7 @@ def prepare(
                 raise CourseError(
                     f"{where}: a figure without alt text; use lesson.show(figure, alt=...)"
                 )
-            cell.metadata["mystnb"] = {"image": {"alt": alt}}
+            cell.metadata.setdefault("mystnb", {})["image"] = {"alt": alt}
             output.data.pop("text/plain", None)
     title, _, rest = node.cells[0].source.partition("\n")
     lines = [title, "", *([f"> **{banner}**", ""] if banner else []), f"*{origin}*", "", rest]
@@ -176,12 +137,34 @@ def prepare(
     return node
 
 
-def origin(stamp: Mapping[str, Any]) -> str:
+def _prose(cell: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The paragraphs that a cell of `lesson.say` has shown, as a cell of Markdown."""
+    said = [
+        output.data["text/markdown"]
+        for output in cell.get("outputs", [])
+        if "text/markdown" in output.get("data", {})
+    ]
+    return nbformat.v4.new_markdown_cell("\n\n".join(said), id=cell.id)
+
+
+def caption(cell: nbformat.NotebookNode) -> str:
+    """What stands on the fold of a hidden cell: the comment in its first line."""
+    first, _, _ = cell.source.partition("\n")
+    return first.lstrip("# ").rstrip(".") if first.startswith("#") else "Code"
+
+
+def origin(page: Page) -> str:
     """One line on where a page's numbers come from."""
+    stamp = page.stamp
     parameters = stamp["fingerprint"]["parameters"]
     parts = [f"profile `{stamp['profile']}`"]
     parts += [f"{name} `{parameters[name]}`" for name in ("data", "encoder") if name in parameters]
-    return f"From a run with {', '.join(parts)}, on {stamp['environment']['device']}."
+    memory = page.records.get("run.peak_memory_mib")
+    spent = f"{page.seconds:.0f} seconds" + (f" and {memory:,} MiB of memory" if memory else "")
+    return (
+        f"From a run with {', '.join(parts)}, on {stamp['environment']['device']}. "
+        f"It took {spent}."
+    )
 
 
 def report(run: Run) -> Path:
@@ -215,7 +198,7 @@ def _report(run: Run) -> Path:
     pages = [read_page(path) for path in paths]
     missing = [notebook.name for notebook in _missing(run, pages)]
     prepared = {
-        page.name: prepare(page, run.config["banner"], origin(page.stamp), missing)
+        page.name: prepare(page, run.config["banner"], origin(page), missing)
         for page in pages
     }
     hidden = ("run.", "headline.")
