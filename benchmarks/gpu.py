@@ -35,6 +35,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])
 )
 
+NOT_NEEDED = {"jupyterlab"}  # lessons run without a window
 PACKAGES = ("torch", "transformers", "torchjd", "numpy")
 HEAD = """# The course on a GPU
 
@@ -53,6 +54,8 @@ def missing_packages() -> list[str]:
     wanted = [*about["dependencies"], *about["optional-dependencies"]["serve"]]
     found = []
     for requirement in map(Requirement, wanted):
+        if requirement.name in NOT_NEEDED:
+            continue
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:

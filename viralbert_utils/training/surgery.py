@@ -50,9 +50,10 @@ def pcgrad(gramian: Tensor) -> Tensor:
     """
     n_tasks = len(gramian)
     total = torch.zeros_like(gramian[0])
+    # Made on the device: writing a number of Python into a tensor there waits for it.
+    alone = torch.eye(n_tasks, dtype=gramian.dtype, device=gramian.device)
     for task in range(n_tasks):
-        weights = torch.zeros_like(total)
-        weights[task] = 1
+        weights = alone[task].clone()
         for other in torch.randperm(n_tasks).tolist():
             if other == task:
                 continue
