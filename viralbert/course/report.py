@@ -1,8 +1,8 @@
 """The report: executed notebooks to a static site, to Markdown pages for the repository, and to
 metrics and a manifest.
 
-One preparation serves both forms: recorded values go into the prose, alt texts onto the figures,
-and every page says which run it came from.
+One preparation serves both forms: sentences with numbers become prose, alt texts go onto the
+figures, and every page says which run it came from.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def read_page(path: Path) -> Page:
     """An executed notebook, its recorded values, and its stamp."""
     node = nbformat.read(path, as_version=4)
     seconds = float(node.metadata.get("papermill", {}).get("duration") or 0.0)
-    records = read_records(node) | {"run.seconds": round(seconds)}
+    records = read_records(node)
     return Page(path.stem, node, records, dict(node.metadata.get("viralbert_run", {})), seconds)
 
 
@@ -97,15 +97,15 @@ def prepare(
             how to run them.
 
     Raises:
-        CourseError: A figure without alt text, or two in one cell, or a value that was not
-            recorded.
+        CourseError: A figure without alt text, or two in one cell, or a sentence with numbers that
+            the run did not show.
     """
     node = copy.deepcopy(page.node)
     node.metadata.pop("papermill", None)
     for index, cell in enumerate(node.cells):
         where = f"{page.name}, cell {index + 1}"
         if cell.cell_type == "code" and cell.source.startswith("lesson.say("):
-            cell = node.cells[index] = _prose(cell)  # noqa: PLW2901
+            cell = node.cells[index] = _prose(cell, where)  # noqa: PLW2901
         if cell.cell_type == "markdown":
             cell.source = _LINK.sub(
                 lambda link: f"]({NOT_RUN}" if link[1] in missing else link[0], cell.source
@@ -137,13 +137,15 @@ def prepare(
     return node
 
 
-def _prose(cell: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def _prose(cell: nbformat.NotebookNode, where: str) -> nbformat.NotebookNode:
     """The paragraphs that a cell of `lesson.say` has shown, as a cell of Markdown."""
     said = [
         output.data["text/markdown"]
         for output in cell.get("outputs", [])
         if "text/markdown" in output.get("data", {})
     ]
+    if not said:
+        raise CourseError(f"{where}: the sentence was not shown; run the lesson again")
     return nbformat.v4.new_markdown_cell("\n\n".join(said), id=cell.id)
 
 
@@ -162,8 +164,7 @@ def origin(page: Page) -> str:
     memory = page.records.get("run.peak_memory_mib")
     spent = f"{page.seconds:.0f} seconds" + (f" and {memory:,} MiB of memory" if memory else "")
     return (
-        f"From a run with {', '.join(parts)}, on {stamp['environment']['device']}. "
-        f"It took {spent}."
+        f"From a run with {', '.join(parts)}, on {stamp['environment']['device']}. It took {spent}."
     )
 
 
@@ -198,8 +199,7 @@ def _report(run: Run) -> Path:
     pages = [read_page(path) for path in paths]
     missing = [notebook.name for notebook in _missing(run, pages)]
     prepared = {
-        page.name: prepare(page, run.config["banner"], origin(page), missing)
-        for page in pages
+        page.name: prepare(page, run.config["banner"], origin(page), missing) for page in pages
     }
     hidden = ("run.", "headline.")
     metrics = {
