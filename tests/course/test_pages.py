@@ -3,6 +3,7 @@
 import ast
 import re
 
+import nbformat
 import pytest
 
 from tests.timing import until
@@ -177,6 +178,21 @@ def test_folded_answers_open_on_click(built, browser):
     answer.locator("summary").click()
     assert paragraph.is_visible()
     page.close()
+
+
+def test_the_executed_notebook_can_be_downloaded(built, browser):
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    for name in LESSONS:
+        page.goto((built / f"{name}.html").as_uri())
+        link = page.get_by_text("Download this notebook as it was executed")
+        assert link.is_visible()
+        target = built / link.get_attribute("href")
+        text = target.read_text(encoding="utf-8")
+        assert not re.search(r"/(home|root|work|tmp|Users)/", text), name
+        node = nbformat.reads(text, as_version=4)
+        assert any(cell.get("outputs") for cell in node.cells)
+    context.close()
 
 
 def test_site_is_small(built):

@@ -133,7 +133,7 @@ def test_nothing_executed_yet(tiny_course):
         report.report(tiny_course(["data: str = 'sample'"]))
 
 
-def test_whole_report_of_a_tiny_course(tiny_course):
+def test_whole_report_of_a_tiny_course(tiny_course, tmp_path):
     record = "from viralbert_utils import lesson\nlesson.finish()"
     say = 'lesson.say("""Half is {half:.2f}, $x^2$. [Again](01_lesson.ipynb).""", half=0.5)'
     run = tiny_course(["data: str = 'sample'  # source", record, say], banner="A test.")
@@ -144,6 +144,15 @@ def test_whole_report_of_a_tiny_course(tiny_course):
     html = (first.parent / "01_lesson.html").read_text(encoding="utf-8")
     assert "Half is 0.50" in html
     assert "lesson.say" not in html, "prose, not code"
+    link = (
+        '<a href="executed/01_lesson.ipynb" download>Download this notebook as it was executed</a>'
+    )
+    assert html.index("</h1>") < html.index(link) < html.index("Half is 0.50")
+    download = nbformat.read(first.parent / "executed" / "01_lesson.ipynb", as_version=4)
+    nbformat.validate(download)
+    assert any("Half is 0.50" in str(cell.get("outputs")) for cell in download.cells)
+    assert set(download.metadata) <= {"kernelspec", "language_info"}
+    assert str(tmp_path) not in nbformat.writes(download)
     assert "<msup>" in html
     assert re.search(r'<a [^>]*href="#?[^"]*">[^A]*Again', html)
     assert "A test." in html
