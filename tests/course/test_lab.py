@@ -72,9 +72,9 @@ def lab(tmp_path_factory) -> Iterator[Lab]:
             command, cwd=copy, env=os.environ | own, stdout=output, stderr=subprocess.STDOUT
         )
         try:
-            until(lambda: "/lab" in log.read_text())
-            address = re.search(r"(http://(?:127\.0\.0\.1|localhost):\d+)/lab", log.read_text())
-            yield Lab(address[1], copy)
+            address = re.compile(r"(http://(?:127\.0\.0\.1|localhost):\d+)/lab")
+            until(lambda: address.search(log.read_text()), 180)
+            yield Lab(address.search(log.read_text())[1], copy)
         finally:
             process.terminate()
             process.wait(30)
