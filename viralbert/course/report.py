@@ -31,6 +31,8 @@ from viralbert_utils.base.files import locked, remove_unfinished, whole_folder, 
 from viralbert_utils.base.variables import RECORD_MIME
 
 _LINK = re.compile(r"\]\((\d\d_\w+)\.ipynb(#[^)\s]*|)")
+# A progress bar, where ipywidgets is installed: it moves only while a kernel runs.
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 _FIRST_PAGE = Path("site", "index.html")
 _MARK = Path("site", ".made_from")  # what the site was made of, and what was written beside it
 HEADLINE = ("<!-- headline: written by `make reports` -->", "<!-- /headline -->")
@@ -102,7 +104,8 @@ def prepare(
             the run did not show.
     """
     node = copy.deepcopy(page.node)
-    node.metadata.pop("papermill", None)
+    for name in ("papermill", "widgets"):
+        node.metadata.pop(name, None)
     for index, cell in enumerate(node.cells):
         where = f"{page.name}, cell {index + 1}"
         if cell.cell_type == "code" and cell.source.startswith("lesson.say("):
@@ -116,7 +119,7 @@ def prepare(
         cell.outputs = [
             output
             for output in cell.get("outputs", [])
-            if RECORD_MIME not in output.get("data", {})
+            if not {RECORD_MIME, _WIDGET} & set(output.get("data", {}))
         ]
         images = [output for output in cell.outputs if "image/png" in output.get("data", {})]
         if len(images) > 1:

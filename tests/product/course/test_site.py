@@ -87,6 +87,18 @@ def test_folded_code_says_what_it_is(source, expected):
     assert shown.metadata["mystnb"]["code_prompt_show"] == expected
 
 
+def test_progress_bars_stay_out_of_the_report():
+    """They would ask a host for a program that moves them."""
+    bar = output(
+        **{"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text__plain": "0%"}
+    )
+    executed = page(nbformat.v4.new_code_cell("fit()", outputs=[bar, output(text__plain="done")]))
+    executed.node.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {}}
+    prepared = report.prepare(executed, "", "o")
+    assert [o.data for o in prepared.cells[1].outputs] == [{"text/plain": "done"}]
+    assert "widgets" not in prepared.metadata
+
+
 def test_recording_twice_under_one_name_is_an_error():
     entry = output(**{RECORD_MIME: {"name": "n", "value": 1}})
     with pytest.raises(CourseError, match="'n' is recorded twice"):
