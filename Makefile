@@ -35,7 +35,7 @@ help:
 	@echo "make lock        resolve requirements*.lock anew from pyproject.toml; needs uv (maintainers)"
 	@echo "make clean       remove runs/ and the built site; 'make clean-all' removes .venv too"
 
-# Two installations share .venv: what the reports need, and what the tests need beside it. A stamp is written last, so
+# Three installations share .venv: what the reports need, what JupyterLab makes use of beside it, and what the tests need. A stamp is written last, so
 # an interrupted installation is taken up again. pip checks every file against the hashes of the lock.
 define install
 $(BIN)/python -m pip install --quiet --no-deps --requirement $(1)
@@ -52,9 +52,13 @@ $(BIN)/python:
 	$(call install,requirements.lock)
 	@touch $@
 
+.venv/.for-lab: requirements-lab.lock pyproject.toml | $(BIN)/python
+	$(call install,requirements-lab.lock)
+	@touch $@ .venv/.for-reports
+
 .venv/.for-tests: requirements-test.lock pyproject.toml | $(BIN)/python
 	$(call install,requirements-test.lock)
-	@touch $@ .venv/.for-reports
+	@touch $@ .venv/.for-reports .venv/.for-lab
 
 reports: .venv/.for-reports
 	@$(BIN)/viralbert run $(ARGS)
@@ -75,8 +79,9 @@ test: .venv/.for-tests
 smoke: .venv/.for-reports
 	$(BIN)/viralbert run --profile smoke
 
-lab: .venv/.for-reports
-	$(BIN)/jupyter lab notebooks
+# The settings of this repository: no news, no look for a newer version, no mark on a notebook that was only opened.
+lab: .venv/.for-lab
+	$(BIN)/jupyter lab --config=.jupyter/lab.py notebooks
 
 serve: .venv/.for-reports
 	@$(BIN)/viralbert serve $(if $(MODEL),--model '$(MODEL)') --port $(PORT)
@@ -92,6 +97,7 @@ gpu-check:
 lock:
 	uv pip compile --quiet $(UPGRADE) pyproject.toml --all-extras --group dev -o requirements-test.lock
 	uv pip compile --quiet pyproject.toml --extra serve --extra report -c requirements-test.lock -o requirements.lock
+	uv pip compile --quiet pyproject.toml --extra serve --extra report --extra lab -c requirements-test.lock -o requirements-lab.lock
 	uv pip compile --quiet --group image -c requirements-test.lock -o requirements-image.lock
 
 clean:

@@ -14,11 +14,11 @@ ROUNDS = 5  # so often is measured what looks slow; a square looks slow every ti
 Input = TypeVar("Input")
 
 
-def until(condition: Callable[[], object]) -> None:
+def until(condition: Callable[[], object], hang_s: float = HANG_S) -> None:
     """Wait until something is the case."""
-    end = time.monotonic() + HANG_S
+    end = time.monotonic() + hang_s
     while not condition():
-        assert time.monotonic() < end, f"waited {HANG_S:g} s in vain"
+        assert time.monotonic() < end, f"waited {hang_s:g} s in vain"
         time.sleep(0.01)
 
 

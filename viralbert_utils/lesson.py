@@ -13,7 +13,7 @@ import re
 import resource
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,7 +29,11 @@ from viralbert_utils.evaluation.intervals import Estimate
 # What this kernel has recorded, for sentences further down. A code span or a formula has braces of
 # its own, so nothing is filled in there.
 _recorded: dict[str, Any] = {}
-_FIELD = re.compile(r"`[^`]*`|\$[^$]*\$|\{([A-Za-z_][\w.]*)(?::([^{}]*))?\}")
+_FIELD = re.compile(
+    r"(?<!`)(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`)|\$\$.+?\$\$|\$[^$]*\$"
+    r"|\{(?P<name>[A-Za-z_][\w.-]*)(?::(?P<spec>[^{}]*))?\}",
+    re.DOTALL,
+)
 
 
 def start(seed: int = 0, run_dir: str = "runs/sample") -> Path:
@@ -88,7 +92,7 @@ def record(name: str, value: float | int | str | bool | Estimate | dict) -> None
     display({RECORD_MIME: {"name": name, "value": _recorded[name]}}, raw=True)
 
 
-def say(text: str, **values: float | int | str | Estimate) -> None:
+def say(text: str, /, **values: float | int | str | Estimate) -> None:
     """Show a paragraph of Markdown with numbers of this run in it.
 
     The report makes ordinary prose of it, so that a number is read in JupyterLab as on the page.
@@ -105,18 +109,21 @@ def say(text: str, **values: float | int | str | Estimate) -> None:
     """
     for name, value in values.items():
         record(name, value)
-    filled = _FIELD.sub(lambda field: field[0] if field[1] is None else _said(*field.groups()), text)
+    filled = _FIELD.sub(
+        lambda field: _said(field["name"], field["spec"]) if field["name"] else field[0], text
+    )
     display({"text/markdown": filled, "text/plain": filled}, raw=True)
 
 
 def _said(name: str, spec: str | None) -> str:
     """A recorded value, or a part of one, in a sentence."""
-    value, rest = _recorded.get(name), ""
-    while value is None and "." in name:
-        name, _, part = name.rpartition(".")
-        rest = f"{part}.{rest}" if rest else part
-        value = _recorded.get(name)
-    for part in filter(None, rest.split(".")):
+    # A recorded name may hold dots itself; the longest one that was recorded counts.
+    parts = name.split(".")
+    n_own = next(
+        (n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in _recorded), len(parts)
+    )
+    value = _recorded.get(".".join(parts[:n_own]))
+    for part in parts[n_own:]:
         value = value.get(part) if isinstance(value, dict) else None
     if value is None:
         raise KeyError(
@@ -126,9 +133,18 @@ def _said(name: str, spec: str | None) -> str:
     if isinstance(value, dict):
         if not {"value", "low", "high"} <= set(value):
             raise ValueError(f"{name!r} has the parts {', '.join(value)}: name one of them")
-        middle, low, high = (format(value[part], spec or ".3f") for part in ("value", "low", "high"))
+        middle, low, high = (
+            _formatted(name, value[part], spec or ".3f") for part in ("value", "low", "high")
+        )
         return f"{middle} [{low}, {high}]"
-    return format(value, spec or "")
+    return _formatted(name, value, spec or "")
+
+
+def _formatted(name: str, value: Any, spec: str) -> str:
+    try:
+        return format(value, spec)
+    except ValueError as error:
+        raise ValueError(f"{name!r} cannot be shown as {spec!r}: {error}") from error
 
 
 def _plain(value: Any) -> Any:
@@ -150,12 +166,21 @@ def _plain(value: Any) -> Any:
     )
 
 
-def show(figure: Figure, alt: str) -> None:
+class Live(Protocol):
+    """A figure that a reader can ask; `viralbert_utils.lessons.interactive` makes them."""
+
+    def html(self, png: bytes, alt: str) -> str:
+        """The figure as HTML, with the still picture in it."""
+
+
+def show(figure: Figure, alt: str, live: Live | None = None) -> None:
     """Show a figure with a text for those who cannot see it.
 
     Args:
         figure: Closed afterwards, so that it is shown once.
         alt: What the figure says, in a sentence or two, with the numbers that matter.
+        live: Takes the picture's place in a notebook and on the site; the picture stays for print
+            and for the committed pages.
 
     Raises:
         ValueError: The alt text is missing or too short to say anything.
@@ -166,8 +191,11 @@ def show(figure: Figure, alt: str) -> None:
     # Without the version in it, the same figure gives the same file.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     plt.close(figure)
+    data = {"image/png": buffer.getvalue(), "text/plain": alt}
+    if live is not None:
+        data["text/html"] = live.html(buffer.getvalue(), alt)
     display(
-        {"image/png": buffer.getvalue(), "text/plain": alt},
+        data,
         raw=True,
         metadata={"image/png": {"alt": alt}},
     )

@@ -21,6 +21,7 @@ TESTS = [
 ]
 LOCKS = {
     "requirements.lock": REPORTS,
+    "requirements-lab.lock": [*REPORTS, *EXTRAS["lab"]],
     "requirements-test.lock": TESTS,
     "requirements-image.lock": PYPROJECT["dependency-groups"]["image"],
 }

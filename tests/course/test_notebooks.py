@@ -9,6 +9,7 @@ import pytest
 
 from viralbert.course import catalogue, runner
 from viralbert.course.catalogue import Notebook
+from viralbert_utils import lesson
 from viralbert_utils.base.files import ROOT
 
 TEMPLATE = Notebook(ROOT / "notebooks" / "template.ipynb")
@@ -20,8 +21,39 @@ def code(notebook: Notebook) -> list[nbformat.NotebookNode]:
     return [cell for cell in notebook.node.cells if cell.cell_type == "code"]
 
 
+def said(cell: nbformat.NotebookNode) -> tuple[str, list[str]] | None:
+    """The text of a cell of `lesson.say` and the names it gives values for; None of other cells."""
+    if not (cell.cell_type == "code" and cell.source.startswith("lesson.say(")):
+        return None
+    call = ast.parse(cell.source).body[0].value
+    given = [word.arg for word in call.keywords if word.arg]
+    given += [  # dotted names: `**{"pcgrad.f1": f1}`
+        key.value
+        for word in call.keywords
+        if word.arg is None and isinstance(word.value, ast.Dict)
+        for key in word.value.keys
+        if isinstance(key, ast.Constant)
+    ]
+    return call.args[0].value, given
+
+
+def paragraphs(notebook: Notebook) -> list[str]:
+    """What a reader reads: Markdown, and sentences that the run fills in."""
+    cells = [
+        cell
+        for cell in notebook.node.cells
+        if cell.cell_type == "markdown" or said(cell) is not None
+    ]
+    return [cell.source if cell.cell_type == "markdown" else said(cell)[0] for cell in cells]
+
+
 def prose(notebook: Notebook) -> str:
-    return "\n".join(cell.source for cell in notebook.node.cells if cell.cell_type == "markdown")
+    return "\n\n".join(paragraphs(notebook))
+
+
+def without_fields(text: str) -> str:
+    """Prose without what a run fills in, code spans and formulas."""
+    return lesson._FIELD.sub("", text)
 
 
 def tagged(notebook: Notebook, tag: str) -> list[nbformat.NotebookNode]:
@@ -68,7 +100,6 @@ def test_order_of_a_lesson(notebook):
     ]
     assert tags == ["parameters", "results"]
     assert code(notebook)[0].metadata.tags == ["parameters"]
-    assert "run.seconds" in text, "the minutes come from the run"
 
 
 @parametrize(ALL)
@@ -105,20 +136,41 @@ def n_lines_to_read(source: str) -> int:
 
 @parametrize(LESSONS)
 def test_size_of_a_lesson(notebook):
-    lines = [n_lines_to_read(cell.source) for cell in code(notebook)]
-    assert 25 <= len(notebook.node.cells) <= 100
+    """How long a lesson is follows from its subject; its cells are short all the same."""
+    lines = [n_lines_to_read(cell.source) for cell in code(notebook) if said(cell) is None]
     assert statistics.median(lines) <= 7
     assert sorted(lines)[int(0.9 * len(lines))] <= 16
-    assert max(lines) <= 30
-    assert 600 <= len(prose(notebook).split()) <= 4000
     functions = [
         n
         for cell in code(notebook)
         for n in ast.walk(ast.parse(cell.source))
         if isinstance(n, ast.FunctionDef)
     ]
-    assert len(functions) <= 12
+    assert len(functions) <= 6
+    assert all(n_lines_to_read(ast.unparse(function)) <= 15 for function in functions)
     assert sum("lesson.show(" in cell.source for cell in code(notebook)) >= 3
+
+
+@parametrize(ALL)
+def test_a_sentence_with_numbers_is_a_cell_of_its_own_and_folded(notebook):
+    for cell in code(notebook):
+        if "lesson.say(" not in cell.source:
+            continue
+        assert cell.source.startswith("lesson.say("), "the report makes prose of the whole cell"
+        (statement,) = ast.parse(cell.source).body
+        assert isinstance(statement.value, ast.Call)
+        (text,) = statement.value.args
+        assert isinstance(text, ast.Constant), "a text that the report and these tests can read"
+        assert cell.metadata.jupyter.source_hidden
+        assert without_fields(text.value) != text.value, "without a value it is a cell of Markdown"
+
+
+@parametrize(ALL)
+def test_folded_code_has_a_caption(notebook):
+    for cell in tagged(notebook, "hide-input"):
+        assert re.match(r"# \w.{5,}", cell.source), f"no caption on {cell.source[:60]!r}"
+        assert cell.metadata.get("jupyter", {}).get("source_hidden"), "JupyterLab folds it by this"
+        assert not cell.source.startswith("lesson.say(")
 
 
 @parametrize(ALL)
@@ -163,27 +215,25 @@ def test_the_predictor_is_imported_from_its_module(notebook):
 
 
 @parametrize(ALL)
-def test_prose_names_only_what_is_recorded(notebook):
-    used = set(re.findall(r"\{glue:text\}`([\w.-]+)", prose(notebook)))
-    source = "\n".join(cell.source for cell in code(notebook))
-    recorded = set(re.findall(r"lesson\.record\(f?\"([\w.-]+)", source)) | {
-        "run.seconds",
-        "run.peak_memory_mib",
-    }
+def test_prose_names_only_what_is_recorded_before_it(notebook):
     # A name ending in a dot is the fixed part of one that is put together in a loop.
-    for name in used:
-        assert any(
-            name == known or name.startswith(known.rstrip(".") + ".") for known in recorded
-        ), name
+    recorded: set[str] = set()
+    for cell in code(notebook):
+        text, given = said(cell) or ("", [])
+        recorded |= set(re.findall(r"lesson\.record\(\s*f?\"([\w.-]+)", cell.source)) | set(given)
+        for field in lesson._FIELD.finditer(text):
+            name = field["name"]
+            assert name is None or any(
+                name == known or name.startswith(known.rstrip(".") + ".") for known in recorded
+            ), name
+    assert "{glue" not in prose(notebook)
 
 
 @parametrize(LESSONS)
 def test_typed_results_are_not_in_the_prose(notebook):
     """Figures of a run belong into recorded values; those of the literature stand beside their
     source."""
-    for paragraph in re.split(
-        r"\n\s*\n", re.sub(r"\{glue:text\}`[^`]*`|\$[^$]*\$|`[^`]*`", "", prose(notebook))
-    ):
+    for paragraph in re.split(r"\n\s*\n", without_fields(prose(notebook))):
         typed = re.findall(r"(?<![\w.])0\.\d{2,}|\d+(?:\.\d+)? ?%", paragraph)
         typed = [figure for figure in typed if figure not in ("95 %", "50 %")]
         if typed:

@@ -46,6 +46,90 @@ def test_record_refuses_what_is_no_figure(displayed, value, error):
         lesson.record("name", value)
 
 
+def said(displayed) -> str:
+    """The paragraph that was shown last."""
+    data = displayed[-1][0]
+    assert data["text/plain"] == data["text/markdown"]
+    return data["text/markdown"]
+
+
+@pytest.fixture
+def recorded(displayed, tmp_path):
+    """What is displayed, after some values were recorded."""
+    lesson.start(0, str(tmp_path))
+    lesson.record("n", 41234)
+    lesson.record("pcgrad.joy", 0.5)
+    lesson.record("kept.TF-IDF", {"macro-F1": 0.6})
+    lesson.record("m.f1", Estimate(0.4, 0.31, 0.52))
+    lesson.record("of", {"joy": {"test": 0.25}, "fear": 3})
+    return displayed
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{n:,} texts", "41,234 texts"),
+        ("{pcgrad.joy:.0%}, **{pcgrad.joy}**", "50%, **0.5**"),
+        ("{m.f1}", "0.400 [0.310, 0.520]"),
+        ("{m.f1:.1f}", "0.4 [0.3, 0.5]"),
+        ("{m.f1:+.2f}", "+0.40 [+0.31, +0.52]"),
+        ("from {m.f1.low} to {m.f1.high:.1f}", "from 0.31 to 0.5"),
+        ("{kept.TF-IDF.macro-F1:.1f}", "0.6"),
+        ("{of.joy.test:.2f} and {of.fear}", "0.25 and 3"),
+        ('write `{n}` or `f"{missing}"`: {n}', 'write `{n}` or `f"{missing}"`: 41234'),
+        (r"$\frac{n}{2}$ of {n}, $${n}$$", r"$\frac{n}{2}$ of 41234, $${n}$$"),
+        ("``a `{n}` b``\n```\n{n}\n```\n{n}", "``a `{n}` b``\n```\n{n}\n```\n41234"),
+        ("a set {1, 2} and {}", "a set {1, 2} and {}"),
+        ("first {n}\n\n- second {n}", "first 41234\n\n- second 41234"),
+    ],
+)
+def test_a_sentence_shows_what_was_recorded(recorded, text, expected):
+    lesson.say(text)
+    assert said(recorded) == expected
+
+
+def test_a_sentence_records_what_it_is_given(displayed):
+    lesson.say("{f1} on {n_texts} texts", f1=Estimate(0.5, 0.4, 0.6), n_texts=np.int64(7))
+    assert said(displayed) == "0.500 [0.400, 0.600] on 7 texts"
+    records = [data[lesson.RECORD_MIME] for data, _ in displayed if lesson.RECORD_MIME in data]
+    assert records == [
+        {"name": "f1", "value": {"value": 0.5, "low": 0.4, "high": 0.6}},
+        {"name": "n_texts", "value": 7},
+    ]
+    lesson.say("Still {n_texts}.")
+    assert said(displayed) == "Still 7."
+
+
+@pytest.mark.parametrize("text", ["{none}", "{m.f2}", "{m.f1.median}", "{of.joy.train}", "{n.low}"])
+def test_a_sentence_names_only_what_was_recorded(recorded, text):
+    n_shown = len(recorded)
+    with pytest.raises(
+        KeyError, match=r"was not recorded before it; recorded: kept\.TF-IDF, m\.f1, n, of, pcgrad"
+    ):
+        lesson.say(f"So {text}.")
+    assert len(recorded) == n_shown, "no half of a sentence"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{n:zz}", "'n' cannot be shown as 'zz'"),
+        ("{m.f1:d}", r"'m\.f1' cannot be shown as 'd'"),
+        ("{of}", "'of' has the parts joy, fear: name one of them"),
+    ],
+)
+def test_a_sentence_says_which_value_its_format_does_not_fit(recorded, text, message):
+    with pytest.raises(ValueError, match=message):
+        lesson.say(text)
+
+
+def test_a_start_forgets_the_values_of_the_last_one(recorded, tmp_path):
+    lesson.say("{n}")
+    lesson.start(0, str(tmp_path))
+    with pytest.raises(KeyError, match="'n', which was not recorded"):
+        lesson.say("{n}")
+
+
 def test_figures_carry_alt_text_and_are_the_same_each_time(displayed):
     for _ in range(2):
         figure, (axes,) = plots.new()

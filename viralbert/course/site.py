@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import shutil
@@ -16,7 +17,9 @@ from viralbert.course import catalogue, manuals, reference
 from viralbert.course.catalogue import CourseError
 from viralbert.course.runner import Run
 
-STYLE = Path(__file__).parent / "static" / "course.css"
+STATIC = Path(__file__).parent / "static"
+STYLE, SCRIPT = STATIC / "course.css", STATIC / "course.js"
+EXECUTED = "executed"  # the folder of the notebooks that can be downloaded
 NOT_RUN = "index.md#not-part-of-this-run"
 
 
@@ -28,11 +31,21 @@ def has_reference(root: Path) -> bool:
 def sources(root: Path) -> list[Path]:
     """Files that the site of a repository is made of beside its notebooks."""
     code = reference.source_files() if has_reference(root) else []
-    return [*sorted(Path(__file__).parent.glob("*.py")), STYLE, *manuals.manuals(root), *code]
+    return [
+        *sorted(Path(__file__).parent.glob("*.py")),
+        STYLE,
+        SCRIPT,
+        *manuals.manuals(root),
+        *code,
+    ]
 
 
 def build_site(
-    run: Run, prepared: Mapping[str, nbformat.NotebookNode], first: str, built: Path
+    run: Run,
+    prepared: Mapping[str, nbformat.NotebookNode],
+    first: str,
+    built: Path,
+    executed: Mapping[str, nbformat.NotebookNode],
 ) -> None:
     """Build the site of a run.
 
@@ -41,6 +54,7 @@ def build_site(
         prepared: Name of a lesson -> its notebook as `report.prepare` returns it.
         first: The first page in Markdown.
         built: The folder to make.
+        executed: Name of a lesson -> its notebook as the run left it, for those who download it.
 
     Raises:
         CourseError: Sphinx warns of anything, such as a link that leads nowhere.
@@ -63,7 +77,37 @@ def build_site(
         _sphinx(Path(scratch), settings, docstrings)
         for leftover in (".buildinfo", "objects.inv"):
             Path(scratch, "site", leftover).unlink(missing_ok=True)
+        for name, node in executed.items():
+            text = nbformat.writes(_downloaded(node))
+            _write(Path(scratch, "site", EXECUTED, f"{name}.ipynb"), f"{text}\n")
         shutil.move(Path(scratch, "site"), built)
+
+
+def _downloaded(node: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """An executed notebook without paths, times and settings of the machine it ran on."""
+    kept = copy.deepcopy(node)
+    kept.metadata = nbformat.from_dict(
+        {k: v for k, v in node.metadata.items() if k in ("kernelspec", "language_info")}
+    )
+    for cell in kept.cells:
+        cell.metadata = nbformat.from_dict(
+            {k: v for k, v in cell.metadata.items() if k in ("tags", "jupyter")}
+        )
+    return kept
+
+
+def _with_download(name: str, node: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A lesson with a link to its executed notebook under the line on its run."""
+    first = node.cells[0]
+    above, line, below = first.source.partition("\n*From a run")
+    end = below.find("\n")
+    link = (
+        f'\n\n<p><a href="{EXECUTED}/{name}.ipynb" download>'
+        "Download this notebook as it was executed</a></p>\n"
+    )
+    if line and end >= 0:
+        first.source = f"{above}{line}{below[:end]}{link}{below[end:]}"
+    return node
 
 
 def _write_sources(
@@ -94,9 +138,20 @@ def _write_sources(
             if name in manuals.lessons_of(guide)
         ]
         whole = reference.with_links(node, code.get(name, {}), reference.site_link, links)
-        nbformat.write(whole, source / f"{name}.ipynb")
+        whole = _beside_manuals(whole)
+        nbformat.write(_with_download(name, whole), source / f"{name}.ipynb")
     _write(source / "index.md", f"{first}\n{contents}")
     return docstrings
+
+
+def _beside_manuals(node: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A copy of a lesson whose links to the manuals start where its page lies on the site."""
+    moved = copy.copy(node)
+    moved.cells = [copy.copy(cell) for cell in node.cells]
+    for cell in moved.cells:
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace(f"](../{manuals.FOLDER}/", f"]({manuals.FOLDER}/")
+    return moved
 
 
 def _write(path: Path, text: str) -> None:
@@ -114,12 +169,13 @@ def _settings(banner: str) -> dict[str, Any]:
     return {
         "project": "ViralBERT course",
         "html_title": "ViralBERT course",
-        "extensions": ["myst_nb", "viralbert.course.mathml"],
+        "extensions": ["myst_nb", "viralbert.course.mathml", "viralbert.course.folds"],
         "html_theme": "furo",
         "html_theme_options": {"announcement": banner} if banner else {},
         "html_math_renderer": "mathml",
-        "html_static_path": [str(STYLE)],
+        "html_static_path": [str(STYLE), str(SCRIPT)],
         "html_css_files": [STYLE.name],
+        "html_js_files": [SCRIPT.name],
         "html_copy_source": False,
         "html_show_sphinx": False,
         "html_show_copyright": False,

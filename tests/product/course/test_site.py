@@ -17,41 +17,6 @@ from viralbert.course.runner import Run
 from viralbert_utils.base.files import ROOT
 
 REPORTS = ROOT / "reports"
-RECORDS = {
-    "n": 41234,
-    "f1": 0.41234,
-    "share": 0.5,
-    "m.f1": {"value": 0.4, "low": 0.31, "high": 0.52},
-    "run.seconds": 7,
-}
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("{glue:text}`n:,`", "41,234"),
-        ("{glue:text}`f1:.2f` and {glue:text}`share:.0%`", "0.41 and 50%"),
-        ("{glue:text}`m.f1`", "0.400 [0.310, 0.520]"),
-        ("{glue:text}`m.f1:.1f`", "0.4 [0.3, 0.5]"),
-        ("{glue:text}`m.f1.low`", "0.31"),
-        ("write ``{glue:text}`n:,` `` here", "write ``{glue:text}`n:,` `` here"),
-    ],
-)
-def test_recorded_values_go_into_the_prose(text, expected):
-    assert report.fill_in(text, RECORDS, "here") == expected
-
-
-def test_a_value_that_was_not_recorded_stops_the_report():
-    with pytest.raises(
-        CourseError, match=r"01, cell 3: the prose names 'f2', which was not recorded; recorded: f1"
-    ):
-        report.fill_in("{glue:text}`f2`", RECORDS, "01, cell 3")
-    with pytest.raises(CourseError, match="is not of the form"):
-        report.fill_in("{glue:text}`n a`", RECORDS, "here")
-    with pytest.raises(CourseError, match="'n' cannot be shown as 'zz'"):
-        report.fill_in("{glue:text}`n:zz`", RECORDS, "here")
-    with pytest.raises(CourseError, match=r"'m\.f1\.median'"):
-        report.fill_in("{glue:text}`m.f1.median`", RECORDS, "here")
 
 
 def page(*cells: nbformat.NotebookNode) -> Page:
@@ -76,6 +41,62 @@ def test_figures_need_alt_text_and_a_cell_of_their_own():
         report.prepare(page(nbformat.v4.new_code_cell("show", outputs=[figure, figure])), "", "o")
     good = report.prepare(page(nbformat.v4.new_code_cell("show", outputs=[figure])), "", "o")
     assert good.cells[1].metadata["mystnb"]["image"]["alt"] == "Five bars of equal height."
+
+
+def said(*texts: str, given: dict | None = None) -> nbformat.NotebookNode:
+    """A cell of `lesson.say` as a run leaves it: what it was given, then its paragraphs."""
+    records = [
+        output(**{RECORD_MIME: {"name": name, "value": value}})
+        for name, value in (given or {}).items()
+    ]
+    shown = [output(text__markdown=text, text__plain=text) for text in texts]
+    return nbformat.v4.new_code_cell('lesson.say("{n} texts")', outputs=[*records, *shown])
+
+
+def test_a_sentence_with_numbers_becomes_prose():
+    executed = page(said("*7* texts, see [02](02_next.ipynb#part)", given={"n": 7}))
+    prepared = report.prepare(executed, "", "o", ["02_next"])
+    assert [cell.cell_type for cell in prepared.cells] == ["markdown", "markdown"]
+    assert prepared.cells[1].source == "*7* texts, see [02](index.md#not-part-of-this-run)"
+    assert prepared.cells[1].id == executed.node.cells[1].id
+    assert report.read_records(executed.node) == {"n": 7}
+    assert executed.node.cells[1].cell_type == "code", "the executed notebook stays as it is"
+    nbformat.validate(prepared)
+
+
+def test_a_sentence_that_was_not_said_stops_the_report():
+    with pytest.raises(CourseError, match="01_title, cell 2: the sentence was not shown"):
+        report.prepare(page(said(given={"n": 7})), "", "o")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (
+            "# Draw precision against the threshold.\nfigure = 1",
+            "Draw precision against the threshold",
+        ),
+        ("#Draw", "Draw"),
+        ("figure = 1  # drawn", "Code"),
+    ],
+)
+def test_folded_code_says_what_it_is(source, expected):
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["hide-input"]})
+    shown = report.prepare(page(cell), "", "o").cells[1]
+    assert report.caption(cell) == expected
+    assert shown.metadata["mystnb"]["code_prompt_show"] == expected
+
+
+def test_progress_bars_stay_out_of_the_report():
+    """They would ask a host for a program that moves them."""
+    bar = output(
+        **{"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text__plain": "0%"}
+    )
+    executed = page(nbformat.v4.new_code_cell("fit()", outputs=[bar, output(text__plain="done")]))
+    executed.node.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {}}
+    prepared = report.prepare(executed, "", "o")
+    assert [o.data for o in prepared.cells[1].outputs] == [{"text/plain": "done"}]
+    assert "widgets" not in prepared.metadata
 
 
 def test_recording_twice_under_one_name_is_an_error():
@@ -124,23 +145,26 @@ def test_nothing_executed_yet(tiny_course):
         report.report(tiny_course(["data: str = 'sample'"]))
 
 
-def test_whole_report_of_a_tiny_course(tiny_course):
-    record = "from viralbert_utils import lesson\nlesson.record('half', 0.5)\nlesson.finish()"
-    run = tiny_course(["data: str = 'sample'  # source", record], banner="A test.")
-    source = run.notebooks[0].path
-    node = nbformat.read(source, as_version=4)
-    node.cells.append(
-        nbformat.v4.new_markdown_cell(
-            "Half is {glue:text}`half:.2f`, $x^2$. [Again](01_lesson.ipynb)."
-        )
-    )
-    nbformat.write(node, source)
+def test_whole_report_of_a_tiny_course(tiny_course, tmp_path):
+    record = "from viralbert_utils import lesson\nlesson.finish()"
+    say = 'lesson.say("""Half is {half:.2f}, $x^2$. [Again](01_lesson.ipynb).""", half=0.5)'
+    run = tiny_course(["data: str = 'sample'  # source", record, say], banner="A test.")
     (run.root / "README.md").write_text("\n".join(["# T", *HEADLINE]))
     run = Run(root=run.root)
     runner.run(run)
     first = report.report(run)
     html = (first.parent / "01_lesson.html").read_text(encoding="utf-8")
     assert "Half is 0.50" in html
+    assert "lesson.say" not in html, "prose, not code"
+    link = (
+        '<a href="executed/01_lesson.ipynb" download>Download this notebook as it was executed</a>'
+    )
+    assert html.index("</h1>") < html.index(link) < html.index("Half is 0.50")
+    download = nbformat.read(first.parent / "executed" / "01_lesson.ipynb", as_version=4)
+    nbformat.validate(download)
+    assert any("Half is 0.50" in str(cell.get("outputs")) for cell in download.cells)
+    assert set(download.metadata) <= {"kernelspec", "language_info"}
+    assert str(tmp_path) not in nbformat.writes(download)
     assert "<msup>" in html
     assert re.search(r'<a [^>]*href="#?[^"]*">[^A]*Again', html)
     assert "A test." in html
@@ -322,11 +346,17 @@ def test_every_lesson_has_its_page_and_its_figures():
     assert used == {f"figures/{path.name}" for path in (REPORTS / "figures").iterdir()}
 
 
+def without_code(text: str) -> str:
+    return re.sub(r"```.*?```|`[^`\n]*`|\$[^$\n]*\$", "", text, flags=re.S)
+
+
 def test_committed_report_tells_nothing_of_the_machine():
     for path in [*REPORTS.glob("*.md"), *REPORTS.glob("*.json")]:
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"/(home|root|work|tmp|Users)/|\d{4}-\d\d-\d\dT\d\d", text), path.name
-        assert "{glue" not in text
+        assert not re.search(r"\{[a-z][\w.-]*(:[^{} ]*)?\}|lesson\.say", without_code(text)), (
+            path.name
+        )
         assert "Traceback" not in text
 
 
