@@ -13,7 +13,7 @@ MENDED = {
     # Two landmarks of one kind need names to be told apart.
     '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="Site">',
     '<aside class="toc-drawer': '<aside aria-label="This page" class="toc-drawer',
-    '<aside class="announcement-content">': '<div class="announcement-content">',
+    '<aside class="announcement-content">': '<aside aria-label="Run" class="announcement-content">',
     # A heading by its role alone has no rank.
     'role="heading"': 'role="heading" aria-level="2"',
     # The words on a fold name it; this label of MyST-NB's would hide them.
@@ -23,10 +23,6 @@ MENDED = {
 
 def mend(page: str) -> str:
     """A page of the site with the names and ranks that it lacks."""
-    start, opening, rest = page.partition('<aside class="announcement-content">')
-    if opening:
-        inside, _, after = rest.partition("</aside>")
-        page = f"{start}{MENDED[opening]}{inside}</div>{after}"
     for old, new in MENDED.items():
         page = page.replace(old, new)
     return page
