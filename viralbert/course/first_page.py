@@ -16,9 +16,9 @@ from viralbert.course.catalogue import Notebook
 if TYPE_CHECKING:
     import nbformat
 
-WORDS_A_MINUTE = 120  # slower than a novel: formulas, tables and figures take their time
-LINES_A_MINUTE = 12  # of code that stands open
-_ROW, _LANE = 44, 22  # heights of a row and widths of a lane, in pixels
+WORDS_A_MINUTE = 180  # slower than a novel: formulas, tables and figures take their time
+LINES_A_MINUTE = 25  # of code that stands open
+_ROW, _LANE = 44, 15  # heights of a row and widths of a lane, in pixels
 
 
 def reading_minutes(node: nbformat.NotebookNode) -> int:
@@ -105,13 +105,13 @@ def _drawing(numbers: Sequence[str], leads: Mapping[str, Sequence[str]]) -> str:
     for number in numbers:
         for other in leads[number]:
             lines.append(
-                f'<path d="M{x[other]:g} {y[other]:g}V{y[number] - 10:g}'
-                f'Q{x[other]:g} {y[number]:g} {x[other] + 10:g} {y[number]:g}H{x[number]:g}"/>'
+                f'<path d="M{x[other]:g} {y[other]:g}V{y[number] - 8:g}'
+                f'Q{x[other]:g} {y[number]:g} {x[other] + 8:g} {y[number]:g}H{x[number]:g}"/>'
             )
         after = [other for other in numbers if number in leads[other]]
         if after:
             says.append(f"{number} leads to {' and '.join(after)}")
-    circles = [f'<circle cx="{x[number]:g}" cy="{y[number]:g}" r="6"/>' for number in numbers]
+    circles = [f'<circle cx="{x[number]:g}" cy="{y[number]:g}" r="5"/>' for number in numbers]
     width, height = _LANE * (max(lanes.values(), default=0) + 1), _ROW * len(numbers)
     said = "; ".join(says) or "each stands alone"
     return (

@@ -32,13 +32,10 @@ def _list_contents(
     body, contents = context.get("body"), context.get("toc", "")
     # One heading alone makes no list: its only link leads to the top of the page.
     if body and contents.count("<a ") > 1:
-        fold = f'<details class="contents"><summary>On this page</summary>{contents}</details>'
+        fold = f'<details class="on-page"><summary>On this page</summary>{contents}</details>'
         head, end, rest = body.partition("</h1>")
         if end:
             context["body"] = f"{head}{end}\n{fold}\n{rest}"
-    if context.get("body"):
-        # The words on a fold name it; this label of MyST-NB's would hide them from a screen reader.
-        context["body"] = context["body"].replace(' aria-label="Toggle hidden content"', "")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

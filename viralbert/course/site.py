@@ -20,6 +20,7 @@ from viralbert.course.runner import Run
 STATIC = Path(__file__).parent / "static"
 STYLE, SCRIPT = STATIC / "course.css", STATIC / "course.js"
 EXECUTED = "executed"  # the folder of the notebooks that can be downloaded
+EXTENSIONS = ("mathml", "folds", "accessible")
 NOT_RUN = "index.md#not-part-of-this-run"
 
 
@@ -169,7 +170,7 @@ def _settings(banner: str) -> dict[str, Any]:
     return {
         "project": "ViralBERT course",
         "html_title": "ViralBERT course",
-        "extensions": ["myst_nb", "viralbert.course.mathml", "viralbert.course.folds"],
+        "extensions": ["myst_nb", *(f"viralbert.course.{own}" for own in EXTENSIONS)],
         "html_theme": "furo",
         "html_theme_options": {"announcement": banner} if banner else {},
         "html_math_renderer": "mathml",

@@ -95,8 +95,8 @@ def test_a_link_and_a_search_open_the_fold_that_they_lead_into(opened):
     opened.locator("article .highlighted").wait_for()
     assert opened.locator("article .highlighted").is_visible()
     opened.goto(f"{opened.site}/01_lesson.html")
-    opened.click("details.contents summary")
-    opened.click("details.contents >> text=Its stripes")
+    opened.click("details.on-page summary")
+    opened.click("details.on-page >> text=Its stripes")
     opened.get_by_text("A zebra hides here.").wait_for()
 
 
@@ -162,9 +162,9 @@ def test_a_lesson_needs_those_whose_results_it_reads_and_no_others():
 
 def test_reading_takes_longer_with_more_words_and_not_with_folded_code():
     new = nbformat.v4
-    page = new.new_notebook(cells=[new.new_markdown_cell("word " * 1200)])
+    page = new.new_notebook(cells=[new.new_markdown_cell("word " * 1800)])
     assert first_page.reading_minutes(page) == 10
-    page.cells.append(new.new_code_cell("x\n" * 60))
+    page.cells.append(new.new_code_cell("x\n" * 125))
     assert first_page.reading_minutes(page) == 15
     page.cells[1].metadata["tags"] = ["hide-input"]
     assert first_page.reading_minutes(page) == 10

@@ -96,7 +96,7 @@
   let opened = [];
   const openForPrint = () => {
     opened = [...document.querySelectorAll("article details:not([open])")];
-    for (const fold of opened) if (!fold.classList.contains("contents")) fold.open = true;
+    for (const fold of opened) if (!fold.classList.contains("on-page")) fold.open = true;
   };
   const closeAfterPrint = () => opened.forEach((fold) => { fold.open = false; });
 
