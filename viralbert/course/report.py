@@ -162,8 +162,7 @@ def origin(page: Page) -> str:
     memory = page.records.get("run.peak_memory_mib")
     spent = f"{page.seconds:.0f} seconds" + (f" and {memory:,} MiB of memory" if memory else "")
     return (
-        f"From a run with {', '.join(parts)}, on {stamp['environment']['device']}. "
-        f"It took {spent}."
+        f"From a run with {', '.join(parts)}, on {stamp['environment']['device']}. It took {spent}."
     )
 
 
@@ -198,8 +197,7 @@ def _report(run: Run) -> Path:
     pages = [read_page(path) for path in paths]
     missing = [notebook.name for notebook in _missing(run, pages)]
     prepared = {
-        page.name: prepare(page, run.config["banner"], origin(page), missing)
-        for page in pages
+        page.name: prepare(page, run.config["banner"], origin(page), missing) for page in pages
     }
     hidden = ("run.", "headline.")
     metrics = {
@@ -348,8 +346,8 @@ def first_page_text(run: Run, pages: list[Page]) -> str:
             "",
             "Russian text models, measured: does a short text go viral, which of 28 emotions "
             "does it carry, where in a",
-            "video is the moment. Every figure on these pages was written by the run described "
-            "below, none by hand.",
+            "video is the moment. The figures on these pages were written by the run described "
+            "below; where a lesson quotes a figure from elsewhere, it says so.",
             "",
             "## Headline figures",
             "",
