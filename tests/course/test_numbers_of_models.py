@@ -68,6 +68,8 @@ def test_a_surgery_changes_nothing_where_nothing_is_shared(multitask):
 def test_the_verdict_on_surgery_is_a_sentence_about_it(multitask):
     assert "PCGrad" in multitask["verdict"]
     assert 0 < multitask["conflicts"]["sum"] < 1
+    # Same weights and same batch: the systems part after their first update.
+    assert multitask["cosines.same_start"] is True
 
 
 def test_mistakes_cost_what_the_lesson_says(multitask):
