@@ -75,6 +75,8 @@ def test_a_surgery_changes_nothing_where_nothing_is_shared(multitask):
 def test_the_verdict_on_surgery_is_a_sentence_about_it(multitask):
     assert "PCGrad" in multitask["verdict"]
     assert 0 < multitask["conflicts"]["sum"] < 1
+    # Same weights and same batch: the systems part after their first update.
+    assert multitask["cosines.same_start"] is True
 
 
 def test_mistakes_cost_what_the_lesson_says(multitask):
@@ -85,6 +87,27 @@ def test_mistakes_cost_what_the_lesson_says(multitask):
     assert multitask["leak"]["with_leak"] > multitask["leak"]["honest"]
     assert multitask["few_texts"]["2"] < multitask["few_texts"]["16"]
     assert multitask["pos_weight.below_one"] >= 5
+
+
+def test_a_longer_step_is_no_larger_learning_rate_under_adamw(multitask):
+    assert multitask["longer_step"]["SGD"] > 0.05
+    assert multitask["longer_step"]["AdamW"] < 1e-5 < multitask["third_longer"]["AdamW"] < 0.05
+
+
+def test_silent_bugs_of_stages_are_seen(multitask):
+    assert multitask["toy.gradient"] > 0
+    assert multitask["toy.moved"]["as_written"] == 0
+    assert multitask["toy.moved"]["repaired"] > 0.05
+    assert multitask["toy.stale"] > 0.05
+    assert multitask["cache.notices"] is True
+
+
+def test_a_weight_on_positives_can_be_taken_back(multitask):
+    half = multitask["half"]
+    too_many = half["sqrt"] - half["true"]
+    assert too_many > 0.5
+    assert abs(half["back"] - half["true"]) < too_many / 2
+    assert half["f1_lowered"] > half["f1_none"]
 
 
 def test_a_saved_multitask_model_answers_as_before(multitask):
