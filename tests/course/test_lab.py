@@ -36,7 +36,7 @@ class Lab:
         page.goto(f"{self.url}/lab/tree/{name}")
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
         page.wait_for_selector(
-            '.jp-Toolbar-kernelStatus[data-status="idle"]', timeout=120_000, state="attached"
+            '.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=120_000, state="attached"
         )
         return page
 
