@@ -1,6 +1,8 @@
 """Settings of `make lab`; nothing in the home folder is read or changed for them."""
 
 # ruff: noqa: F821
+from pathlib import Path
+
 from ipykernel.ipkernel import IPythonKernel
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
@@ -9,6 +11,8 @@ from jupyter_server.services.contents.largefilemanager import AsyncLargeFileMana
 c.LabApp.news_url = None
 c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
 c.LabApp.extension_manager = "readonly"
+# Settings of JupyterLab's own: nobody is asked whether they want news.
+c.LabApp.app_settings_dir = str(Path(__file__).resolve().parent / "settings")
 
 
 class Lessons(AsyncLargeFileManager):
