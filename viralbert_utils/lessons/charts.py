@@ -154,20 +154,27 @@ def chords(axes: Axes, pairs: pd.DataFrame, names: Sequence[str], title: str) ->
             PathPatch(curve, facecolor="none", linewidth=4 * abs(phi) / most, alpha=0.7, **look)
         )
     linked = {*pairs["a"], *pairs["b"]}
-    for (name, (x, y)), angle in zip(places.items(), np.degrees(angles), strict=True):
-        axes.text(
-            1.04 * x,
-            1.04 * y,
-            display_name(name),
-            color="black" if name in linked else GREY,
-            fontsize=7,
-            ha="right" if x < 0 else "left",
-            va="center",
-            rotation=angle + 180 * (x < 0),
-            rotation_mode="anchor",
+    # Names stand upright in two columns, evenly spaced, each with a thin line to its point.
+    for side in (-1, 1):
+        column = sorted(
+            (name for name, (x, _) in places.items() if (x >= 0) == (side > 0)),
+            key=lambda name: places[name][1],
         )
+        heights = np.linspace(-1.3, 1.3, max(len(column), 2))
+        for name, height in zip(column, heights, strict=False):
+            x, y = places[name]
+            axes.plot([x, 1.25 * side], [y, height], color=GREY, linewidth=0.4)
+            axes.text(
+                1.3 * side,
+                height,
+                display_name(name),
+                color="black" if name in linked else GREY,
+                fontsize=7,
+                ha="right" if side < 0 else "left",
+                va="center",
+            )
     axes.plot(*np.array(list(places.values())).T, ".", color=GREY, markersize=4)
-    axes.set(title=title, aspect="equal", xlim=(-1.9, 1.9), ylim=(-2, 2))
+    axes.set(title=title, aspect="equal", xlim=(-2.6, 2.6), ylim=(-1.45, 1.45))
     axes.axis("off")
 
 

@@ -14,7 +14,14 @@ import numpy as np
 import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
-from scipy.stats import false_discovery_control, fisher_exact, norm, rankdata
+from scipy.stats import (
+    false_discovery_control,
+    fisher_exact,
+    nchypergeom_fisher,
+    norm,
+    rankdata,
+)
+from scipy.stats.contingency import odds_ratio
 
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.data.tables import require_table
@@ -194,6 +201,105 @@ def phi_difference(
         "difference": of_predictions - of_labels,
     }
     return pd.DataFrame(table | _tested(resampled))
+
+
+def phi_interval(both: int, n_a: int, n_b: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of phi from the exact conditional interval of the odds ratio (Fisher 1935).
+
+    The numbers of texts of both classes are taken as given. Each end of the odds ratio implies a
+    mean number of texts with both, and that number implies a phi. Unlike a bootstrap, the interval
+    has a width where no text carries both classes.
+
+    Args:
+        both: Texts with both classes.
+        n_a: Texts with the first class, at least 1 and fewer than `n`.
+        n_b: Texts with the second class, likewise.
+        n: All texts.
+        level: Coverage.
+    """
+    table = [[both, n_a - both], [n_b - both, n - n_a - n_b + both]]
+    ends = odds_ratio(table).confidence_interval(level)
+    least, most = max(0, n_a + n_b - n), min(n_a, n_b)
+    meetings = [
+        least
+        if odds <= 0
+        else most
+        if not np.isfinite(odds)
+        else float(nchypergeom_fisher.mean(n, n_a, n_b, odds))
+        for odds in ends
+    ]
+    spread = np.sqrt(float(n_a) * (n - n_a) * n_b * (n - n_b))
+    low, high = ((n * count - n_a * n_b) / spread for count in meetings)
+    return float(low), float(high)
+
+
+def phi_difference_exact(
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    names: Sequence[str],
+    level: float = 0.05,
+    min_positives: int = 10,
+    min_expected: float = 1.0,
+) -> pd.DataFrame:
+    """Where phi differs between predictions and labels: two exact intervals, put together.
+
+    Pairs are chosen by the meetings that chance would give, never by those that were seen. The two
+    intervals of a pair (`phi_interval`) give that of the difference by Newcombe's square-and-add
+    rule, as if both sides were independent: on the same texts they are not, which makes the
+    interval wider than needed where they agree. `clear` uses Bonferroni's level over all pairs.
+
+    Args:
+        labels: `(n_texts, n_classes)`, 0/1.
+        predictions: Same shape, 0/1.
+        names: The classes, in the order of the columns.
+        level: Chance of a single false statement among all pairs.
+        min_positives: In both, see `left_out`.
+        min_expected: Meetings by chance that a pair must have, in labels and in predictions.
+
+    Returns:
+        A row a pair: `a`, `b`, `both_labels`, `both_predictions`, `labels`, `predictions` (their
+        phi), `difference` with its 95 % interval `low`, `high`, and `clear`.
+
+    Raises:
+        DataError: Shapes differ, or no pair is left.
+    """
+    classes, x, y = _select(names, min_positives, labels, predictions)
+    n = len(x)
+    counts = [values.T.astype(int) @ values for values in (x, y)]
+    sizes = [np.diag(count) for count in counts]
+    expected = np.min([np.outer(size, size) / n for size in sizes], axis=0)
+    chosen = np.argwhere(np.triu(expected >= min_expected, 1))
+    if not len(chosen):
+        raise DataError(f"no pair is expected to meet {min_expected} times; give more texts")
+    phis = [_correlations(values)[0] for values in (x, y)]
+    rows = []
+    for a, b in chosen:
+        of_labels, of_predictions = (float(phi[a, b]) for phi in phis)
+        ends = {}
+        for name, coverage in (("shown", 0.95), ("corrected", 1 - level / len(chosen))):
+            (low_l, high_l), (low_p, high_p) = (
+                phi_interval(int(count[a, b]), int(size[a]), int(size[b]), n, coverage)
+                for count, size in zip(counts, sizes, strict=True)
+            )
+            ends[name] = (
+                of_predictions - of_labels - np.hypot(of_predictions - low_p, high_l - of_labels),
+                of_predictions - of_labels + np.hypot(high_p - of_predictions, of_labels - low_l),
+            )
+        rows.append(
+            {
+                "a": classes[a],
+                "b": classes[b],
+                "both_labels": int(counts[0][a, b]),
+                "both_predictions": int(counts[1][a, b]),
+                "labels": of_labels,
+                "predictions": of_predictions,
+                "difference": of_predictions - of_labels,
+                "low": ends["shown"][0],
+                "high": ends["shown"][1],
+                "clear": bool(ends["corrected"][0] > 0 or ends["corrected"][1] < 0),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def partial(
