@@ -289,6 +289,30 @@ def choose(
     return Found(moments, note + remark, rejected)
 
 
+def window_terms(
+    units: Sequence[Unit],
+    scores: Scores,
+    limits: Limits = DEFAULTS,
+    weights: Weights = Weights(),
+) -> dict[str, np.ndarray]:
+    """What each weight adds to the strength of every window: a rank can be followed by hand.
+
+    Args:
+        units: Units of one video, in order; phrases said again in a loop are not left out here.
+        scores: Scores of these units.
+        limits: Which windows there are.
+        weights: How the ranking weighs its parts.
+
+    Returns:
+        `start` and `end` in seconds without padding, then a column for each name of `Weights` but
+        `power`, all `(n_windows,)`. The sum of those columns is the strength.
+    """
+    starts, ends, _ = _times(units)
+    first, last = _windows(starts, ends, limits)
+    edges = {"start": starts[first], "end": ends[last]}
+    return edges | _terms(units, scores, first, last, weights)
+
+
 def _said_again(units: Sequence[Unit]) -> np.ndarray:
     """Which units, by at least half of their words, say a phrase again that was said just before,
     in a loop."""

@@ -161,3 +161,17 @@ def test_back_references(word):
 )
 def test_words_that_only_begin_like_one(text):
     assert not _BACK_REFERENCE.match(text)
+
+
+def test_terms_of_the_windows_add_up_to_the_strength_that_ranks():
+    units = evenly(40)
+    scores = random_scores(len(units), seed=3)
+    terms = ranking.window_terms(units, scores)
+    names = {field.name for field in dataclasses.fields(Weights)} - {"power"}
+    assert set(terms) == names | {"start", "end"}
+    strength = np.sum([terms[name] for name in names], axis=0)
+    best = ranking.choose(units, scores).moments[0]
+    assert best.strength == pytest.approx(strength.max())
+    at = int(strength.argmax())
+    assert terms["start"][at] == pytest.approx(best.start, abs=ranking.MAX_LEAD_S)
+    assert terms["end"][at] == pytest.approx(best.end, abs=ranking.MAX_TAIL_S)
