@@ -124,6 +124,7 @@ def test_a_closed_loop_leaves_out_what_an_open_one_sees(export_lesson):
     assert export_lesson["omission"]["closed"] == pytest.approx(10, abs=0.1)
     assert export_lesson["omission"]["open"] > 900
     assert export_lesson["open.endless"]["refused"] == 0
+    assert export_lesson["open.short"]["refused"] > 0
 
 
 def test_committed_report_of_the_export():
