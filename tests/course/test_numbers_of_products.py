@@ -112,6 +112,21 @@ def test_the_service_refuses_and_says_when_to_come_again(export_lesson):
     assert export_lesson["resident_mb"] < 400
 
 
+def test_our_own_service_computes_some_and_refuses_others(export_lesson):
+    assert export_lesson["n_ok"] + export_lesson["n_refused"] == 40
+    assert min(export_lesson["n_ok"], export_lesson["n_refused"]) > 0
+    assert export_lesson["by_ours"] < 1e-4
+    assert export_lesson["pause_loop"] > export_lesson["pause_thread"]
+
+
+def test_a_closed_loop_leaves_out_what_an_open_one_sees(export_lesson):
+    """Both percentiles follow from the rules of the toy server, whatever the machine."""
+    assert export_lesson["omission"]["closed"] == pytest.approx(10, abs=0.1)
+    assert export_lesson["omission"]["open"] > 900
+    assert export_lesson["open.endless"]["refused"] == 0
+    assert export_lesson["open.short"]["refused"] > 0
+
+
 def test_committed_report_of_the_export():
     """The sample run: twice as fast in int8, at most half a point of macro-F1."""
     metrics = json.loads((ROOT / "reports" / "metrics.json").read_text(encoding="utf-8"))
