@@ -85,7 +85,8 @@ def load(folder: Path | str, device: str | None = None) -> Cascade | Hybrid | Ex
     if not (path / MODEL).is_file():
         if not (path / "classifier.json").is_file():
             raise DataError(
-                f"{path} is no saved hybrid and no cascade; lesson 07 leaves both (viralbert run "
+                f"{path} is {'no saved hybrid and no cascade' if path.is_dir() else 'no folder'}; "
+                "lesson 07 leaves both (viralbert run "
                 "--only 07 leaves runs/sample/hybrid and runs/sample/cascade)"
             )
         return Hybrid.load(path, device)

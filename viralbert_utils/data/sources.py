@@ -181,7 +181,7 @@ def _load_hub(name: str, hub_id: str | None, hub_config: str | None) -> Dataset:
             f"data set {identifier!r} could not be loaded from the hub ({type(error).__name__}: "
             f"{error}). Without a network use the sample, or download it elsewhere (see "
             "docs/full-run.md) and give its folder: data= in a notebook, --data on the command "
-            "line, DATA= with make"
+            "line (translate: --hub), DATA= with make"
         ) from error
     names = {"valid": "validation", "dev": "validation"}
     result = Dataset(name, f"hub:{identifier}", {}, [])
