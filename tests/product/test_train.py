@@ -353,3 +353,12 @@ def test_rare_classes_count_as_asked():
     assert found(logits[:4].float(), classes).item() == pytest.approx(
         weighted(logits[:4].float(), classes).item()
     )
+
+
+def test_a_recipe_names_the_rate_that_is_used_and_knows_older_ones():
+    usual = {"embedded": 1e-3, "cointegrated/rubert-tiny2": 2e-5}
+    for encoder, rate in usual.items():
+        recipe = trainings.recipe(Training(encoder))
+        assert recipe["learning_rate"] == rate
+        assert trainings._completed(recipe | {"learning_rate": 0.0}) == recipe
+    assert trainings.recipe(Training(learning_rate=0.1))["learning_rate"] == 0.1
