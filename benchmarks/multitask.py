@@ -27,7 +27,7 @@ import emotions as task
 import numpy as np
 import pandas as pd
 import torch
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from viralbert.environment import environment
 from viralbert_utils.base import tokens
@@ -93,8 +93,7 @@ def tfidf(parts: Parts, labels: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
             [text for text, chosen in zip(texts["train"], rows, strict=True) if chosen],
             labels["train"][rows],
         )
-        p = model.predict_proba(texts[split])[:, -n_classes:]
-        return logit(np.clip(p, 1e-5, 1 - 1e-5))
+        return soft_targets.tfidf_logits(model, texts[split], n_classes)
 
     of_folds = [logits(fold != k, "train") for k in range(N_FOLDS)]
     everything = np.ones(len(fold), dtype=bool)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from viralbert.environment import environment
 from viralbert.labelled import CLASSES, labels_of, read_set
@@ -184,7 +184,7 @@ class Distillation:
         return Settings(
             epochs=epochs,
             batch_size=self.training.batch_size,
-            learning_rate=self.training.learning_rate or (5e-4 if embedded else 2e-5),
+            learning_rate=self.training.rate,
             head_factor=10,
             embedding_factor=2 if embedded else 1,
             weight_decay=0.05,
@@ -241,7 +241,7 @@ class Distillation:
                 [text for text, other in zip(part.texts, others, strict=True) if other],
                 part.labels[others],
             )
-            logits.append(_tfidf_logits(model, self.texts, len(part.names)))
+            logits.append(soft_targets.tfidf_logits(model, self.texts, len(part.names)))
         return np.concatenate(logits, axis=1)
 
     def _encoder(self, fold: int) -> np.ndarray:
@@ -490,7 +490,7 @@ def run(training: Training, output: Path, show_progress: bool = False) -> dict[s
             "model": predict_logits(student, work.rows[held], pad_id, task=task)
             .numpy()
             .astype(np.float64),
-            "TF-IDF": _tfidf_logits(baseline, part.held_texts, len(part.names)),
+            "TF-IDF": soft_targets.tfidf_logits(baseline, part.held_texts, len(part.names)),
         }
         # The TF-IDF of the folds is a part of the teachers, and no baseline.
         systems |= {kind: means[kind][held, columns] for kind in ("encoders", "teachers")}
@@ -536,8 +536,3 @@ def calibrate_head(model: MultiTaskClassifier, task: str, line: calibration.Cali
     with torch.no_grad():
         layer.weight.mul_(slope[:, None].to(layer.weight.device))
         layer.bias.mul_(slope.to(layer.bias.device)).add_(intercept.to(layer.bias.device))
-
-
-def _tfidf_logits(model: Any, texts: list[str], n_classes: int) -> np.ndarray:
-    p = model.predict_proba(texts)[:, -n_classes:]
-    return logit(np.clip(p, 1e-6, 1 - 1e-6))

@@ -26,6 +26,11 @@ from viralbert_utils.lessons.class_table import per_class
 # What is said of each class, in this order.
 FIGURES = ("precision", "recall", "F1", "ROC AUC")
 
+DEV_AS_SAVED = (
+    "dev: judged by the model's own thresholds; viralbert train tunes them on these texts, so the "
+    "figures are too good. Those on dev in its metrics.json come from thresholds of other texts"
+)
+
 
 def figures(
     rows: Rows, scores: np.ndarray, decided: np.ndarray, names: Iterable[str], one_class: bool
@@ -141,6 +146,8 @@ def evaluate(
                 rows, scores, decided, task.names, name in ONE_CLASS
             )
             n_rows.setdefault(name, {})[split] = len(rows.texts)
+    if "dev" in asked.evaluate and any(task.thresholds for task in tasks.values()):
+        notes.append(DEV_AS_SAVED)
     return {
         "evaluation": asdict(asked) | {"evaluate": list(asked.evaluate)},
         "figures": found,

@@ -85,7 +85,8 @@ def load(folder: Path | str, device: str | None = None) -> Cascade | Hybrid | Ex
     if not (path / MODEL).is_file():
         if not (path / "classifier.json").is_file():
             raise DataError(
-                f"{path} is no saved hybrid and no cascade; lesson 07 leaves both (viralbert run "
+                f"{path} is {'no saved hybrid and no cascade' if path.is_dir() else 'no folder'}; "
+                "lesson 07 leaves both (viralbert run "
                 "--only 07 leaves runs/sample/hybrid and runs/sample/cascade)"
             )
         return Hybrid.load(path, device)
@@ -205,6 +206,8 @@ def fitted(table: pd.DataFrame, preparation: Preparation) -> tuple[pd.DataFrame,
 def read(path: Path | str, label: str | None = None) -> pd.DataFrame:
     """A table of rows to answer, see `tables.read_table`.
 
+    The column of the class is found in upper or lower case, as the model's own columns are.
+
     Args:
         path: The file.
         label: A column that must be there.
@@ -212,7 +215,11 @@ def read(path: Path | str, label: str | None = None) -> pd.DataFrame:
     Raises:
         DataError: The file cannot be read, or has no such column.
     """
-    table = read_table(own_path(path))
+    table = read_table(own_path(path), cp1251=True)  # the answers show what was read
+    wanted = label or "label"
+    if wanted not in table:
+        by_name = {str(name).casefold(): name for name in reversed(table.columns)}
+        table = table.rename(columns={by_name.get(wanted.casefold()): wanted})
     require_columns(
         table,
         [label] if label else [],

@@ -92,5 +92,7 @@ class Parser(argparse.ArgumentParser):
         return known, unknown
 
     def error(self, message: str) -> NoReturn:
-        """See `argparse.ArgumentParser`."""
+        """See `argparse.ArgumentParser`; where something is missing, the example shows it."""
+        if "are required" in message and self.epilog:
+            message += f"; for {' '.join(self.epilog.split())}"
         super().error(printable(message))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +60,10 @@ from viralbert_utils.training.settings import Encoded, Settings, Task
 
 CACHE_GIB = 8.0  # most that frozen layers may leave on the disk for a task and split
 RULE = "shrunk"
+DEV_CROSS_FITTED = (
+    "dev: each text is judged by thresholds from other texts of dev; the saved ones come from all "
+    "of dev, so viralbert evaluate gives other figures there"
+)
 
 
 def run(training: Training, output: Path, show_progress: bool = False) -> dict[str, Any]:
@@ -152,7 +156,7 @@ def _run(training: Training, output: Path, show_progress: bool) -> dict[str, Any
             for task, parts in sets.items()
         },
         "files": files,
-        "notes": [SAME_ROWS] if "cedr" in sets and maps_emotions(training) else [],
+        "notes": _notes(training, sets),
         "seconds": round(seconds, 1),
         "processes": processes.n_processes(),
         "environment": environment(),
@@ -162,6 +166,13 @@ def _run(training: Training, output: Path, show_progress: bool) -> dict[str, Any
     if started_by is not None:
         started_by.unlink()
     return result
+
+
+def _notes(training: Training, tasks: Iterable[str]) -> list[str]:
+    """What has to be known to read the figures."""
+    notes = [SAME_ROWS] if "cedr" in tasks and maps_emotions(training) else []
+    has_thresholds = any(task not in ONE_CLASS for task in tasks)
+    return [*notes, DEV_CROSS_FITTED] if has_thresholds and "dev" in training.evaluate else notes
 
 
 def _encoder(training: Training) -> tuple[Any, Any]:
@@ -215,7 +226,7 @@ def _stages(training: Training, n_tasks: int) -> list[Stage]:
     settings = Settings(
         epochs=training.epochs - training.frozen_epochs,
         batch_size=training.batch_size,
-        learning_rate=training.learning_rate or (1e-3 if training.encoder == "embedded" else 2e-5),
+        learning_rate=training.rate,
         head_factor=1 / training.layer_share,
         warmup=training.warmup,
         seed=training.seed,

@@ -140,6 +140,11 @@ class Training:
         if not set(self.evaluate) <= SPLITS.keys():
             raise DataError(f"cannot evaluate {', '.join(self.evaluate)}; use dev, test or both")
 
+    @property
+    def rate(self) -> float:
+        """The encoder's highest rate: as given, or the usual one of the encoder."""
+        return self.learning_rate or usual_rate(self.encoder, self.dataset)
+
     def check_length(self, tokenizer: Any, encoder: Any) -> None:
         """Refuse to keep more tokens of a text than the encoder reads.
 
@@ -172,8 +177,16 @@ def profile(name: str, changes: Mapping[str, Any]) -> dict[str, Training]:
 
 
 def recipe(training: Training) -> dict[str, Any]:
-    """A training's settings as JSON gives them back."""
-    return asdict(training) | {"evaluate": list(training.evaluate)}
+    """A training's settings as JSON gives them back, with the rate that is really used."""
+    used = {"learning_rate": training.rate, "evaluate": list(training.evaluate)}
+    return asdict(training) | used
+
+
+def usual_rate(encoder: str, dataset: str) -> float:
+    """The encoder's highest rate where none is given."""
+    if encoder != "embedded":
+        return 2e-5
+    return 5e-4 if dataset == "viralbert" else 1e-3
 
 
 def keep_to(output: Path, training: Training, files: list[dict[str, Any]]) -> Path:
@@ -235,4 +248,7 @@ def finished(
 
 def _completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     """A stored recipe: from before there was a setting, it was made with its default."""
-    return recipe(Training()) | dict(stored)
+    completed = recipe(Training()) | dict(stored)
+    if not completed["learning_rate"]:  # before the rate itself was written, 0 meant the usual one
+        completed["learning_rate"] = usual_rate(completed["encoder"], completed["dataset"])
+    return completed

@@ -1,13 +1,16 @@
 """What tests of the command share."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests import tiny
+from tests.product.manual import compare
 from tests.product.two_words import TwoWords
 from viralbert.serving import predictor, shipped
+from viralbert_utils.base.files import ROOT
 from viralbert_utils.encoders.loading import load_tokenizer
 
 
@@ -31,3 +34,10 @@ def loaded(monkeypatch) -> list[str]:
         predictor.Predictor, "load", lambda folder, *options: asked.append(folder) or TwoWords()
     )
     return asked
+
+
+@pytest.fixture
+def manual(request) -> Callable[[str, str], None]:
+    """Compares an output with the block of a manual that names this test; see `manual`."""
+    path = request.node.path.relative_to(ROOT).as_posix()
+    return lambda page, said: compare(page, f"{path}::{request.node.originalname}", said)

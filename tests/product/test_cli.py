@@ -101,6 +101,10 @@ def test_an_unknown_option_shows_the_usage_of_its_command(capsys):
             "expected dev, test or both (dev,test), found 'dev,'",
         ),
         (["train", "--output", ""], "expected a path, found an empty text"),
+        (
+            ["moments", "talk.srt"],
+            "required: -o/--output; for example: viralbert moments talk.srt lectures/ --output",
+        ),
         (["moments", "a.srt", "-o", ""], "expected a path, found an empty text"),
         (["moments", "", "-o", "out"], "expected a path, found an empty text"),
         (["export", "--model", "model", "-o", "~nobody-here/x"], "~nobody-here/x: "),

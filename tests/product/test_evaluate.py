@@ -47,7 +47,7 @@ def test_figures_of_each_class_are_those_of_scikit_learn():
 
 def test_a_model_is_evaluated_without_training(recipe, tmp_path, capsys):
     trained = train.run(replace(recipe, export_onnx=True), tmp_path)
-    assert trained["notes"] == [labelled.SAME_ROWS]
+    assert trained["notes"] == [labelled.SAME_ROWS, train.DEV_CROSS_FITTED]
     of_model = trained["figures"]["cedr"]["test"]["model"]
     capsys.readouterr()
     for folder, off in (("model", 1e-9), ("onnx", 0.02)):

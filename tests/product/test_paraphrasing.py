@@ -152,6 +152,20 @@ def test_rows_keep_their_labels_and_evaluation_texts_are_kept_away_from(told, tm
     assert "no validation or test table" not in said.err
 
 
+def test_the_manual_shows_what_a_paraphrase_says(tiny_t5, tmp_path, capsys, monkeypatch, manual):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mydata/emotions").mkdir(parents=True)
+    for split, texts in {
+        "train": ["кот ушёл гулять", "дождь идёт весь день"],
+        "test": [LONG],
+    }.items():
+        table = pd.DataFrame({"text": texts, "labels": ["[13]"] * len(texts)})
+        table.to_csv(f"mydata/emotions/{split}.csv", index=False)
+    files = "--file mydata/emotions/train.csv --output augmented/emotions/train.csv"
+    assert main(f"paraphrase {files} --model {tiny_t5}".split()) == 0
+    manual("own-data.md", capsys.readouterr().out)
+
+
 def test_a_table_that_is_not_split_is_warned_of(told, tmp_path, caplog):
     told["мы дома"] = ["никуда не идём"]
     table = pd.DataFrame({"ru_text": ["мы дома"], "text": ["we are at home"], "labels": ["[1]"]})

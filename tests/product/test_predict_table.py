@@ -82,6 +82,30 @@ def test_every_row_gets_a_line_and_labels_bring_figures(folders, write, capsys, 
     assert silence == "" and "label" not in without[0]
 
 
+def test_the_manual_shows_answers_of_a_cascade(folders, capsys, monkeypatch, tmp_path, manual):
+    monkeypatch.chdir(tmp_path)
+    make_table(60, seed=2).to_csv("videos.csv", index=False)
+    assert main(["predict", "--table", "videos.csv", "--model", str(folders / "cascade")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    of_stage = {json.loads(line)["stage"]: line for line in reversed(lines)}
+    manual("predict.md", "\n".join(of_stage[stage] for stage in cascade.STAGES))
+
+
+def test_the_manual_shows_figures_of_a_table(folders, capsys, monkeypatch, tmp_path, manual):
+    monkeypatch.chdir(tmp_path)
+    make_table(60, seed=2).to_csv("videos.csv", index=False)
+    assert main(["predict", "--table", "videos.csv", "--model", str(folders / "cascade")]) == 0
+    manual("predict.md", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_old_excel_is_read_and_the_class_in_any_case(folders, write, capsys, form):
+    table = make_table(10, seed=1)
+    lines, told = ask(capsys, write(table), folders / form)
+    excel = write(table.rename(columns={"label": "Label"}), sep=";", encoding="cp1251")
+    assert ask(capsys, excel, folders / form) == (lines, told)
+
+
 def test_a_cascade_says_which_stage_and_why(folders, write, capsys):
     lines, told = ask(capsys, write(make_table(60, seed=2)), folders / "cascade")
     assert {line["stage"] for line in lines} == set(cascade.STAGES)

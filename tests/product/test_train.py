@@ -191,13 +191,14 @@ def test_the_profile_of_the_emotion_service_is_what_its_document_describes():
         trainings.profile("x", {})
 
 
-def test_the_profile_trains_its_three_models(encoder, tmp_path, capsys):
+def test_the_profile_trains_its_three_models(encoder, tmp_path, capsys, monkeypatch, manual):
+    monkeypatch.chdir(tmp_path)
     command = [
         "train",
         "--profile",
         "replicate",
         "--output",
-        str(tmp_path),
+        "models",
         "--encoder",
         encoder,
         "--data",
@@ -210,8 +211,11 @@ def test_the_profile_trains_its_three_models(encoder, tmp_path, capsys):
         "200",
     ]
     assert main(command) == 0
+    manual("train.md", capsys.readouterr().out)
     for name, recipe in trainings.profile("replicate", {}).items():
-        found = json.loads((tmp_path / name / "metrics.json").read_text(encoding="utf-8"))
+        found = json.loads(
+            (tmp_path / "models" / name / "metrics.json").read_text(encoding="utf-8")
+        )
         assert found["recipe"]["dataset"] == recipe.dataset
         assert found["recipe"]["learning_rate"] == recipe.learning_rate, (
             "what is not given stays the profile's"
@@ -349,3 +353,12 @@ def test_rare_classes_count_as_asked():
     assert found(logits[:4].float(), classes).item() == pytest.approx(
         weighted(logits[:4].float(), classes).item()
     )
+
+
+def test_a_recipe_names_the_rate_that_is_used_and_knows_older_ones():
+    usual = {"embedded": 1e-3, "cointegrated/rubert-tiny2": 2e-5}
+    for encoder, rate in usual.items():
+        recipe = trainings.recipe(Training(encoder))
+        assert recipe["learning_rate"] == rate
+        assert trainings._completed(recipe | {"learning_rate": 0.0}) == recipe
+    assert trainings.recipe(Training(learning_rate=0.1))["learning_rate"] == 0.1

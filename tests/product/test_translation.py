@@ -227,6 +227,16 @@ def test_one_command_fetches_and_translates_a_set_of_the_hub(tiny_marian, tmp_pa
     assert len((output / "emotions" / "train.csv.translations.jsonl").read_text().splitlines()) == 3
 
 
+def test_the_manual_shows_what_a_translation_says(
+    tiny_marian, tmp_path, capsys, monkeypatch, manual
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hub").mkdir()
+    english_set(tmp_path / "hub")
+    assert main(f"translate --hub hub --output mydata --model {tiny_marian}".split()) == 0
+    manual("own-data.md", capsys.readouterr().out)
+
+
 def test_the_published_set_is_asked_for_in_its_simple_form(monkeypatch, tmp_path):
     asked = []
 

@@ -17,7 +17,7 @@ from viralbert.commands.options import example, model_folder, model_options
 from viralbert.pipes import opened
 from viralbert.terminal import UNPRINTABLE, complain
 from viralbert_utils.base.errors import DataError
-from viralbert_utils.base.files import own_path
+from viralbert_utils.base.files import check_there, own_path
 
 if TYPE_CHECKING:
     from viralbert.commands.options import Commands
@@ -132,7 +132,7 @@ def _lines(file: str) -> Iterator[str]:
     path = own_path(file)
     # A pipe of the shell, such as /dev/fd/63, has no ending.
     if file != "-" and path.suffix.lower() in FORMATS:
-        table = read_table(path)
+        table = read_table(path, cp1251=True)  # each answer shows its text
         column = next((name for name in table if _is_named_text(str(name))), None)
         if column is None:
             found = ", ".join(map(str, table.columns))
@@ -148,10 +148,8 @@ def _lines(file: str) -> Iterator[str]:
             f"({', '.join(FORMATS)}) or .txt with one text a line: convert it, or pipe its lines "
             "to --file -"
         )
-    if file != "-" and not path.exists():
-        raise DataError(f"no such file: {file}; check its name and the folder that you are in")
-    if path.is_dir():
-        raise DataError(f"{file} is a folder; expected a file: call once for each file in it")
+    if file != "-":
+        check_there(path)
     number = 0
     try:
         with (

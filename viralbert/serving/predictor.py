@@ -365,8 +365,8 @@ class Predictor:
             )
         if not (path / "classifier.json").is_file():
             raise DataError(
-                f"{path} is no trained model: expected classifier.json, or {MODEL} of an export; "
-                "lesson 06 leaves one "
+                f"{path} is no {'trained model' if path.is_dir() else 'folder'}: expected "
+                f"classifier.json, or {MODEL} of an export; lesson 06 leaves one "
                 "(viralbert run --only 06 leaves runs/sample/viralbert), and so does viralbert "
                 "train (its folder model)"
             )

@@ -129,6 +129,25 @@ def check_sums(folder: Path) -> None:
             )
 
 
+def check_there(path: Path, expected: str = "") -> None:
+    """Refuse a path at which there is no file.
+
+    Args:
+        path: What somebody has named.
+        expected: What the file should hold, for the message.
+
+    Raises:
+        DataError: Nothing is there, or it is a folder.
+    """
+    wanted = f"expected {expected}; " if expected else ""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; {wanted or 'expected a file; '}name a file in it")
+    if not path.exists():
+        raise DataError(
+            f"no such file: {path}; {wanted}check its name and the folder that you are in"
+        )
+
+
 def check_plain(place: Path) -> None:
     """Refuse a pipe or a device, or a folder with one in it: reading it might never end.
 

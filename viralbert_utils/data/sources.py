@@ -166,8 +166,9 @@ def _load_hub(name: str, hub_id: str | None, hub_config: str | None) -> Dataset:
     if identifier is None:
         raise DataError(
             f"the set {name!r} has no public hub source: give data=<folder> with "
-            f"{contract.folders[0]}/train.csv ({', '.join(contract.columns)}), or data=sample; for "
-            'one lesson: SET="07.data=<folder>", or SET="01.virality_file=<path>.csv"'
+            f"{contract.folders[0]}/train.csv ({', '.join(contract.columns)}), or the sample "
+            "(on the command line --data; virality has --virality-file FILE, too); for "
+            'one lesson SET="07.data=<folder>" or SET="01.virality_file=<path>.csv"'
         )
     config = contract.hub_config if hub_id is None else hub_config
     try:
@@ -178,8 +179,9 @@ def _load_hub(name: str, hub_id: str | None, hub_config: str | None) -> Dataset:
     except Exception as error:  # network, missing repository, wrong format: the remedy is the same
         raise DataError(
             f"data set {identifier!r} could not be loaded from the hub ({type(error).__name__}: "
-            f"{error}). Without a network use data=sample, or download it elsewhere and give "
-            "data=<folder> (see docs/full-run.md)"
+            f"{error}). Without a network use the sample, or download it elsewhere (see "
+            "docs/full-run.md) and give its folder: data= in a notebook, --data on the command "
+            "line (translate: --hub), DATA= with make"
         ) from error
     names = {"valid": "validation", "dev": "validation"}
     result = Dataset(name, f"hub:{identifier}", {}, [])

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from viralbert_utils.base.errors import DataError
-from viralbert_utils.base.files import check_plain
+from viralbert_utils.base.files import check_plain, check_there
 
 FORMATS = (".csv", ".parquet", ".jsonl", ".json", ".tsv")  # in upper or lower case
 
@@ -46,9 +46,8 @@ def read_table(path: Path, cp1251: bool = False) -> pd.DataFrame:
         ".jsonl": _read_json,
         ".parquet": _read_parquet,
     }
+    check_there(path)
     check_plain(path)
-    if not path.is_file():
-        raise DataError(f"no such file: {path}; check its name and the folder that you are in")
     kind = path.suffix.lower()
     if kind not in reader:
         raise DataError(

@@ -115,7 +115,7 @@ def _load(kind: Any, name: str, **options: Any) -> Any:
         raise DataError(
             f"encoder {name!r} could not be loaded: no such folder, and from the hub {problem}; "
             "use encoder='embedded' or download it where there is a network (viralbert download), "
-            "and give its folder"
+            "and give its folder (on the command line the option is --encoder)"
         ) from error
 
 

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from viralbert_utils.base.errors import DataError
-from viralbert_utils.base.files import own_path
+from viralbert_utils.base.files import check_there, own_path
 from viralbert_utils.base.texts import comparison_key
 from viralbert_utils.data.contracts import CONTRACTS
 from viralbert_utils.data.sources import Dataset, from_files, has, load
@@ -54,11 +53,7 @@ def own_set(name: str, path: str) -> Dataset:
         DataError: There is no such file, or as in `from_files`.
     """
     file = own_path(path)
-    if not file.is_file():
-        raise DataError(
-            f"no file {path!r} for the set {name!r}; expected a table ({', '.join(FORMATS)}): "
-            "check its name and the folder that you are in"
-        )
+    check_there(file, f"a table for the set {name!r} ({', '.join(FORMATS)})")
     return from_files(name, str(path), {"all": file})
 
 

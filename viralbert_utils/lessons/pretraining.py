@@ -31,7 +31,14 @@ from tqdm import tqdm
 
 from viralbert_utils.base import devices
 from viralbert_utils.base.errors import DataError
-from viralbert_utils.base.files import check_plain, locked, own_path, sha256, write_whole
+from viralbert_utils.base.files import (
+    check_plain,
+    check_there,
+    locked,
+    own_path,
+    sha256,
+    write_whole,
+)
 from viralbert_utils.base.tokens import own_ids
 from viralbert_utils.data.tables import read_table, require_columns
 from viralbert_utils.encoders.embedded import embedded_folder, trained_layers
@@ -515,11 +522,8 @@ class Source:
             return [
                 " ".join(row) for row in table[list(self.columns)].fillna("").astype(str).to_numpy()
             ]
+        check_there(self.path)
         check_plain(self.path)
-        if not self.path.is_file():
-            raise DataError(
-                f"no such file: {self.path}; check its name and the folder that you are in"
-            )
         opened = lzma.open if self.path.suffix == ".xz" else open
         with opened(self.path, "rt", encoding="utf-8") as file:
             return [line for line in file.read().split("\n") if line.strip()]

@@ -10,11 +10,30 @@ arXiv 1907.04829 (teachers of one task each for a network of several).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, logit
 
 LIMIT = 12.0  # logits beyond it are as good as certain, and would outweigh all others in a mean
+
+NEVER_CERTAIN = 1e-5  # a probability is kept so far from 0 and 1, where logits have no end
+
+
+def tfidf_logits(model: Any, texts: Sequence[str], n_classes: int) -> np.ndarray:
+    """What TF-IDF with logistic regression says, as logits, which can be mixed with a network's.
+
+    Args:
+        model: A fitted pipeline of `baselines.tfidf_logistic`.
+        texts: The texts to answer.
+        n_classes: The last so many columns count: of a yes-or-no question the pipeline gives the
+            probability of *no*, too.
+
+    Returns:
+        `(n_texts, n_classes)`.
+    """
+    p = model.predict_proba(list(texts))[:, -n_classes:]
+    return logit(np.clip(p, NEVER_CERTAIN, 1 - NEVER_CERTAIN))
 
 
 def out_of_fold(logits: Sequence[np.ndarray], fold: np.ndarray) -> np.ndarray:

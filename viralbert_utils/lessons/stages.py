@@ -99,7 +99,14 @@ def fit_stages(
                 trained = frozen.upper_classifier(model, stage.top_layers)
                 stage_tasks = _cached(model, tasks, stage, Path(scratch), pad_id, cache_gib)
             table, final = fit_and_keep_last(
-                trained, stage_tasks, stage.settings, pad_id, checkpoint, show_progress, log
+                trained,
+                stage_tasks,
+                stage.settings,
+                pad_id,
+                checkpoint,
+                show_progress,
+                log,
+                f"stage {number}/{len(stages)}" if len(stages) > 1 else "",
             )
             figures = table[stage.settings.metric]
             value = figures.min() if stage.settings.metric.endswith("loss") else -figures.max()

@@ -97,13 +97,17 @@ def fit_and_keep_last(
     checkpoint: Path | None,
     show_progress: bool,
     log: list[Row] | None,
+    stage: str = "",
 ) -> tuple[pd.DataFrame, dict[str, Tensor]]:
-    """Train as `fit` does, and give the weights after the last epoch besides."""
+    """Train as `fit` does, and give the weights after the last epoch besides.
+
+    `stage` names the part of a longer training before the number of each epoch.
+    """
     tasks = {"": given} if isinstance(given, Task) else dict(given)
     check_training(tasks, settings, log is not None)
     processes.same_weights(model)
     torch.manual_seed(settings.seed + processes.rank())
-    training = _Training(model, tasks, settings, pad_id, measure=log is not None)
+    training = _Training(model, tasks, settings, pad_id, log is not None, stage)
     history: list[Row] = []
     best: dict[str, Tensor] = {}
     task_digest = digest_of(model, tasks)
@@ -121,8 +125,8 @@ def fit_and_keep_last(
         figures["learning_rate"] = rate
         check_metric_name(settings.metric, figures)
         history.append(figures)
-        told = epoch + 1, settings.epochs, figures["train_loss"], figures["loss"]
-        _log.info("epoch %d/%d: training loss %.4f, validation loss %.4f", *told)
+        told = training.title(epoch), figures["train_loss"], figures["loss"]
+        _log.info("%s: training loss %.4f, validation loss %.4f", *told)
         if _epochs_since_best(history, settings) == 0:
             best = copy_state(trainable_state(model))
         if checkpoint is not None:
@@ -152,7 +156,9 @@ class _Training:
         settings: Settings,
         pad_id: int,
         measure: bool,
+        stage: str = "",
     ) -> None:
+        self.stage = stage
         self.model, self.tasks, self.settings, self.pad_id = model, tasks, settings, pad_id
         self.device = devices.of(model)
         self.dtype = devices.precision(self.device, settings.precision)
@@ -186,6 +192,10 @@ class _Training:
         """The encoder's rate for the next update."""
         return float(self.schedules[0].get_last_lr()[0])
 
+    def title(self, epoch: int) -> str:
+        """What an epoch is called where people watch."""
+        return f"{self.stage and f'{self.stage}, '}epoch {epoch + 1}/{self.settings.epochs}"
+
     def run_epoch(self, epoch: int, log: list[Row], show_progress: bool) -> dict[str, float]:
         """Train for one epoch; mean loss of each task, taken while the weights still move."""
         # from_pretrained gives a model in evaluation mode: without this line there is no dropout
@@ -198,7 +208,7 @@ class _Training:
         prepared = devices.ahead(
             (partial(prepare, self.tasks, batch, self.pad_id) for batch in plan), self.device
         )
-        title = f"epoch {epoch + 1}/{self.settings.epochs}"
+        title = self.title(epoch)
         hidden = not show_progress or processes.rank() > 0
         with tqdm(total=len(plan), desc=title, unit="batch", disable=hidden, leave=False) as bar:
             for step, (batch, inputs) in enumerate(zip(plan, prepared, strict=True), 1):

@@ -127,7 +127,7 @@ def test_without_a_hub_the_error_comes_within_ten_seconds(no_hub, tmp_path):
         assert f"the hub cannot be reached ({no_hub}: " in row["error"]
     assert "use encoder='embedded' or download it" in found["encoder"]["error"]
     assert "use encoder='embedded' or download it" in found["tokenizer"]["error"]
-    assert "Without a network use data=sample" in found["data"]["error"]
+    assert "Without a network use the sample" in found["data"]["error"]
     assert "download it on a machine with network" in found["translation"]["error"]
 
 

@@ -82,7 +82,8 @@ def test_load_all_needs_emotions_and_virality(write_csv):
         "virality",
     ]
     with pytest.raises(
-        DataError, match=r"no file 'none\.csv' for the set 'virality'.*check its name"
+        DataError,
+        match=r"no such file: none\.csv; expected a table for the set 'virality'.*check its name",
     ):
         preparation.load_all(str(folder), {"virality": "none.csv"})
 
@@ -105,7 +106,9 @@ def test_hub_out_of_reach_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     monkeypatch.setattr(sources.hub, "out_of_reach", lambda: "no route")
-    with pytest.raises(DataError, match=r"'seara/ru_go_emotions' could not be loaded.*data=sample"):
+    with pytest.raises(
+        DataError, match=r"'seara/ru_go_emotions' could not be loaded.*the sample.*--data"
+    ):
         sources.load("emotions", "hub")
 
 

@@ -131,7 +131,7 @@ def test_best_and_last_epoch_are_both_to_be_had():
     assert loss() == pytest.approx(history["loss"].iloc[-1], abs=1e-3)
 
 
-def test_only_what_trains_is_copied(monkeypatch):
+def test_only_what_trains_is_copied(monkeypatch, caplog):
     """Word vectors are most of a small model; a copy of them for each training would double its
     memory."""
     copied: set[str] = set()
@@ -143,7 +143,10 @@ def test_only_what_trains_is_copied(monkeypatch):
 
     for module in (loop, stages):
         monkeypatch.setattr(module, "copy_state", noted)
-    fit_stages(make_model(), make_tasks(), STAGES)
+    with caplog.at_level("INFO", "viralbert.training"):
+        fit_stages(make_model(), make_tasks(), STAGES)
+    told = [message.partition(",")[0] for message in caplog.messages]
+    assert list(dict.fromkeys(told)) == ["stage 1/2", "stage 2/2"]
     assert any(name.startswith("encoder.encoder.layer.2.") for name in copied)
     assert not [name for name in copied if name.startswith("encoder.embeddings.")]
 

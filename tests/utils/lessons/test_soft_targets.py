@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import expit, logit
 
-from viralbert_utils.lessons.soft_targets import LIMIT, match_rates, out_of_fold, soften
+from viralbert_utils.lessons.soft_targets import (
+    LIMIT,
+    match_rates,
+    out_of_fold,
+    soften,
+    tfidf_logits,
+)
 
 LOGITS = arrays(
     np.float64,
@@ -74,3 +80,13 @@ def test_a_target_is_the_label_and_what_the_teachers_say_by_its_share():
     assert mixed == pytest.approx(np.array([[0.7, 0.3], [0.15, 1.0]]))
     assert soften(labels, said, 1.0).tolist() == labels.tolist()
     assert soften(labels, said, 0.0).tolist() == said.tolist()
+
+
+def test_logits_of_tf_idf_are_finite_and_those_of_the_classes():
+    class Sure:
+        def predict_proba(self, texts):
+            return np.array([[1.0, 0.0], [0.25, 0.75]])
+
+    (no,), (yes,) = tfidf_logits(Sure(), ["а", "б"], 1)
+    assert yes == pytest.approx(np.log(3))
+    assert -LIMIT < no < -11
