@@ -13,7 +13,7 @@ import re
 import resource
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -150,12 +150,21 @@ def _plain(value: Any) -> Any:
     )
 
 
-def show(figure: Figure, alt: str) -> None:
+class Live(Protocol):
+    """A figure that a reader can ask; `viralbert_utils.lessons.interactive` makes them."""
+
+    def html(self, png: bytes, alt: str) -> str:
+        """The figure as HTML, with the still picture in it."""
+
+
+def show(figure: Figure, alt: str, live: Live | None = None) -> None:
     """Show a figure with a text for those who cannot see it.
 
     Args:
         figure: Closed afterwards, so that it is shown once.
         alt: What the figure says, in a sentence or two, with the numbers that matter.
+        live: Takes the picture's place in a notebook and on the site; the picture stays for print
+            and for the committed pages.
 
     Raises:
         ValueError: The alt text is missing or too short to say anything.
@@ -166,8 +175,11 @@ def show(figure: Figure, alt: str) -> None:
     # Without the version in it, the same figure gives the same file.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     plt.close(figure)
+    data = {"image/png": buffer.getvalue(), "text/plain": alt}
+    if live is not None:
+        data["text/html"] = live.html(buffer.getvalue(), alt)
     display(
-        {"image/png": buffer.getvalue(), "text/plain": alt},
+        data,
         raw=True,
         metadata={"image/png": {"alt": alt}},
     )

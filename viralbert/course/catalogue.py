@@ -182,8 +182,8 @@ def imported_modules(notebook: Notebook) -> list[Path]:
     while pending:
         for path in _files_of(pending.pop()):
             if path not in files:
-                # A table beside a module, under its name, is a part of it.
-                tables = (path.with_suffix(suffix) for suffix in (".csv", ".yaml"))
+                # A table or a script beside a module, under its name, is a part of it.
+                tables = (path.with_suffix(suffix) for suffix in (".csv", ".yaml", ".js"))
                 files |= {path, *(table for table in tables if table.is_file())}
                 pending |= _imports_of(path.read_text(encoding="utf-8"))
     return sorted(files)

@@ -23,6 +23,7 @@ import nbformat
 
 from viralbert.course import manuals, reference
 from viralbert.course.catalogue import CourseError, Notebook
+from viralbert.course.first_page import reading_minutes, way
 from viralbert.course.runner import Run
 from viralbert.course.site import NOT_RUN, build_site, has_reference
 from viralbert.course.site import sources as site_sources
@@ -111,8 +112,7 @@ def prepare(
                 lambda link: f"]({NOT_RUN}" if link[1] in missing else link[0], cell.source
             )
             continue
-        if "hide-input" in cell.metadata.get("tags", []):
-            cell.metadata["mystnb"] = {"code_prompt_show": caption(cell)}
+        _fold(cell)
         cell.outputs = [
             output
             for output in cell.get("outputs", [])
@@ -135,6 +135,17 @@ def prepare(
     lines = [title, "", *([f"> **{banner}**", ""] if banner else []), f"*{origin}*", "", rest]
     node.cells[0].source = "\n".join(lines)
     return node
+
+
+def _fold(cell: nbformat.NotebookNode) -> None:
+    """Note what stands on the fold of a cell; of a solution, the result is folded too."""
+    tags = set(cell.metadata.get("tags", []))
+    if "solution" in tags:
+        tags = tags - {"hide-input"} | {"hide-cell"}
+        cell.metadata["tags"] = sorted(tags)
+    if tags & {"hide-input", "hide-cell"}:
+        words = "Solution and result" if "solution" in tags else caption(cell)
+        cell.metadata["mystnb"] = {"code_prompt_show": words, "code_prompt_hide": words}
 
 
 def _prose(cell: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -162,8 +173,7 @@ def origin(page: Page) -> str:
     memory = page.records.get("run.peak_memory_mib")
     spent = f"{page.seconds:.0f} seconds" + (f" and {memory:,} MiB of memory" if memory else "")
     return (
-        f"From a run with {', '.join(parts)}, on {stamp['environment']['device']}. "
-        f"It took {spent}."
+        f"From a run with {', '.join(parts)}, on {stamp['environment']['device']}. It took {spent}."
     )
 
 
@@ -198,28 +208,27 @@ def _report(run: Run) -> Path:
     pages = [read_page(path) for path in paths]
     missing = [notebook.name for notebook in _missing(run, pages)]
     prepared = {
-        page.name: prepare(page, run.config["banner"], origin(page), missing)
-        for page in pages
+        page.name: prepare(page, run.config["banner"], origin(page), missing) for page in pages
     }
     hidden = ("run.", "headline.")
     metrics = {
         page.name: {k: v for k, v in page.records.items() if not k.startswith(hidden)}
         for page in pages
     }
-    first = first_page_text(run, pages)
+    first = first_page_text(run, pages, prepared)
     with whole_folder(run.report) as new:
         if run.report.is_dir():
             shutil.copytree(run.report, new, symlinks=True, dirs_exist_ok=True)
         remove_unfinished(new)
         write_whole(new / "metrics.json", _json(metrics | {"headline": headlines(pages)}))
         write_whole(new / "manifest.json", _json(manifest(run, pages)))
-        _write_markdown(new, run, prepared, first)
+        _write_markdown(new, run, prepared, first.markdown)
         # The site takes longest, so it is kept when nothing that it is made of has changed.
         mark = new / _MARK
         unchanged = mark.is_file() and mark.read_text(encoding="utf-8").split()[:1] == [made_from]
         if not unchanged or not (new / _FIRST_PAGE).is_file():
             shutil.rmtree(new / "site", ignore_errors=True)
-            build_site(run, prepared, first, new / "site")
+            build_site(run, prepared, first.site, new / "site")
         write_whole(mark, f"{made_from} {_written(new)}\n")
     if run.report == run.root / "reports":
         remove_unfinished(run.root, "README.md")
@@ -316,12 +325,84 @@ def manifest(run: Run, pages: list[Page]) -> dict[str, Any]:
     }
 
 
-def first_page_text(run: Run, pages: list[Page]) -> str:
-    """The report's first page, in Markdown; links between lessons end in `.ipynb`, as in the
-    notebooks."""
+@dataclass
+class FirstPage:
+    """The report's first page in Markdown, for the site and for the repository.
+
+    Links between lessons end in `.ipynb`, as in the notebooks.
+    """
+
+    site: str
+    markdown: str
+
+
+def first_page_text(
+    run: Run, pages: list[Page], prepared: Mapping[str, nbformat.NotebookNode]
+) -> FirstPage:
+    """What the course is, the way through it, what to do with it, its figures, and what ran."""
     banner = [f"> **{run.config['banner']}**", ""] if run.config["banner"] else []
     missing = _missing(run, pages)
     stale = [n.name for n in run.notebooks if n not in missing and not run.is_fresh(n)]
+    drawn, listed = way(
+        run.notebooks,
+        {page.name: page.title for page in pages},
+        {name: reading_minutes(node) for name, node in prepared.items()},
+    )
+    guides = [
+        f"[{manuals.title(guide)}]({manuals.FOLDER}/{guide.name})"
+        for guide in manuals.manuals(run.root)
+    ]
+    before = [
+        "# ViralBERT course: the report",
+        "",
+        *banner,
+        f"*{run.config['description']}*",
+        "",
+        "This course teaches how to build and judge models of Russian text: whether a short text "
+        "goes viral, which of 28 emotions it carries, and where the moment of a video is. Each "
+        "lesson is a notebook that asks one question and answers it with numbers of its own run.",
+        "",
+        "## The way through the lessons",
+        "",
+        "A line leads from a lesson to those that use what it leaves. The times are for reading; "
+        "exercises come on top.",
+        "",
+    ]
+    after = [
+        "",
+        *([f"Changed since, not executed again: {', '.join(stale)}.", ""] if stale else []),
+        "## What you can do with it",
+        "",
+        "```sh",
+        "make reports                           # run all lessons and write these pages",
+        'viralbert predict "Мама, я поступила!" # virality and emotions of a text',
+        "viralbert moments film.srt             # the moments of a video, from its subtitles",
+        "```",
+        "",
+        *([f"The manuals tell more: {' · '.join(guides)}.", ""] if guides else []),
+        *(_headline_section(pages)),
+        *(_how_to_run(run, missing) if missing else []),
+        *_what_ran(run, pages),
+    ]
+    return FirstPage("\n".join([*before, drawn, *after]), "\n".join([*before, listed, *after]))
+
+
+def _headline_section(pages: list[Page]) -> list[str]:
+    return [
+        "## Headline figures",
+        "",
+        "Each line is a system that was measured on texts or videos it had not seen. The brackets "
+        "hold the interval in which the true figure lies with 95 % confidence. What stands beside "
+        "it is what it has to beat: guessing, a simple system, or a rival. Macro-F1, ROC AUC, AP "
+        "(average precision) and phi are 1 at best; guessing has 0.5 in ROC AUC, and phi is 0 "
+        "where two things have nothing to do with each other.",
+        "",
+        headline_table(headlines(pages)),
+        "",
+    ]
+
+
+def _what_ran(run: Run, pages: list[Page]) -> list[str]:
     environment = pages[0].stamp["environment"]
     status = ["| lesson | seconds | peak memory, MiB | data | encoder |", "|---|---|---|---|---|"]
     files: dict[str, str] = {}
@@ -329,62 +410,35 @@ def first_page_text(run: Run, pages: list[Page]) -> str:
         fingerprint = page.stamp["fingerprint"]
         parameters = fingerprint["parameters"]
         status.append(
-            f"| [{page.name}]({page.name}.ipynb) | {page.seconds:.0f} | "
+            f"| [{page.name[:2]}]({page.name}.ipynb) | {page.seconds:.0f} | "
             f"{page.records.get('run.peak_memory_mib')} | "
             f"{parameters.get('data', '-')} | {parameters.get('encoder', '-')} |"
         )
         files |= {k: v for k, v in fingerprint["reads"].items() if k.startswith("data:")}
-    lessons = [f"- [{page.title}]({page.name}.ipynb)" for page in pages]
-    guides = [
-        f"[{manuals.title(guide)}]({manuals.FOLDER}/{guide.name})"
-        for guide in manuals.manuals(run.root)
+    return [
+        "## What ran",
+        "",
+        "The numbers on these pages were computed by the run that is described here, and none was "
+        "typed by hand. Two kinds are exceptions, and the page says so where one stands: a figure "
+        "that is *quoted* from a publication, which is named, and one that was *recorded* in a "
+        "longer run than this one, which the page describes.",
+        "",
+        f"Profile `{run.profile}`, device {environment['device']}.",
+        "",
+        *status,
+        "",
+        "| package | version |",
+        "|---|---|",
+        *[f"| {name} | {version} |" for name, version in environment.items() if name != "device"],
+        "",
+        "| data file | sha256, first 16 digits |",
+        "|---|---|",
+        *[
+            f"| {name.removeprefix('data:')} | `{digest[:16]}` |"
+            for name, digest in sorted(files.items())
+        ],
+        "",
     ]
-    return "\n".join(
-        [
-            "# ViralBERT course: the report",
-            "",
-            *banner,
-            f"*{run.config['description']}*",
-            "",
-            "Russian text models, measured: does a short text go viral, which of 28 emotions "
-            "does it carry, where in a",
-            "video is the moment. Every figure on these pages was written by the run described "
-            "below, none by hand.",
-            "",
-            "## Headline figures",
-            "",
-            headline_table(headlines(pages)),
-            "",
-            "## Lessons",
-            "",
-            *lessons,
-            *([f"\nChanged since, not executed again: {', '.join(stale)}."] if stale else []),
-            "",
-            *([f"Manuals: {' · '.join(guides)}.", ""] if guides else []),
-            *(_how_to_run(run, missing) if missing else []),
-            "## What ran",
-            "",
-            f"Profile `{run.profile}`, device {environment['device']}.",
-            "",
-            *status,
-            "",
-            "| package | version |",
-            "|---|---|",
-            *[
-                f"| {name} | {version} |"
-                for name, version in environment.items()
-                if name != "device"
-            ],
-            "",
-            "| data file | sha256, first 16 digits |",
-            "|---|---|",
-            *[
-                f"| {name.removeprefix('data:')} | `{digest[:16]}` |"
-                for name, digest in sorted(files.items())
-            ],
-            "",
-        ]
-    )
 
 
 def _missing(run: Run, pages: list[Page]) -> list[Notebook]:
@@ -432,11 +486,17 @@ def make_command(run: Run, only: str = "") -> str:
 
 
 # nbconvert's Markdown with three changes: real alt texts, Markdown tables, folded cells where the
-# tag asks for it.
+# tag asks for it; a solution is folded with its result.
 _MARKDOWN = """{% extends 'markdown/index.md.j2' %}
-{% block input_group %}{% if 'hide-input' in cell.metadata.tags
-                             or 'hide-cell' in cell.metadata.tags %}
-<details><summary>code</summary>
+{% block codecell %}{% if 'hide-cell' in cell.metadata.tags %}
+<details><summary>{{ cell.metadata.mystnb.code_prompt_show | escape_html }}</summary>
+
+{{ super() }}
+
+</details>
+{% else %}{{ super() }}{% endif %}{% endblock %}
+{% block input_group %}{% if 'hide-input' in cell.metadata.tags %}
+<details><summary>{{ cell.metadata.mystnb.code_prompt_show | escape_html }}</summary>
 
 {{ super() }}
 
@@ -464,6 +524,7 @@ def _write_markdown(
     priority = ["text/markdown", "image/png", "text/html", "text/plain"]
     config = Config({"NbConvertBase": {"display_data_priority": priority}})
     figures = folder / "figures"
+    docs = Path(os.path.relpath(run.root / manuals.FOLDER, run.report)).as_posix()
     for old in [*folder.glob("[0-9][0-9]_*.md"), *figures.glob("*.png")]:
         old.unlink()
     for name, node in _with_links(run, prepared).items():
@@ -477,10 +538,25 @@ def _write_markdown(
             body = body.replace(path, renamed)
             write_whole(folder / renamed, content)
         body = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", body)).strip() + "\n"
+        body = _fold_further(body).replace(f"](../{manuals.FOLDER}/", f"]({docs}/")
         write_whole(folder / f"{name}.md", _to_markdown_links(body))
-    docs = Path(os.path.relpath(run.root / manuals.FOLDER, run.report)).as_posix()
     first = first.replace(f"]({manuals.FOLDER}/", f"]({docs}/")
     write_whole(folder / "README.md", _to_markdown_links(first))
+
+
+def _fold_further(body: str) -> str:
+    """Fold what stands under headings `## Further: ...`, up to the next heading of that rank."""
+    lines, is_open, in_code = [], False, False
+    for line in body.splitlines():
+        in_code ^= line.startswith("```")
+        if is_open and not in_code and re.match(r"##? ", line):
+            lines += ["</details>", ""]
+            is_open = False
+        lines.append(line)
+        if not in_code and line.startswith("## Further: "):
+            lines += ["", "<details><summary>Read this part</summary>"]
+            is_open = True
+    return "\n".join([*lines, *(["</details>"] if is_open else [])]) + "\n"
 
 
 def _with_links(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import shutil
@@ -16,7 +17,8 @@ from viralbert.course import catalogue, manuals, reference
 from viralbert.course.catalogue import CourseError
 from viralbert.course.runner import Run
 
-STYLE = Path(__file__).parent / "static" / "course.css"
+STATIC = Path(__file__).parent / "static"
+STYLE, SCRIPT = STATIC / "course.css", STATIC / "course.js"
 NOT_RUN = "index.md#not-part-of-this-run"
 
 
@@ -28,7 +30,13 @@ def has_reference(root: Path) -> bool:
 def sources(root: Path) -> list[Path]:
     """Files that the site of a repository is made of beside its notebooks."""
     code = reference.source_files() if has_reference(root) else []
-    return [*sorted(Path(__file__).parent.glob("*.py")), STYLE, *manuals.manuals(root), *code]
+    return [
+        *sorted(Path(__file__).parent.glob("*.py")),
+        STYLE,
+        SCRIPT,
+        *manuals.manuals(root),
+        *code,
+    ]
 
 
 def build_site(
@@ -94,9 +102,20 @@ def _write_sources(
             if name in manuals.lessons_of(guide)
         ]
         whole = reference.with_links(node, code.get(name, {}), reference.site_link, links)
+        whole = _beside_manuals(whole)
         nbformat.write(whole, source / f"{name}.ipynb")
     _write(source / "index.md", f"{first}\n{contents}")
     return docstrings
+
+
+def _beside_manuals(node: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A copy of a lesson whose links to the manuals start where its page lies on the site."""
+    moved = copy.copy(node)
+    moved.cells = [copy.copy(cell) for cell in node.cells]
+    for cell in moved.cells:
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace(f"](../{manuals.FOLDER}/", f"]({manuals.FOLDER}/")
+    return moved
 
 
 def _write(path: Path, text: str) -> None:
@@ -114,12 +133,13 @@ def _settings(banner: str) -> dict[str, Any]:
     return {
         "project": "ViralBERT course",
         "html_title": "ViralBERT course",
-        "extensions": ["myst_nb", "viralbert.course.mathml"],
+        "extensions": ["myst_nb", "viralbert.course.mathml", "viralbert.course.folds"],
         "html_theme": "furo",
         "html_theme_options": {"announcement": banner} if banner else {},
         "html_math_renderer": "mathml",
-        "html_static_path": [str(STYLE)],
+        "html_static_path": [str(STYLE), str(SCRIPT)],
         "html_css_files": [STYLE.name],
+        "html_js_files": [SCRIPT.name],
         "html_copy_source": False,
         "html_show_sphinx": False,
         "html_show_copyright": False,
