@@ -297,7 +297,7 @@ def test_strong_and_weak_draws_each_class_once_in_the_colour_of_its_side():
     table = pd.DataFrame(
         {"value": [0.9, 0.5, 0.1], "low": [0.8, 0.2, 0.0], "high": [1.0, 0.8, 0.2]},
         ["joy", "fear", "anger"],
-    ).assign(texts=[30, 300, 90], side=["above", "level with", "below"])
+    ).assign(texts=[30, 300, 90], side=["above", "not told apart from", "below"])
     figure = strong_and_weak(table, 0.5, "F1")
     left, right = figure.axes
     of_side = {line.get_label(): line for line in left.lines}

@@ -40,8 +40,8 @@ class Estimate:
 
     @property
     def side(self) -> str:
-        """For a difference: `above` or `below` zero by its interval, else `level with`."""
-        return "above" if self.low > 0 else "below" if self.high < 0 else "level with"
+        """For a difference: `above` or `below` zero by its interval, else `not told apart from`."""
+        return "above" if self.low > 0 else "below" if self.high < 0 else "not told apart from"
 
 
 def macro_f1_interval(

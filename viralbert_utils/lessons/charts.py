@@ -102,7 +102,7 @@ def strong_and_weak(table: pd.DataFrame, mean: float, title: str) -> Figure:
     Args:
         table: Index = English names, the first row on top; columns `value`, `low`, `high` (F1 and
             its interval), `texts` (training texts) and `side`: where the interval lies, `above` or
-            `below` the mean or `level with` it.
+            `below` the mean or `not told apart from` it.
         mean: Mean F1 of the classes, drawn as a dashed line.
         title: Title of the left axes.
     """
@@ -110,7 +110,7 @@ def strong_and_weak(table: pd.DataFrame, mean: float, title: str) -> Figure:
     places = pd.Series(np.arange(len(table))[::-1], table.index)
     for side, colour, mark in (
         ("above", BLUE, "^"),
-        ("level with", GREY, "o"),
+        ("not told apart from", GREY, "o"),
         ("below", RED, "v"),
     ):
         part = table[table["side"] == side]
