@@ -348,7 +348,7 @@ def test_a_site_with_manuals_and_reference_of_some_lessons(pocket, tiny_course, 
     first = (site / "index.html").read_text(encoding="utf-8")
     for page in ("docs/how", "api/pocket", "api/pocket.base"):
         assert f'href="{page}.html"' in first
-    assert "Manuals: " in first
+    assert "The manuals tell more: " in first
     assert "[How to](../../../docs/how.md)" in (some.report / "README.md").read_text()
     markdown = (some.report / "01_lesson.md").read_text(encoding="utf-8")
     assert "- [pocket.base.maths](../../../pocket/base/maths.py): `double`" in markdown

@@ -5,6 +5,7 @@ The theme's templates have no place for these, so they are written into the fini
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -16,16 +17,25 @@ MENDED = {
     '<aside class="announcement-content">': '<aside aria-label="Run" class="announcement-content">',
     # A heading by its role alone has no rank.
     'role="heading"': 'role="heading" aria-level="2"',
+    # The corner of a table is a header of nothing.
+    "<th></th>": "<td></td>",
     # The words on a fold name it; this label of MyST-NB's would hide them.
     ' aria-label="Toggle hidden content"': "",
 }
+# A long signature is written as a list of definitions that defines nothing.
+_SIGNATURE = re.compile(r"<dl>\n((?:<dd>.*?</dd>\n)+)</dl>")
 
 
 def mend(page: str) -> str:
     """A page of the site with the names and ranks that it lacks."""
     for old, new in MENDED.items():
         page = page.replace(old, new)
-    return page
+    return _SIGNATURE.sub(
+        lambda found: (
+            found[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>").strip()
+        ),
+        page,
+    )
 
 
 def _mend_all(app: Sphinx, exception: Exception | None) -> None:

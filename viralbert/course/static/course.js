@@ -82,7 +82,7 @@
   const markWide = () => {
     for (const box of document.querySelectorAll(WIDE)) {
       if (box.closest(".viralbert-live")) continue;
-      const wide = box.scrollWidth > box.clientWidth + 1;
+      const wide = box.scrollWidth > box.clientWidth;
       box.classList.toggle("wide", wide);
       if (!wide) continue;
       box.tabIndex = 0;
