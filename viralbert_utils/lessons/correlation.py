@@ -13,15 +13,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.optimize import brentq
 from scipy.spatial.distance import squareform
+from scipy.special import gammaln, softmax
 from scipy.stats import (
     false_discovery_control,
     fisher_exact,
-    nchypergeom_fisher,
     norm,
     rankdata,
 )
-from scipy.stats.contingency import odds_ratio
 
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.data.tables import require_table
@@ -217,17 +217,23 @@ def phi_interval(both: int, n_a: int, n_b: int, n: int, level: float = 0.95) -> 
         n: All texts.
         level: Coverage.
     """
-    table = [[both, n_a - both], [n_b - both, n - n_a - n_b + both]]
-    ends = odds_ratio(table).confidence_interval(level)
-    least, most = max(0, n_a + n_b - n), min(n_a, n_b)
-    meetings = [
-        least
-        if odds <= 0
-        else most
-        if not np.isfinite(odds)
-        else float(nchypergeom_fisher.mean(n, n_a, n_b, odds))
-        for odds in ends
-    ]
+    k = np.arange(max(0, n_a + n_b - n), min(n_a, n_b) + 1)
+    counts = (k, n_a - k, n_b - k, n - n_a - n_b + k)
+    ways = -sum(gammaln(count + 1) for count in counts)
+
+    def chances(log_odds: float) -> np.ndarray:
+        return np.asarray(softmax(ways + k * log_odds))
+
+    def solved(beyond: np.ndarray) -> float:
+        """Mean meetings at the odds ratio that makes what was seen, or beyond, just rare enough."""
+        tail = (1 - level) / 2
+        log_odds = brentq(lambda odds: chances(odds)[beyond].sum() - tail, -50, 50)
+        return float(chances(log_odds) @ k)
+
+    meetings = (
+        k[0] if both == k[0] else solved(k >= both),
+        k[-1] if both == k[-1] else solved(k <= both),
+    )
     spread = np.sqrt(float(n_a) * (n - n_a) * n_b * (n - n_b))
     low, high = ((n * count - n_a * n_b) / spread for count in meetings)
     return float(low), float(high)

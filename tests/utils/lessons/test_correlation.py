@@ -279,3 +279,30 @@ def test_resamples_without_a_rare_label_are_passed_over():
         np.random.default_rng(0).random(200), labels, NAMES, n_resamples=100
     )
     assert table.notna().all(axis=None)
+
+
+def test_interval_of_phi_has_a_width_where_no_text_carries_both():
+    low, high = correlation.phi_interval(0, 23, 31, 628)
+    assert low == pytest.approx(-np.sqrt(23 / 605 * 31 / 597), abs=1e-6)
+    assert 0.05 < high < 0.15
+
+
+def test_interval_of_phi_holds_phi_and_widens_with_the_level():
+    low, high = correlation.phi_interval(5, 23, 31, 628)
+    phi = (628 * 5 - 23 * 31) / np.sqrt(23 * 605 * 31 * 597)
+    wider = correlation.phi_interval(5, 23, 31, 628, 0.999)
+    assert wider[0] < low < phi < high < wider[1]
+
+
+def test_exact_difference_finds_a_planted_tie_and_chooses_without_looking_at_meetings():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((600, 3)) < 0.1).astype(int)
+    tied = labels.copy()
+    tied[:, 1] = tied[:, 0]
+    table = correlation.phi_difference_exact(labels, tied, ["a", "b", "c"])
+    assert len(table) == 3
+    assert table.set_index(["a", "b"])["clear"].to_dict() == {
+        ("a", "b"): True,
+        ("a", "c"): False,
+        ("b", "c"): False,
+    }
