@@ -52,6 +52,13 @@ def test_moments_beat_chance(viral_moments):
     assert viral_moments["exercise.power"] == pytest.approx(0.585, abs=1e-3)
 
 
+def test_terms_on_the_page_add_up_and_five_videos_show_little(viral_moments):
+    assert viral_moments["by_hand.off"] < 1e-6
+    assert 0.78 < viral_moments["five"]["coverage"] < 0.88
+    assert viral_moments["five"]["p"]["floor"] == pytest.approx(1 / 16)
+    assert viral_moments["five"]["p"]["best"] >= 1 / 16
+
+
 def test_the_verdict_names_as_many_metrics_as_are_sure(viral_moments):
     for rivals, n_sure in viral_moments["sure"].items():
         verdict = viral_moments["verdict"][rivals]
@@ -164,6 +171,15 @@ def test_the_winner_is_asked_whether_the_table_helps_it(videos):
     difference = found[winner.replace(" ", "_")] - found["winner_text_only"]
     assert videos["table_helps_winner"]["value"] == pytest.approx(difference, abs=1e-3)
     assert "the hybrid and " in videos["verdict"] and winner in videos["verdict"]
+
+
+def test_the_hybrid_reads_its_texts(videos):
+    assert videos["uses"]["texts"] < videos["uses"]["intact"] - 0.05
+
+
+def test_strangers_are_refused_more_often_than_known_projects(videos):
+    assert videos["none"]["area"] > 0.55, "one half would be guessing"
+    assert videos["none"]["right"] > videos["none"]["right_all"]
 
 
 def test_the_cascade_is_no_worse_than_its_last_stage(videos):
