@@ -211,7 +211,8 @@ def test_the_profile_trains_its_three_models(encoder, tmp_path, capsys, monkeypa
         "200",
     ]
     assert main(command) == 0
-    manual("train.md", capsys.readouterr().out)
+    said = capsys.readouterr().out
+    manual("train.md", said)
     for name, recipe in trainings.profile("replicate", {}).items():
         found = json.loads(
             (tmp_path / "models" / name / "metrics.json").read_text(encoding="utf-8")
@@ -221,9 +222,11 @@ def test_the_profile_trains_its_three_models(encoder, tmp_path, capsys, monkeypa
             "what is not given stays the profile's"
         )
         assert 0 <= found["figures"]["cedr"]["test"]["model"]["macro-F1"]["value"] <= 1
-        assert load_classifier(tmp_path / name / "model")[2]["names"] == list(CEDR_CLASSES)
-        assert (tmp_path / name / "onnx" / "model.onnx").is_file()
-    assert capsys.readouterr().out.count("cedr and combo are the same rows") == 3
+        assert load_classifier(tmp_path / "models" / name / "model")[2]["names"] == list(
+            CEDR_CLASSES
+        )
+        assert (tmp_path / "models" / name / "onnx" / "model.onnx").is_file()
+    assert said.count("cedr and combo are the same rows") == 3
 
 
 def test_schedules():
