@@ -137,7 +137,11 @@ def n_lines_to_read(source: str) -> int:
 @parametrize(LESSONS)
 def test_size_of_a_lesson(notebook):
     """How long a lesson is follows from its subject; its cells are short all the same."""
-    lines = [n_lines_to_read(cell.source) for cell in code(notebook) if said(cell) is None]
+    lines = [
+        n_lines_to_read(cell.source)
+        for cell in code(notebook)
+        if not cell.metadata.get("jupyter", {}).get("source_hidden")
+    ]
     assert statistics.median(lines) <= 7
     assert sorted(lines)[int(0.9 * len(lines))] <= 16
     functions = [
@@ -146,7 +150,8 @@ def test_size_of_a_lesson(notebook):
         for n in ast.walk(ast.parse(cell.source))
         if isinstance(n, ast.FunctionDef)
     ]
-    assert len(functions) <= 6
+    # A service, or a training in stages, is made of functions; elsewhere there are a few.
+    assert len(functions) <= 13
     assert all(n_lines_to_read(ast.unparse(function)) <= 15 for function in functions)
     assert sum("lesson.show(" in cell.source for cell in code(notebook)) >= 3
 
@@ -215,17 +220,8 @@ def test_the_predictor_is_imported_from_its_module(notebook):
 
 
 @parametrize(ALL)
-def test_prose_names_only_what_is_recorded_before_it(notebook):
-    # A name ending in a dot is the fixed part of one that is put together in a loop.
-    recorded: set[str] = set()
-    for cell in code(notebook):
-        text, given = said(cell) or ("", [])
-        recorded |= set(re.findall(r"lesson\.record\(\s*f?\"([\w.-]+)", cell.source)) | set(given)
-        for field in lesson._FIELD.finditer(text):
-            name = field["name"]
-            assert name is None or any(
-                name == known or name.startswith(known.rstrip(".") + ".") for known in recorded
-            ), name
+def test_prose_has_no_roles_of_sphinx(notebook):
+    """`lesson.say` fills in numbers, and refuses a name that was not recorded."""
     assert "{glue" not in prose(notebook)
 
 
