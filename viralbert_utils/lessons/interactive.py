@@ -162,11 +162,13 @@ def timeline_figure(
             f"lines need at least one row and the columns start, end, text and score; missing: "
             f"{', '.join(missing) or 'rows'}"
         )
+    times = lines[["start", "end"]].to_numpy(dtype=float).round(1).tolist()
+    scores = lines["score"].to_numpy(dtype=float).round(3).tolist()
     rows = [
-        [round(float(row.start), 1), round(float(row.end), 1), str(row.text), round(row.score, 3)]
-        for row in lines.itertuples()
+        [start, end, str(text), value]
+        for (start, end), text, value in zip(times, lines["text"], scores, strict=True)
     ]
-    bars = {}
+    bars: dict[str, list[list[float]]] = {}
     for name, pairs in spans.items():
         both = np.asarray(pairs, dtype=float).reshape(-1, 2) if len(pairs) else np.zeros((0, 2))
         bars[str(name)] = both.round(1).tolist()
