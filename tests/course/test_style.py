@@ -14,7 +14,7 @@ PACKAGES = sorted(
     path for name in ("viralbert_utils", "viralbert") for path in (ROOT / name).rglob("*.py")
 )
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-MOST_LINES, MOST_LINES_OF_A_FILE, MOST_FILES_OF_A_ROOM = 4000, 300, 9
+MOST_LINES, MOST_LINES_OF_A_FILE, MOST_FILES_OF_A_ROOM = 4100, 300, 9
 MOST_LINES_OF_A_TEST_FILE = 400  # blank ones and comments too
 
 
