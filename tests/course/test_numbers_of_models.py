@@ -158,7 +158,7 @@ def test_each_class_is_strong_weak_or_unclear_once(tuning):
     assert 20 <= len(named) + tuning["classes.unclear"] <= 28
     ahead = tuning["classes.frequent_ahead"]
     clear = ahead["low"] > 0 or ahead["high"] < 0
-    assert clear == (tuning["classes.verdict"] != "not clearly apart from")
+    assert clear == (tuning["classes.verdict"] != "not told apart from")
 
 
 def test_stored_thresholds_decide_as_before_and_refuse_other_names(tuning):
