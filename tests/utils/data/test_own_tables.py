@@ -92,7 +92,7 @@ def functions_of_tables():
     for found in pkgutil.walk_packages(viralbert_utils.__path__, "viralbert_utils."):
         module = importlib.import_module(found.name)
         name = found.name.rpartition(".")[2]
-        if name in ("lesson", "plots", "charts"):
+        if name in ("lesson", "plots", "charts", "interactive"):
             continue  # they show what a lesson has made, not what somebody brings
         owners = [
             module,
