@@ -17,6 +17,10 @@ import yaml
 from tests.timing import until
 from viralbert_utils.base.files import ROOT
 
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("VIRALBERT_TEST_LAB"),
+    reason="runs a lesson in JupyterLab, minutes on a slow machine: set VIRALBERT_TEST_LAB=1",
+)
 LESSON = "01_data_preparation.ipynb"
 SETTINGS = ROOT / ".jupyter" / "lab.py"
 

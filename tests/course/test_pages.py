@@ -30,7 +30,7 @@ def built(smoke):
 # What the page says outside of code and formulas.
 PROSE = """(() => {
   const article = document.querySelector("article").cloneNode(true);
-  article.querySelectorAll("pre, code, math").forEach((node) => node.remove());
+  article.querySelectorAll("pre, code, math, script, style").forEach((node) => node.remove());
   return article.textContent;
 })()"""
 
