@@ -91,7 +91,7 @@ def test_commands_exist_with_their_options(path):
             cli._parser().parse_args(words[1:])  # says what it does not know, and ends
             whole = help_of(words[1])
             assert all(word in whole for word in words if word.startswith("--")), "abbreviated"
-    assert commands or path not in MANUALS
+    assert commands or path not in MANUALS or path.name == "glossary.md"
 
 
 def help_of(name: str) -> list[str]:
