@@ -8,8 +8,9 @@ from typing import TypeVar
 
 HANG_S = 60.0  # no test is about it: it only ends what would otherwise wait for ever
 MOST = 2.5  # times the cost for twice the input: a line has 2, a square has 4
+MOST_OF_FOUR = 9  # times the cost for four times the input: a line has 4, a square has 16
 REPETITIONS = 4  # of each measurement; the least counts, since other work on the machine only adds
-ROUNDS = 5  # so often is measured what looks slow; a square looks slow every time
+ROUNDS = 3  # so often is measured what looks slow
 
 Input = TypeVar("Input")
 
@@ -50,4 +51,10 @@ def grows(
             short = min(short, seconds(call, once))
         if long <= MOST * short:
             return ""
-    return f"{n}: {short:.3f} s, {2 * n}: {long:.3f} s"
+    # Where twice the input no longer fits a cache of the processor, a line costs three times once. A
+    # square goes on growing.
+    fourfold = make(4 * n)
+    longest = min(seconds(call, fourfold) for _ in range(REPETITIONS))
+    if longest <= MOST_OF_FOUR * short:
+        return ""
+    return f"{n}: {short:.3f} s, {2 * n}: {long:.3f} s, {4 * n}: {longest:.3f} s"

@@ -78,7 +78,7 @@ sys.modules[sys.argv[1]] = None
 from viralbert import cli
 if sys.argv[2] == "report":  # there may be no run to report on
     from viralbert.course import report
-    report.report = lambda run: report.build_site(run, {}, "# Report", run.report / "site")
+    report.report = lambda run: report.build_site(run, {}, "# Report", run.report / "site", {})
 sys.exit(cli.main(sys.argv[2:]))
 """
 TRAIN, PRETRAIN = (
