@@ -51,8 +51,8 @@ def grows(
             short = min(short, seconds(call, once))
         if long <= MOST * short:
             return ""
-    # Where twice the input no longer fits a cache of the processor, a line costs three times once. A
-    # square goes on growing.
+    # Where twice the input no longer fits a cache of the processor, a line costs three times once.
+    # A square goes on growing.
     fourfold = make(4 * n)
     longest = min(seconds(call, fourfold) for _ in range(REPETITIONS))
     if longest <= MOST_OF_FOUR * short:

@@ -91,8 +91,8 @@ def test_headlines_have_intervals(smoke):
 
 
 def test_a_notebook_stays_in_its_budget(smoke):
-    """120 s and 4 GiB a notebook on two cores; the smoke run is far smaller. Beside the checks of the
-    code, on a machine of half the speed, its longest lesson has taken 114 s."""
+    """120 s and 4 GiB a notebook on two cores; the smoke run is far smaller. Beside the checks of
+    the code, on a machine of half the speed, its longest lesson has taken 114 s."""
     for page in smoke.values():
         assert page.seconds < 180
         assert page.records["run.peak_memory_mib"] < 4096
