@@ -513,9 +513,11 @@ def execute(
             problem += f" ({packages.missing(module[1])})"
         raise _failure(notebook, partial, error.exec_count, problem) from None
     except CellTimeoutError:
-        raise _failure(
-            notebook, partial, None, f"took longer than the limit of {cell_timeout_s} s for a cell"
-        ) from None
+        problem = (
+            f"took longer than the limit of {cell_timeout_s} s for a cell; a slow machine needs a "
+            "higher `cell_timeout_s` in the file of the profile"
+        )
+        raise _failure(notebook, partial, None, problem) from None
     except DeadKernelError:
         raise _failure(notebook, partial, None, "the kernel died (out of memory?)") from None
     except NoSuchKernel as error:
