@@ -105,7 +105,7 @@ class Comparison:
         means = {what: float(np.mean(runs)) for what, runs in self.each_run(name).items()}
         return {
             f"{task}, {measure}": intervals.estimate(
-                means[f"{task}, {measure}"], self._resample(name, task, measure), 0.95
+                means[f"{task}, {measure}"], self.resampled(name, task, measure), 0.95
             )
             for task, measure in self.measures(name)
         }
@@ -117,15 +117,15 @@ class Comparison:
         return {
             f"{task}, {measure}": intervals.estimate(
                 float(np.mean(own[f"{task}, {measure}"]) - np.mean(other[f"{task}, {measure}"])),
-                self._resample(name, task, measure) - self._resample(reference, task, measure),
+                self.resampled(name, task, measure) - self.resampled(reference, task, measure),
                 0.95,
             )
             for task, measure in self.measures(name)
             if (task, measure) in self.measures(reference)
         }
 
-    def _resample(self, name: str, task: str, measure: str) -> np.ndarray:
-        """The figure on each resample `(n_resamples,)`."""
+    def resampled(self, name: str, task: str, measure: str) -> np.ndarray:
+        """The figure on each resample `(n_resamples,)`; all systems share the resamples."""
         key = (name, task, measure)
         if key not in self._resampled:
             metric, truth = mean_over_runs(METRICS[measure]), self.labels[task]["test"]

@@ -58,6 +58,17 @@ def test_differences_are_paired(labels):
     assert worse["virality, ROC AUC"].side == "below"
 
 
+def test_resamples_are_shared(labels):
+    """So what grows between two differences is paired as well."""
+    compared = Comparison(labels, n_resamples=20)
+    good = noisy(labels["emotions"], 0.6, 1)
+    compared.add("good", "emotions", good)
+    compared.add("twin", "emotions", {split: p / 2 for split, p in good.items()})
+    own, other = (compared.resampled(name, "emotions", "ROC AUC") for name in ("good", "twin"))
+    assert own.shape == (20,) and own.std() > 0
+    assert (own == other).all()
+
+
 def test_only_what_both_systems_have_is_compared(labels):
     compared = Comparison(labels)
     for task in labels:
