@@ -1,7 +1,7 @@
-"""Decide the easy rows by rules that one can read, the next by one-against-rest classifiers, the
-rest by a model.
+"""Decide the easy rows by rules that one can read, the next by least squares, the rest by a hybrid,
+or refuse them.
 
-Lesson 07 uses it. Both thresholds come from decisions about training rows by rules and classifiers
+Lesson 07 uses it. The thresholds come from decisions about training rows by rules and classifiers
 that had not seen them, so what they promise is not the precision of a lucky choice. Sources: Rivest
 1987 (decision lists); Viola & Jones 2001 (cascades); Rifkin & Klautau 2004 (one against the rest by
 least squares); Allen 1974 (leaving one out in closed form).
@@ -37,13 +37,14 @@ from viralbert_utils.evaluation.thresholds import best_global, recall_at_precisi
 from viralbert_utils.lessons import plain_tfidf
 from viralbert_utils.lessons.columns import Preparation, empty
 
-STAGES = ("rules", "one against the rest", "model")
+STAGES = ("rules", "least squares", "hybrid")
+REFUSED = "none of these"  # the stage of a row that gets no class
 PREFIXES = (4, 5, 6)  # letters: what inflection leaves of a name
 MIN_ROWS = 3  # training rows in which a pattern must stand
 PRECISION = (
     0.97,
     0.9,
-)  # asked of rules, and of one-against-rest classifiers, unless the caller asks otherwise
+)  # asked of rules, and of least squares, unless the caller asks otherwise
 VETO = 0.4  # bound from which a rule counts at all: too weak to decide, strong enough to object
 COLUMN_WEIGHT = 0.3  # of table columns beside TF-IDF vectors
 PENALTY = 0.3  # of the least squares
@@ -178,7 +179,7 @@ def least_squares(features: sparse.csr_matrix, hot: np.ndarray) -> tuple[np.ndar
 
 @dataclass(frozen=True)
 class Cascade:
-    """Rules, one-against-rest classifiers, a model.
+    """Rules, least squares (one classifier a class against the rest), a hybrid.
 
     Attributes:
         preparation: What the classifiers read of a row; its texts and categories are what rules
@@ -190,6 +191,8 @@ class Cascade:
         coefficients: `(n_features, n_classes)`.
         min_lead: Least lead of the best class over the next with which the classifiers decide.
         rest: The model for what is left, a `Hybrid` or what answers like one.
+        min_score: A row that is left is refused if its best score is lower; minus infinity refuses
+            none.
     """
 
     preparation: Preparation
@@ -200,6 +203,7 @@ class Cascade:
     coefficients: np.ndarray
     min_lead: float
     rest: Rest
+    min_score: float = -math.inf
 
     def read(self, rows: pd.DataFrame) -> sparse.csr_matrix:
         """What the classifiers see `(n_rows, n_features)`: TF-IDF of the text, then the columns.
@@ -217,6 +221,8 @@ class Cascade:
     def decide(self, rows: pd.DataFrame) -> pd.DataFrame:
         """For each row `answer`, the `stage` that gave it, and its `reason` in words.
 
+        A refused row has an empty answer and the stage `REFUSED`.
+
         Raises:
             DataError: A column that the preparation reads is missing.
         """
@@ -224,7 +230,8 @@ class Cascade:
         require_rows(rows)
         pattern_sets = patterns(rows, self.preparation.texts, list(self.preparation.categories))
         votes = vote(self.rules, pattern_sets)
-        best, runner_up, lead = _lead(self.scores(rows))
+        scores = self.scores(rows)
+        best, runner_up, lead = _lead(scores)
         decided: list[tuple[str, str, str]] = []
         later: list[int] = []  # positions of the rows that are left for the model
         for row, rule in enumerate(votes):
@@ -233,6 +240,9 @@ class Cascade:
             elif lead[row] >= self.min_lead:
                 reason = f"leads {self.classes[runner_up[row]]} by {lead[row]:.2f}"
                 decided.append((self.classes[best[row]], STAGES[1], reason))
+            elif scores[row, best[row]] < self.min_score:
+                reason = f"the best score is {scores[row, best[row]]:.2f}"
+                decided.append(("", REFUSED, reason))
             else:
                 decided.append(("", STAGES[2], ""))
                 later.append(row)
@@ -269,6 +279,7 @@ class Cascade:
             "rules": [asdict(rule) for rule in self.rules],
             "min_bound": float(self.min_bound) if math.isfinite(self.min_bound) else None,
             "min_lead": float(self.min_lead) if math.isfinite(self.min_lead) else None,
+            "min_score": float(self.min_score) if math.isfinite(self.min_score) else None,
             "terms": terms,
         }
         numbers = {f"idf.{number}": own for number, own in enumerate(frequencies)}
@@ -319,6 +330,7 @@ class Cascade:
                 numbers["coefficients"],
                 bounds[1],
                 rest,
+                -math.inf if plain.get("min_score") is None else float(plain["min_score"]),
             )
             cascade._check()
         except Exception as error:  # a missing or broken file, another kind of model: one remedy
@@ -352,8 +364,9 @@ def fit(
     precision: tuple[float, float] = PRECISION,
     n_folds: int = 5,
     seed: int = 0,
+    refuse: float = 0.0,
 ) -> Cascade:
-    """Learn the first two stages and both thresholds from training rows.
+    """Learn the first two stages and the thresholds from training rows.
 
     Args:
         rows: Training rows.
@@ -365,6 +378,8 @@ def fit(
             threshold is the best of many.
         n_folds: Parts into which the rows are cut, so that rules are mined without each of them.
         seed: Decides on the folds.
+        refuse: Share of the training rows whose best leave-one-out score lies below `min_score`.
+            The cascade refuses fewer of them, because rules and least squares decide some.
 
     Raises:
         DataError: The label or a column that the preparation reads is missing.
@@ -407,6 +422,7 @@ def fit(
         coefficients,
         min_lead,
         rest,
+        float(np.quantile(unseen.max(axis=1), refuse)) if refuse else -math.inf,
     )
 
 
@@ -419,7 +435,7 @@ def by_stage(decisions: pd.DataFrame, truth: np.ndarray) -> pd.DataFrame:
 
     Returns:
         A row a stage that decided any: `rows`, `coverage` (its share of all rows), `precision`, and
-        the interval `low`, `high` of it (Jeffreys, 95 %).
+        the interval `low`, `high` of it (Jeffreys, 95 %). Refused rows count among all rows.
     """
     require_columns(decisions, ["answer", "stage"])
     right = (

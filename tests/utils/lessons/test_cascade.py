@@ -128,13 +128,13 @@ def test_each_decision_tells_its_stage_and_reason(fitted):
     assert set(decisions["stage"]) == set(cascade.STAGES)
     ruled = decisions[decisions["stage"] == "rules"]
     assert ruled["reason"].str.contains("→").all()
-    assert decisions.loc[decisions["stage"] == "model", "answer"].eq("Снег").all()
+    assert decisions.loc[decisions["stage"] == "hybrid", "answer"].eq("Снег").all()
     stages = cascade.by_stage(decisions, test["label"].to_numpy())
     assert stages["rows"].sum() == len(test)
     assert stages["coverage"].sum() == pytest.approx(1)
     assert stages.loc["rules", "coverage"] > 0.3
     assert stages.loc["rules", "precision"] >= 0.95
-    assert stages.loc["one against the rest", "precision"] > stages.loc["model", "precision"] + 0.2
+    assert stages.loc["least squares", "precision"] > stages.loc["hybrid", "precision"] + 0.2
     assert (stages["low"] <= stages["precision"]).all() and (
         stages["precision"] <= stages["high"]
     ).all()
@@ -160,7 +160,26 @@ def test_where_there_is_nothing_to_learn_the_model_decides():
     rows = make_rows().assign(title="одно и то же", seconds=1.0, channel="свой")
     prepared = columns.prepare(rows, ["title"])
     decisions = cascade.fit(rows, "label", prepared, AlwaysSnow()).decide(rows)
-    assert set(decisions["stage"]) == {"model"}
+    assert set(decisions["stage"]) == {"hybrid"}
+
+
+def test_a_row_that_is_left_is_refused_if_its_best_score_is_low(fitted, saved, tmp_path):
+    rows, test = make_rows(), make_rows(300, seed=1)
+    prepared = columns.prepare(rows, ["title"], ["seconds"], ["channel"])
+    careful = cascade.fit(rows, "label", prepared, AlwaysSnow(), (0.97, 0.8), refuse=0.3)
+    before, after = fitted.decide(test), careful.decide(test)
+    refused = after["stage"] == cascade.REFUSED
+    assert 0 < refused.sum() < (before["stage"] == "hybrid").sum()
+    assert set(before.loc[refused, "stage"]) == {"hybrid"}
+    assert (careful.scores(test).max(axis=1)[refused] < careful.min_score).all()
+    assert set(after.loc[refused, "answer"]) == {""}
+    pd.testing.assert_frame_equal(before[~refused], after[~refused])
+    stages = cascade.by_stage(after, test["label"].to_numpy())
+    assert stages["coverage"].sum() == pytest.approx(1 - refused.mean())
+    steps = dataclasses.replace(saved[0], min_score=careful.min_score)
+    steps.save(tmp_path / "careful")
+    assert cascade.Cascade.load(tmp_path / "careful").min_score == careful.min_score
+    assert cascade.Cascade.load(saved[1]).min_score == -np.inf
 
 
 def test_the_same_rows_give_the_same_decisions_in_any_order(fitted):
@@ -200,7 +219,7 @@ def test_stages_that_decide_nothing_are_kept_so(saved, tmp_path):
         (tmp_path / "silent" / "cascade.json").read_text("utf-8"), parse_constant=pytest.fail
     )
     again = cascade.Cascade.load(tmp_path / "silent")
-    assert set(again.decide(make_rows(20))["stage"]) == {"model"}
+    assert set(again.decide(make_rows(20))["stage"]) == {"hybrid"}
 
 
 def test_what_is_no_cascade_is_named(saved, fitted, tmp_path):
