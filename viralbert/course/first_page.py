@@ -54,12 +54,23 @@ def needs(notebooks: Sequence[Notebook]) -> dict[str, list[str]]:
     }
 
 
+def read_first(notebook: Notebook) -> list[str]:
+    """Numbers of the lessons that a lesson's table of needs names, whether it reads their files or
+    not."""
+    for cell in notebook.content.get("cells", []):
+        _, heading, table = cell["source"].partition("## Before you start")
+        if heading and cell["cell_type"] == "markdown":
+            return sorted(set(re.findall(r"^\| *\[?lesson (\d\d)\b", table, re.M)))
+    return []
+
+
 def way(
     notebooks: Sequence[Notebook],
     titles: Mapping[str, str],
     minutes: Mapping[str, int],
 ) -> tuple[str, str]:
-    """The way through the lessons, once for the site and once for Markdown.
+    """The way through the lessons, once for the site and once for Markdown: what to read first, by
+    their tables of needs, and whose files a lesson uses.
 
     Args:
         notebooks: All lessons of the course, in order.
@@ -71,26 +82,34 @@ def way(
     """
     shown = [notebook for notebook in notebooks if notebook.name in titles]
     leads = needs(shown)
-    items, rows = [], ["| lesson | minutes to read | after lesson |", "|---|---|---|"]
+    columns = ("lesson", "minutes to read", "read first", "uses files of")
+    items, rows = [], [f"| {' | '.join(columns)} |", "|---|---|---|---|"]
     for notebook in shown:
-        name, after = notebook.name, leads[notebook.number]
-        told = f"after {' and '.join(after)}" if after else "stands alone"
+        name, after, before = notebook.name, leads[notebook.number], read_first(notebook)
+        told = f"read {_enumerated(before or after)} first"
         if not after and any(notebook.number in others for others in leads.values()):
             told = "start here"
+        elif not after:
+            told = f"{told}; uses no files of other lessons" if before else "stands alone"
         items.append(
             f'<li><a href="{name}.html">{html.escape(titles[name])}</a>'
             f"<span>{minutes[name]} minutes, {told}</span></li>"
         )
         rows.append(
-            f"| [{titles[name]}]({name}.ipynb) | {minutes[name]} | {', '.join(after) or '-'} |"
+            f"| [{titles[name]}]({name}.ipynb) | {minutes[name]} | {', '.join(before) or '-'} | "
+            f"{', '.join(after) or '-'} |"
         )
     drawing = _drawing([notebook.number for notebook in shown], leads)
     listed = f'<div class="way">{drawing}<ol>{"".join(items)}</ol></div>'
     return listed, "\n".join(rows)
 
 
+def _enumerated(items: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
 def _drawing(numbers: Sequence[str], leads: Mapping[str, Sequence[str]]) -> str:
-    """Lessons as circles, one a row, and lines from each to those that read what it leaves."""
+    """Lessons as circles, one a row, and lines from each to those that use its files."""
     lanes: dict[str, int] = {}
     for number in numbers:
         lanes[number] = 1 + max((lanes[other] for other in leads[number]), default=-1)

@@ -370,7 +370,7 @@ def first_page_text(
         "",
         "## The way through the lessons",
         "",
-        "A line leads from a lesson to those that use what it leaves. The times are for reading; "
+        "A line leads from a lesson to those that use its files. The times are for reading; "
         "exercises come on top.",
         "",
     ]
@@ -398,10 +398,11 @@ def _headline_section(pages: list[Page]) -> list[str]:
         "## Headline figures",
         "",
         "Each line is a system that was measured on texts or videos it had not seen. The brackets "
-        "hold the interval in which the true figure lies with 95 % confidence. What stands beside "
-        "it is what it has to beat: guessing, a simple system, or a rival. Macro-F1, ROC AUC, AP "
-        "(average precision) and phi are 1 at best; guessing has 0.5 in ROC AUC, and phi is 0 "
-        "where two things have nothing to do with each other.",
+        "hold a 95 % interval: how far the figure could move with other texts or videos. It leaves "
+        "out the luck of the training, and over a handful of videos it is too narrow (lesson 06). "
+        "What stands beside it is what it has to beat: guessing, a simple system, or a rival. "
+        "Macro-F1, ROC AUC, AP (average precision) and phi are 1 at best; guessing has 0.5 in ROC "
+        "AUC, and phi is 0 where two things have nothing to do with each other.",
         "",
         headline_table(headlines(pages)),
         "",

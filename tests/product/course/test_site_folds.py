@@ -136,9 +136,12 @@ def test_code_is_folded_on_a_phone_and_copied_on_a_desk(opened):
 # The way through the lessons ----------------------------------------------------------------------
 
 
-def lesson(number: int, reads: list[str], leaves: list[str]) -> Notebook:
+def lesson(number: int, reads: list[str], leaves: list[str], needs: str = "") -> Notebook:
     made = Notebook(Path(f"0{number}_x.ipynb"))
-    made.__dict__["content"] = {"metadata": {"viralbert": {"reads": reads, "leaves": leaves}}}
+    made.__dict__["content"] = {
+        "metadata": {"viralbert": {"reads": reads, "leaves": leaves}},
+        "cells": [{"cell_type": "markdown", "source": f"## Before you start\n\n{needs}"}],
+    }
     return made
 
 
@@ -157,7 +160,23 @@ def test_a_lesson_needs_those_whose_results_it_reads_and_no_others():
     assert [len(re.findall(sign, site)) for sign in ("<circle", "<li>", "&lt;T&gt;")] == [4, 4, 4]
     assert "7 minutes, start here" in site
     assert "7 minutes, stands alone" in site
-    assert "| [04. <T>](04_x.ipynb) | 7 | 03 |" in markdown
+    assert "| [04. <T>](04_x.ipynb) | 7 | - | 03 |" in markdown
+
+
+def test_a_lesson_without_files_of_others_may_have_lessons_to_read_first():
+    table = "| needs | why |\n|---|---|\n| lesson 01 | a |\n| [lesson 02](2.ipynb) | lesson 05 |\n"
+    lessons = [
+        lesson(1, [], ["run:t"]),
+        lesson(2, ["run:t"], [], "| lesson 01 | tables |"),
+        lesson(3, ["data:videos"], [], f"{table}| lesson 04 | c |"),
+    ]
+    assert first_page.read_first(lessons[2]) == ["01", "02", "04"]
+    titles = {made.name: made.name for made in lessons}
+    site, markdown = first_page.way(lessons, titles, dict.fromkeys(titles, 7))
+    assert "7 minutes, start here" in site
+    assert "7 minutes, read 01 first<" in site
+    assert "7 minutes, read 01, 02 and 04 first; uses no files of other lessons<" in site
+    assert "| [03_x](03_x.ipynb) | 7 | 01, 02, 04 | - |" in markdown
 
 
 def test_reading_takes_longer_with_more_words_and_not_with_folded_code():
