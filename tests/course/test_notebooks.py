@@ -148,10 +148,10 @@ def test_size_of_a_lesson(notebook):
         n
         for cell in code(notebook)
         for n in ast.walk(ast.parse(cell.source))
-        if isinstance(n, ast.FunctionDef)
+        if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     # A service, or a training in stages, is made of functions; elsewhere there are a few.
-    assert len(functions) <= 13
+    assert len(functions) <= 9
     assert all(n_lines_to_read(ast.unparse(function)) <= 15 for function in functions)
     assert sum("lesson.show(" in cell.source for cell in code(notebook)) >= 3
 
