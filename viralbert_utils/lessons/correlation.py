@@ -154,55 +154,6 @@ def pairs(labels: np.ndarray, names: Sequence[str], min_positives: int = 10) -> 
     )
 
 
-def phi_difference(
-    labels: np.ndarray,
-    predictions: np.ndarray,
-    names: Sequence[str],
-    n_resamples: int = 2000,
-    seed: int = 0,
-    min_positives: int = 10,
-    min_both: int = 5,
-) -> pd.DataFrame:
-    """Where predictions tie classes that labels do not, or part those that labels tie.
-
-    A paired bootstrap: each resample of the texts gives both phi, of all pairs, by one matrix
-    product each. Predicted labels depend on their thresholds, and so does this.
-
-    Args:
-        labels: `(n_texts, n_classes)`, 0/1.
-        predictions: Same shape, 0/1.
-        names: The classes, in the order of the columns.
-        n_resamples: No p-value is below `2 / (n_resamples + 1)`.
-        seed: Decides on the resamples.
-        min_positives: In both, see `left_out`.
-        min_both: Pairs that meet less often, in labels and predictions together, are omitted: what
-            hardly ever happens resampling cannot vary, and p-values come out too small.
-
-    Returns:
-        A row a pair: `a`, `b`, `labels`, `predictions` (their phi), `difference` (predictions -
-        labels) with `low`, `high`, `p`, `q`.
-
-    Raises:
-        DataError: Shapes differ, or no pair is left.
-    """
-    classes, x, y = _select(names, min_positives, labels, predictions)
-    met = x.T.astype(float) @ x + y.T.astype(float) @ y
-    a, b = np.nonzero(np.triu(met >= min_both, 1))
-    if not len(a):
-        raise DataError(f"no pair of classes meets {min_both} times; give more texts")
-    weights = resample_weights(len(x), n_resamples, seed)
-    of_labels, of_predictions = (_correlations(values)[0][a, b] for values in (x, y))
-    resampled = _correlations(y, weights)[:, a, b] - _correlations(x, weights)[:, a, b]
-    table = {
-        "a": classes[a],
-        "b": classes[b],
-        "labels": of_labels,
-        "predictions": of_predictions,
-        "difference": of_predictions - of_labels,
-    }
-    return pd.DataFrame(table | _tested(resampled))
-
-
 def phi_interval(both: int, n_a: int, n_b: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Interval of phi from the exact conditional interval of the odds ratio (Fisher 1935).
 

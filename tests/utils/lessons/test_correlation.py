@@ -159,42 +159,6 @@ def test_many_pairs_of_unrelated_labels_are_not_found():
     assert np.mean(found) <= 0.15
 
 
-def test_predictions_that_tie_what_labels_do_not(labels):
-    rng = np.random.default_rng(1)
-    predictions = labels.copy()
-    # This model says fear wherever it says anger; the rest it gets right.
-    predictions[:, 3] |= predictions[:, 2]
-    table = correlation.phi_difference(labels, predictions, NAMES, 500)
-    assert set(table["a"]) | set(table["b"]) == set(NAMES[:4])
-    row = pair(table, "злость", "страх")
-    assert row["labels"] == pytest.approx(matthews_corrcoef(labels[:, 2], labels[:, 3]))
-    assert row["predictions"] == pytest.approx(
-        matthews_corrcoef(predictions[:, 2], predictions[:, 3])
-    )
-    assert row["difference"] == pytest.approx(row["predictions"] - row["labels"])
-    assert row["low"] > 0.3
-    assert row["p"] == pytest.approx(2 / 501)
-    same = pair(table, "радость", "любовь")
-    assert (same["difference"], same["p"], same["q"]) == (0, 1, 1)
-    assert table["q"].to_numpy() == pytest.approx(false_discovery_control(table["p"]))
-    noise = np.where(rng.random(labels.shape) < 0.02, 1 - labels, labels)
-    assert (correlation.phi_difference(labels, noise, NAMES, 300)["q"] > 0.01).sum() >= 5
-
-
-def test_phi_difference_is_the_bootstrap(labels):
-    predictions = np.where(np.random.default_rng(5).random(labels.shape) < 0.2, 1 - labels, labels)
-    row = pair(correlation.phi_difference(labels, predictions, NAMES, 2000), "радость", "любовь")
-    rng = np.random.default_rng(9)
-    slow = []
-    for _ in range(500):
-        rows = rng.integers(0, len(labels), len(labels))
-        both = [np.corrcoef(x[rows, 0], x[rows, 1])[0, 1] for x in (labels, predictions)]
-        slow.append(both[1] - both[0])
-    assert (row["low"], row["high"]) == pytest.approx(
-        tuple(np.quantile(slow, [0.025, 0.975])), abs=0.015
-    )
-
-
 def test_weights_stand_for_repeated_rows():
     weights = np.array([[3, 0, 1, 0, 2, 0], [0, 2, 2, 1, 0, 1]])
     values = np.array(
@@ -207,22 +171,6 @@ def test_weights_stand_for_repeated_rows():
     # The second resample lacks the only row with the last label.
     assert np.isfinite(found[0]).all()
     assert np.isnan(found[1, 2]).all()
-
-
-def test_equal_systems_differ_about_as_often_as_they_may():
-    rng = np.random.default_rng(0)
-    p_values = []
-    for seed in range(40):
-        a, b = draw(rng, 400), draw(rng, 400)
-        p_values += correlation.phi_difference(a, b, NAMES, 300, seed)["p"].tolist()
-    assert np.mean(np.array(p_values) < 0.05) < 0.09
-
-
-def test_pairs_that_hardly_ever_meet_are_left_out(labels):
-    table = correlation.phi_difference(labels, labels, NAMES, 50)
-    assert not ((table["a"] == "радость") & (table["b"] == "злость")).any()
-    with pytest.raises(DataError, match="no pair of classes meets 5 times"):
-        correlation.phi_difference(labels[:, [0, 2]], labels[:, [0, 2]], NAMES[:2])
 
 
 @pytest.mark.parametrize("table", [correlation.pairs, correlation.conditional])
@@ -251,6 +199,7 @@ def test_partial_correlation_sees_through_a_common_cause():
     assert table["low"]["joy"] > 0.4
     assert table["high"]["fear"] < -0.1
     assert (table["q"] < 0.05).tolist() == [True, False, True]
+    assert table["q"].to_numpy() == pytest.approx(false_discovery_control(table["p"]))
     # By definition: what is left of both when the others are taken out.
     rest = values[:, [1, 2]]
     left = [y - LinearRegression().fit(rest, y).predict(rest) for y in (score, joy)]
@@ -306,3 +255,25 @@ def test_exact_difference_finds_a_planted_tie_and_chooses_without_looking_at_mee
         ("a", "c"): False,
         ("b", "c"): False,
     }
+    row = pair(table, "a", "b")
+    assert row["labels"] == pytest.approx(matthews_corrcoef(labels[:, 0], labels[:, 1]))
+    assert row["predictions"] == pytest.approx(1)
+    assert row["difference"] == pytest.approx(1 - row["labels"])
+    assert 0 < row["low"] < row["difference"] < row["high"]
+    assert (row["both_labels"], row["both_predictions"]) == (
+        (labels[:, 0] & labels[:, 1]).sum(),
+        labels[:, 0].sum(),
+    )
+
+
+def test_exact_difference_of_equal_systems_is_hardly_ever_clear():
+    rng = np.random.default_rng(0)
+    tables = [
+        correlation.phi_difference_exact(draw(rng, 400), draw(rng, 400), NAMES) for _ in range(12)
+    ]
+    assert sum(table["clear"].any() for table in tables) <= 1
+
+
+def test_exact_difference_needs_pairs_that_chance_would_let_meet(labels):
+    with pytest.raises(DataError, match="no pair is expected to meet 500 times"):
+        correlation.phi_difference_exact(labels, labels, NAMES, min_expected=500)
