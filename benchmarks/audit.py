@@ -135,9 +135,11 @@ def cleaned(source: str) -> None:
         p = judges.out_of_fold(planted.labels)
         score = label_errors.margin(planted.labels, p)
         worst = np.argsort(-score)[: len(train) // 5]
+        # Another seed than the planting's, which took its rows from the same permutation.
+        by_chance = np.random.default_rng(SEED + 1).permutation(train)
         chosen = {
             "as planted": [],
-            "reviewed at random": np.random.default_rng(SEED).permutation(train)[: len(worst)],
+            "reviewed at random": by_chance[: len(worst)],
             "reviewed by the audit": worst,
             "all right": train,
         }

@@ -115,6 +115,17 @@ def test_corrections_come_back_whole(label_audit):
     assert label_audit["refusal"].startswith("row 2")
 
 
+def test_a_random_review_meets_errors_by_chance_alone(label_audit):
+    """It reads a fifth of the rows. Drawn by the seed of the planting it would meet two fifths of
+    the errors."""
+    assert label_audit["mended_by_chance"] < 0.35 * label_audit["rows"]["wrong"]
+    assert label_audit["changed"] > label_audit["mended_by_chance"]
+
+
+def test_real_disagreements_are_few(label_audit):
+    assert 0 < label_audit["disputed"]["disputed"] < 0.1 * label_audit["disputed"]["texts"]
+
+
 def test_softmax_gives_one_label_at_most(label_audit):
     at_half = label_audit["answers.softmax_at_one_half"]
     assert at_half["most"] <= 1
