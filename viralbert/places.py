@@ -6,7 +6,6 @@ A name is looked at in a moment, while a kernel or a model takes minutes to be t
 from __future__ import annotations
 
 from pathlib import Path
-from unittest.mock import patch
 
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import own_path
@@ -49,6 +48,8 @@ def check_encoder(name: str, base: Path = Path(), offline: bool = False) -> None
     """
     if name == "embedded" or (base / own_path(name)).is_dir():
         return
+    from unittest.mock import patch
+
     from huggingface_hub import constants
 
     from viralbert_utils.encoders.loading import load_tokenizer
