@@ -86,10 +86,7 @@ class ArchiveJob:
             if output not in path.resolve().parents
         ]
         if not paths:
-            raise DataError(
-                f"no subtitle files in {self.folder}; expected a folder with "
-                f"{', '.join(sorted(READ))}"
-            )
+            raise _no_subtitles(self.folder)
         return [str(path.relative_to(self.folder)) for path in paths]
 
     def key(self, file: str) -> str:
@@ -107,6 +104,22 @@ class ArchiveJob:
             version,
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def check_holds_any(folder: Path) -> None:
+    """Refuse a folder without subtitle files, before a scorer is loaded for them.
+
+    Raises:
+        DataError: There is none.
+    """
+    if not any(path.suffix.lower() in READ for path in folder.rglob("*")):
+        raise _no_subtitles(folder)
+
+
+def _no_subtitles(folder: Path) -> DataError:
+    return DataError(
+        f"no subtitle files in {folder}; expected a folder with {', '.join(sorted(READ))}"
+    )
 
 
 def subtitle_files(folder: Path, pattern: str = "*") -> list[Path]:
@@ -209,23 +222,22 @@ def _run(job: ArchiveJob, engine: str, n_workers: int, show_progress: bool) -> A
 
 
 def process(
-    path: Path,
+    read: Subtitles,
     folder: Path,
     score: Scorer,
     limits: Limits,
     fps: float = 25,
     otio: bool = False,
     video: str = "",
-) -> tuple[Found, Subtitles]:
-    """Moments of one subtitle file, written to its folder; what was found, and what was read.
+) -> Found:
+    """Moments of one subtitle file, written to its folder.
 
     Raises:
-        DataError: As `read_subtitles`, `find_moments` and `outputs.write_all`.
+        DataError: As `find_moments` and `outputs.write_all`.
     """
-    read = read_subtitles(path)
     selection = find_moments(read.cues, score, limits)
     outputs.write_all(selection, read.cues, folder, fps, video, otio)
-    return selection, read
+    return selection
 
 
 def load_scorer(model: str, precision: str = "auto") -> Scorer:
@@ -308,7 +320,8 @@ class Worker:
         key = job.key(
             file
         )  # before the file is read: if it changes meanwhile, the next run sees that
-        selection, read = process(job.folder / file, folder, score, job.limits, job.fps, job.otio)
+        read = read_subtitles(job.folder / file)
+        selection = process(read, folder, score, job.limits, job.fps, job.otio)
         record = {"file": file, "key": key, "note": selection.note, "repairs": read.repairs}
         write_whole(folder / RECORD, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
 

@@ -9,6 +9,7 @@ other rows.
 from __future__ import annotations
 
 import csv
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from viralbert_utils.data.emotions import (
     plain_label,
     russian_name,
 )
-from viralbert_utils.data.tables import read_table
+from viralbert_utils.data.tables import read_table, require_columns
 from viralbert_utils.encoders import loading
 from viralbert_utils.evaluation import baselines
 from viralbert_utils.lessons import label_errors, linear_head, suspects
@@ -66,7 +67,7 @@ class LabelSet:
         if chosen not in tasks:
             raise DataError(
                 f"expected one of the model's tasks, {', '.join(tasks)}, found {chosen!r}; name "
-                "the one that the labels belong to (--task)"
+                "the one that the labels belong to (--dataset)"
             )
         names = tasks[chosen].names
         if len(names) == 1:
@@ -142,30 +143,30 @@ class Labelled:
         Raises:
             DataError: A column is missing, an id stands twice, or a label is not in the set.
         """
-        table = read_table(own_path(file), cp1251=True)
+        return cls.of(read_labels(file, text), file, label_set, text)
+
+    @classmethod
+    def of(
+        cls, table: pd.DataFrame, file: Path | str, label_set: LabelSet, text: str = "text"
+    ) -> Labelled:
+        """The labels in a table from `read_labels`; arguments and errors as of `read`."""
         columns = {str(name).casefold(): str(name) for name in table.columns}
-        for wanted, remedy in (
-            ((text,), "name the column of the texts with --column"),
-            (("labels", "label"), "rename the column of the labels to labels"),
-        ):
-            if not any(name.casefold() in columns for name in wanted):
-                raise DataError(
-                    f"{file}: no column {' or '.join(map(repr, wanted))}; found "
-                    f"{', '.join(columns.values())}: {remedy}"
-                )
         column = columns.get("labels") or columns["label"]
         labels = []
         for row, field in enumerate(table[column]):
             try:
                 labels.append(label_set.parse(field))
             except DataError as error:
-                raise DataError(f"{file}, row {row}: {column}={field!r:.80}: {error}") from None
+                raise DataError(
+                    f"{file}, {_in_a_spreadsheet(row)}: {column}={field!r:.80}: {error}"
+                ) from None
         ids = table[columns["id"]] if "id" in columns else pd.RangeIndex(len(table))
         repeated = pd.Series([normalise(str(name)) for name in ids]).duplicated()
         if repeated.any():
+            row = int(repeated.argmax())
             raise DataError(
-                f"{file}, row {int(repeated.argmax())}: id {ids[int(repeated.argmax())]!r} stands "
-                "twice; corrections find their rows by it: make ids unique, or remove the column"
+                f"{file}, {_in_a_spreadsheet(row)}: id {ids[row]!r} stands twice; corrections find "
+                "their rows by it: make ids unique, or remove the column"
             )
         texts = [
             field if isinstance(field, str) else "" for field in table[columns[text.casefold()]]
@@ -188,6 +189,53 @@ class Labelled:
         elif any("а" <= char <= "я" for char in fields.casefold()):
             names = list(map(russian_name, names))
         return f"[{', '.join(names)}]" if "[" in fields or not names else ", ".join(names)
+
+
+def read_labels(file: Path | str, text: str = "text") -> pd.DataFrame:
+    """Read a table of texts and labels, whatever the labels mean; see `Labelled.read`.
+
+    Raises:
+        DataError: The file cannot be read, or a column is missing.
+    """
+    table = read_table(own_path(file), cp1251=True)
+    columns = {str(name).casefold(): str(name) for name in table.columns}
+    for wanted, remedy in (
+        ((text,), "name the column of the texts with --column"),
+        (("labels", "label"), "rename the column of the labels to labels"),
+    ):
+        if not any(name.casefold() in columns for name in wanted):
+            raise DataError(
+                f"{file}: no column {' or '.join(map(repr, wanted))}; found "
+                f"{', '.join(columns.values())}: {remedy}"
+            )
+    return table
+
+
+def check_sheet(sheet: Path | str) -> None:
+    """Refuse what is no sheet of suspects.
+
+    Raises:
+        DataError: The file cannot be read, or a column is missing.
+    """
+    require_columns(
+        read_table(own_path(sheet), cp1251=True),
+        ["id", "text", "corrected"],
+        str(sheet),
+        "give the sheet that audit has written, with all its columns",
+    )
+
+
+def check_new(sheet: Path | str) -> None:
+    """Refuse to write suspects over a file.
+
+    Raises:
+        DataError: It is there already: somebody may have filled it in.
+    """
+    if own_path(sheet).exists():
+        raise DataError(
+            f"{sheet} is there already, and somebody may have filled it in; give another name, or "
+            "remove it"
+        )
 
 
 def by_model(data: Labelled, model: Predictor) -> np.ndarray:
@@ -252,21 +300,40 @@ def write_suspects(
     Raises:
         DataError: The file is there already: somebody may have filled it in.
     """
-    if own_path(output).exists():
-        raise DataError(
-            f"{output} is there already, and somebody may have filled it in; give another name, or "
-            "remove it"
-        )
+    check_new(output)
     score = label_errors.margin(data.hot, probabilities)
     found = suspects.suspects(data.rows, data.hot, probabilities, score, data.label_set.names, n)
     suspects.write_sheet(found, output, separator)
     return len(found)
 
 
+def _in_a_spreadsheet(row: int) -> str:
+    """A row, from 0 below the header, as a spreadsheet counts it."""
+    return f"row {row + 2} (the header is row 1)"
+
+
+def line_end(file: Path | str) -> str:
+    """What ends the lines of a table of text, `\\r\\n` or `\\n`, told by its first line."""
+    with own_path(file).open("rb") as opened:
+        first = opened.readline().replace(b"\0", b"") + opened.read(1)  # of UTF-16, too
+    return "\r\n" if b"\r\n" in first.replace(b"\0", b"") else "\n"
+
+
 def apply(
-    data: Labelled, sheet: Path | str, output: Path | str, separator: str = ","
+    data: Labelled,
+    sheet: Path | str,
+    output: Path | str,
+    separator: str = ",",
+    line_end: str = "\n",
 ) -> dict[str, int]:
     """Write the table with the labels that people have corrected in a sheet; all else stays.
+
+    Args:
+        data: The table.
+        sheet: The suspects, with corrections.
+        output: Gets the corrected table as CSV, quoted where it must be.
+        separator: Stands between columns.
+        line_end: Stands at the end of each line.
 
     Returns:
         How many rows were `changed`, `confirmed` and left `open`.
@@ -274,7 +341,19 @@ def apply(
     Raises:
         DataError: See `suspects.read_corrections`; or several labels where each text has one.
     """
-    corrected, counts = suspects.read_corrections(sheet, data.rows, data.label_set.names)
+    try:
+        corrected, counts = suspects.read_corrections(sheet, data.rows, data.label_set.names)
+    except DataError as error:
+        # It counts rows from 0, below the header.
+        first = rf"(?<=^{re.escape(str(sheet))}, )row (\d+)"
+        earlier = r"(?<=was corrected otherwise in )row (\d+)(?=; keep one of them$)"
+        raise DataError(
+            re.sub(
+                f"{first}|{earlier}",
+                lambda match: _in_a_spreadsheet(int(match[1] or match[2])),
+                str(error),
+            )
+        ) from None
     for name, labels in zip(corrected["id"], corrected["labels"], strict=True):
         try:
             data.label_set.check_number(labels)
@@ -286,8 +365,14 @@ def apply(
             data.table[data.column], data.rows["labels"], corrected["labels"], strict=True
         )
     ]
-    content = data.table.assign(**{data.column: fields}).to_csv(
-        index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n", sep=separator
+    table = data.table.assign(**{data.column: fields})
+    # The csv module leaves a carriage return inside a field without quotes.
+    returns = any("\r" in str(field) for field in (*table.columns, *table.to_numpy().ravel()))
+    content = table.to_csv(
+        index=False,
+        quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL,
+        lineterminator=line_end,
+        sep=separator,
     )
     # With the byte order mark spreadsheets know UTF-8.
     write_whole(own_path(output), ("\ufeff" if separator == ";" else "") + content)

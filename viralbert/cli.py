@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from viralbert.commands import answers, course, moments, service, training, training_data
-from viralbert.packages import missing
-from viralbert.terminal import Parser, complain, quote_warnings
+from viralbert.commands.options import example
+from viralbert.packages import PROJECT, missing
+from viralbert.terminal import Parser, complain, quote_warnings, say
 from viralbert_utils.base.errors import DataError
 
 
@@ -45,6 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Version(argparse.Action):
+    """Prints the version of the installed package; it is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        try:
+            version = importlib.metadata.version(PROJECT)
+        except importlib.metadata.PackageNotFoundError:
+            version = "of a folder that is not installed"
+        say(f"viralbert {version}")
+        parser.exit()
+
+
 def _drop_output() -> None:
     """Let what could not be written to the standard output go, or Python tries again at its end."""
     try:
@@ -54,7 +70,12 @@ def _drop_output() -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="viralbert", description="Run the ViralBERT course and use its models.")
+    parser = Parser(
+        prog="viralbert",
+        description="Run the ViralBERT course and use its models.",
+        **example("viralbert predict 'Кот сам открыл дверь.'"),
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(required=True, dest="command", metavar="command")
     course.add_run(commands)
     course.add_report(commands)

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from viralbert.labelled import CLASSES, ONE_CLASS, SAME_ROWS, Rows, maps_emotions, read
+from viralbert.places import check_data
+from viralbert.serving import shipped
 from viralbert.serving.predictor import Predictor, Task
 from viralbert.trainings import SPLITS, Training
 from viralbert_utils.base.errors import DataError
-from viralbert_utils.base.files import write_whole
+from viralbert_utils.base.files import check_there, own_path, write_whole
 from viralbert_utils.evaluation import intervals, metrics
 from viralbert_utils.evaluation.thresholds import SINGLE_LABEL, decide
 from viralbert_utils.lessons.class_table import per_class
@@ -80,7 +82,7 @@ class Evaluation:
     """What is asked of a model.
 
     Attributes:
-        model: Its folder, trained or exported.
+        model: Its folder, trained or exported; empty: the model that comes with the package.
         data: `sample`, `hub` or a folder; see `sources.load`.
         dataset: The task to judge, a key of `labelled.CLASSES`; empty: all that the model has.
         virality_file: As in `Training`.
@@ -90,7 +92,7 @@ class Evaluation:
             training texts are not asked.
     """
 
-    model: str
+    model: str = ""
     data: str = "sample"
     dataset: str = ""
     virality_file: str = ""
@@ -116,20 +118,25 @@ def evaluate(
         DataError: The model has no such task, or other classes; or as of `Predictor.load` and
             `sources.load`.
     """
-    options = {
-        name: getattr(asked, name) for name in ("data", "evaluate", "max_rows", "seed")
-    }  # of a training that reads the same rows
-    Training(**options)
-    predictor = Predictor.load(asked.model, device, precision)
+    # What is asked of the data comes first: a model may have to be built.
+    if asked.dataset and asked.dataset not in CLASSES:
+        raise DataError(f"dataset {asked.dataset!r} is not known; use {', '.join(CLASSES)}")
+    _training(asked, asked.dataset or Training.dataset)
+    check_data(asked.data)
+    if asked.virality_file:
+        check_there(own_path(asked.virality_file))
+    names = [asked.dataset] if asked.dataset else [] if asked.model else _shipped_tasks()
+    ready = {name: read(_training(asked, name)) for name in names}
+    folder = asked.model or shipped.folder(device, precision)
+    predictor = Predictor.load(folder, device, precision)
     tasks = _tasks(predictor, asked)
     files: list[dict[str, Any]] = []
     found: dict[str, Any] = {}
     n_rows: dict[str, dict[str, int]] = {}
     notes = [predictor.note] if predictor.note else []
     for name, task in tasks.items():
-        own_file = asked.virality_file if name == "virality" else ""
-        training = Training(dataset=name, virality_file=own_file, **options)
-        labelled, read_files = read(training)
+        training = _training(asked, name)
+        labelled, read_files = ready.get(name) or read(training)
         files += [file for file in read_files if file not in files]
         if name == "cedr" and maps_emotions(training):
             notes.append(SAME_ROWS)
@@ -149,7 +156,7 @@ def evaluate(
     if "dev" in asked.evaluate and any(task.thresholds for task in tasks.values()):
         notes.append(DEV_AS_SAVED)
     return {
-        "evaluation": asdict(asked) | {"evaluate": list(asked.evaluate)},
+        "evaluation": asdict(asked) | {"model": _named(asked), "evaluate": list(asked.evaluate)},
         "figures": found,
         "rows": n_rows,
         "files": files,
@@ -178,6 +185,30 @@ def lines(result: Mapping[str, Any]) -> Iterable[str]:
                 yield f"  {name:<16}" + "".join(f"{value:>11}" for value in shown)
 
 
+def _training(asked: Evaluation, dataset: str) -> Training:
+    """A training that reads the rows which a task is judged by."""
+    own_file = asked.virality_file if dataset == "virality" else ""
+    return Training(
+        dataset=dataset,
+        data=asked.data,
+        virality_file=own_file,
+        evaluate=asked.evaluate,
+        max_rows=asked.max_rows,
+        seed=asked.seed,
+    )
+
+
+def _named(asked: Evaluation) -> str:
+    """The model as somebody has named it."""
+    return asked.model or "the model that comes with viralbert"
+
+
+def _shipped_tasks() -> list[str]:
+    """The tasks of the model that comes with the package, which need not be built to tell them."""
+    settings = (shipped.PACKED / shipped.SETTINGS).read_text(encoding="utf-8")
+    return [name for name in json.loads(settings)["tasks"] if name in CLASSES]
+
+
 def _tasks(predictor: Predictor, asked: Evaluation) -> dict[str, Task]:
     """The tasks of the model that are to be judged."""
     known = {name: task for name, task in predictor.tasks.items() if name in CLASSES}
@@ -186,7 +217,7 @@ def _tasks(predictor: Predictor, asked: Evaluation) -> dict[str, Task]:
     if not known:
         wanted = asked.dataset or ", ".join(CLASSES)
         raise DataError(
-            f"{asked.model} has the tasks {', '.join(predictor.tasks)}; expected {wanted}: name "
+            f"{_named(asked)} has the tasks {', '.join(predictor.tasks)}; expected {wanted}: name "
             "another model, or another --dataset"
         )
     for name, task in known.items():
@@ -194,7 +225,7 @@ def _tasks(predictor: Predictor, asked: Evaluation) -> dict[str, Task]:
             name in ONE_CLASS
         ):
             raise DataError(
-                f"the task {name} of {asked.model} has the classes {', '.join(task.names)} "
+                f"the task {name} of {_named(asked)} has the classes {', '.join(task.names)} "
                 f"({task.problem_type}); expected {', '.join(CLASSES[name])}"
             )
     return known

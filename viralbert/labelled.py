@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from viralbert.places import check_data
 from viralbert.trainings import Training
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.data import combine, emotions, sources
@@ -61,6 +62,7 @@ def read(training: Training) -> tuple[dict[str, Labelled], list[dict[str, Any]]]
         DataError: As `sources.load` and `cleaning.clean`; reviews without a mark for `grades`.
     """
     files: list[dict[str, Any]] = []
+    check_data(training.data)
 
     def tables(name: str) -> dict[str, pd.DataFrame]:
         return read_set(name, training, files)[0]

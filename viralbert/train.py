@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -101,6 +102,7 @@ def _run(training: Training, output: Path, show_progress: bool) -> dict[str, Any
     sets, files = read(training)
     if (done := finished(output, training, files)) is not None:
         return done
+    _check_rows(training, sets)
     tokenizer, encoder = _encoder(training)
     encoded = {
         task: {
@@ -182,6 +184,22 @@ def _encoder(training: Training) -> tuple[Any, Any]:
     training.check_length(tokenizer, encoder)
     _check_layers(training, encoder)
     return tokenizer, encoder
+
+
+def _check_rows(training: Training, sets: Mapping[str, Labelled]) -> None:
+    """Refuse to train where a split that is needed is empty: it would show at the end."""
+    needed = {"train", "validation", *(SPLITS[name] for name in training.evaluate)}
+    for task, parts in sets.items():
+        n_rows = {
+            split: len(parts[split].texts) if split in parts else 0
+            for split in ("train", "validation", "test")
+        }
+        if any(n_rows[split] < 1 for split in needed):
+            found = ", ".join(f"{n} of {split}" for split, n in n_rows.items())
+            raise DataError(
+                f"{task}: expected at least 1 row to train on, to tune on (validation) and to "
+                f"judge by (test), found {found}; give more rows"
+            )
 
 
 def _check_layers(training: Training, encoder: Any) -> None:
@@ -338,7 +356,9 @@ def _figures(
     Thresholds come from dev, and are cross-fitted on dev itself.
     """
     train = parts["train"]
-    baseline = baselines.tfidf_logistic().fit(train.texts, train.labels)
+    with warnings.catch_warnings():  # a class that no text has gets the answer 0
+        warnings.filterwarnings("ignore", "Label (not )?.* is present in all training examples")
+        baseline = baselines.tfidf_logistic().fit(train.texts, train.labels)
     n_classes = train.labels.shape[1]
     systems = dict(scores) | {
         "TF-IDF": {

@@ -37,6 +37,17 @@ def loaded(monkeypatch) -> list[str]:
 
 
 @pytest.fixture
+def no_model(monkeypatch) -> None:
+    """Whoever asks for a model fails: what is wrong must be said before."""
+
+    def refuse(*_):
+        raise AssertionError("a model was asked for")
+
+    monkeypatch.setattr(shipped, "folder", refuse)
+    monkeypatch.setattr(predictor.Predictor, "load", refuse)
+
+
+@pytest.fixture
 def manual(request) -> Callable[[str, str], None]:
     """Compares an output with the block of a manual that names this test; see `manual`."""
     path = request.node.path.relative_to(ROOT).as_posix()

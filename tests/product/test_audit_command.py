@@ -1,6 +1,7 @@
 """`viralbert audit`: suspects out, corrections back in, as a Russian Excel leaves them."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -88,7 +89,7 @@ def test_the_wrong_label_comes_first_and_its_correction_returns(call, tmp_path):
     table("labels.csv", ["joy", "fear", "joy", "anger", "neutral"], note=list("абвгд"))
     said = call("--file labels.csv --output suspects.csv --count 3")
     sheet = read_table(tmp_path / "suspects.csv")
-    assert sheet["id"][0] == "2"  # the number by which errors name the row, too
+    assert sheet["id"][0] == "2"  # the number of the row, below the header
     assert (sheet["given"][0], sheet["likely"][0], len(sheet)) == ("joy", "sadness", 3)
     assert said.startswith("suspects.csv: 3 of 5 rows, most suspicious first; judged by the model")
     assert "use --folds" in said
@@ -120,7 +121,7 @@ def test_a_russian_excel_may_save_both_files(call, tmp_path, encoding):
     saved = sheet.to_csv(index=False, sep=";", lineterminator="\r\n")
     write_whole(tmp_path / "suspects.csv", saved.encode(encoding, "replace"))
     call("--file labels.csv --corrections suspects.csv -o right.csv --semicolons")
-    assert (tmp_path / "right.csv").read_bytes().startswith('\ufeff"Text";"Labels"'.encode())
+    assert (tmp_path / "right.csv").read_bytes().startswith("\ufeffText;Labels\r\n".encode())
     right = read_table(tmp_path / "right.csv")
     assert list(right["Labels"]) == ["Радость", "СТРАХ", "грусть", "Злость", "Без эмоций"]
 
@@ -153,19 +154,19 @@ def test_a_sheet_in_cp1251_belongs_to_a_table_in_utf8_that_has_more_letters(
 )
 def test_other_tasks_have_labels_of_their_own(call, tmp_path, task, given, wrong, right):
     table("labels.csv", given, id=list("abcde"))
-    call(f"--file labels.csv --output suspects.csv --task {task} --count 1")
+    call(f"--file labels.csv --output suspects.csv --dataset {task} --count 1")
     sheet = read_table(tmp_path / "suspects.csv")
     assert list(sheet["id"]) == ["abcde"[wrong]]
     sheet["corrected"] = sheet["likely"]
     sheet.to_csv("suspects.csv", index=False)
-    call(f"--file labels.csv --corrections suspects.csv --output right.csv --task {task}")
+    call(f"--file labels.csv --corrections suspects.csv --output right.csv --dataset {task}")
     expected = [right if row == wrong else field for row, field in enumerate(given)]
     assert list(read_table(tmp_path / "right.csv")["labels"]) == expected
 
 
 def test_no_label_in_cedr_is_its_sixth_class(call, tmp_path):
     table("labels.csv", ["[0]", "[3]", "[1]", "[4]", "[]"])
-    call("--file labels.csv --output suspects.csv --task cedr")
+    call("--file labels.csv --output suspects.csv --dataset cedr")
     given = read_table(tmp_path / "suspects.csv").set_index("id")["given"]
     assert given["4"] == "no_emotion"
 
@@ -222,15 +223,15 @@ def test_folds_from_the_command_line(call, encoder, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--task moods", "emotions, virality, cedr, reviews, found 'moods'"),
+        ("--dataset moods", "emotions, virality, cedr, reviews, found 'moods'"),
         ("--column ru_text", "found text, labels, id: name the column of the texts with"),
-        ("--task reviews", "row 0: labels='joy': 'joy' is neither"),
+        ("--dataset reviews", "row 2 (the header is row 1): labels='joy': 'joy' is neither"),
         ("--folds 1", "--folds: expected at least 2, found 1"),
         ("--count 0", "--count: expected at least 1, found 0"),
         ("--encoder embedded", "give --folds 5, too"),
         ("--folds 5", "folds need at least 50 rows to learn from, found 5"),
         ("--corrections suspects.csv --count 3", "--count finds suspects"),
-        ("--corrections labels.csv", "column 'corrected' is missing"),
+        ("--corrections labels.csv", "no column 'corrected'; found text, labels, id"),
         ("--file none.csv", "no such file: none.csv"),
         ("--output labels.csv", "labels.csv is read here"),
         ("--output old.csv", "old.csv is there already"),
@@ -247,22 +248,22 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_written(refusal, tmp_path
 def test_ids_that_stand_twice_and_several_labels_of_one_are_refused(tmp_path):
     path = tmp_path / "labels.csv"
     table(path, GOOD, id=list("aabcd"))
-    with pytest.raises(DataError, match="row 1: id 'a' stands twice"):
+    with pytest.raises(DataError, match=r"row 3 \(the header is row 1\): id 'a' stands twice"):
         audit.Labelled.read(path, audit.LabelSet.of(TASKS))
     table(path, ["bad", "good", "bad, good", "bad", "bad"])
-    with pytest.raises(DataError, match=r"row 2: .*exactly one label.*found 2"):
+    with pytest.raises(DataError, match=r"row 4 \(.*exactly one label.*found 2"):
         audit.Labelled.read(path, audit.LabelSet.of(TASKS, "reviews"))
     table(path, ["0", "1", "0", "0", "2"])
-    with pytest.raises(DataError, match=r"row 4: labels='2': label id 2 is outside 0\.\.1"):
+    with pytest.raises(DataError, match=r"row 6 \(.*\): labels='2': label id 2 is outside 0\.\.1"):
         audit.Labelled.read(path, audit.LabelSet.of(TASKS, "virality"))
 
 
 def test_several_corrections_where_each_text_has_one_are_refused(refusal, call, tmp_path):
     table("labels.csv", ["1", "0", "0", "0", "0"])
-    call("--file labels.csv --output suspects.csv --task virality")
+    call("--file labels.csv --output suspects.csv --dataset virality")
     sheet = read_table(tmp_path / "suspects.csv").assign(corrected="[]")
     sheet.to_csv("suspects.csv", index=False)
-    said = refusal("--file labels.csv --corrections suspects.csv -o out.csv --task virality")
+    said = refusal("--file labels.csv --corrections suspects.csv -o out.csv --dataset virality")
     assert "exactly one label" in said
 
 
@@ -276,3 +277,62 @@ def test_the_manual_shows_how_corrections_come_back(call, manual):
     table("labels.csv", GOOD)
     call("--file labels.csv --output suspects.csv --count 3")
     manual("audit.md", call("--file labels.csv --corrections suspects.csv --output corrected.csv"))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--file none.csv", "no such file: none.csv"),
+        ("--file empty.csv", "empty.csv is empty (0 bytes)"),
+        ("--file labels.csv --column ru_text", "no column 'ru_text'"),
+        ("--file labels.csv --corrections none.csv", "no such file: none.csv"),
+        ("--file labels.csv --corrections labels.csv", "labels.csv: no column 'id', 'corrected'"),
+    ],
+)
+@pytest.mark.usefixtures("no_model")
+def test_files_are_read_before_a_model_is_loaded(capsys, tmp_path, monkeypatch, line, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.csv").touch()
+    table("labels.csv", GOOD)
+    assert main(["audit", *line.split(), "--output", "out.csv"]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_only_corrected_rows_differ(call, tmp_path, end):
+    lines = [f"{text},{label}" for text, label in zip(TEXTS, GOOD, strict=True)]
+    lines[1] = '"Страх, и ""ужас""",fear'
+    content = end.join(["text,labels", *lines, ""])
+    write_whole(tmp_path / "labels.csv", content.encode())
+    call("--file labels.csv --output suspects.csv")
+    sheet = read_table(tmp_path / "suspects.csv")
+    sheet["corrected"] = ["anger" if name == "4" else "" for name in sheet["id"]]
+    sheet.to_csv("suspects.csv", index=False)
+    call("--file labels.csv --corrections suspects.csv --output right.csv")
+    right = (tmp_path / "right.csv").read_bytes().decode()
+    assert right == content.replace("Дождь,neutral", "Дождь,anger")
+
+
+def test_a_carriage_return_in_a_text_survives(call, tmp_path):
+    write_whole(
+        tmp_path / "labels.csv", 'text,labels\n"Какая\rрадость",joy\nДождь,neutral\n'.encode()
+    )
+    call("--file labels.csv --output suspects.csv")
+    call("--file labels.csv --corrections suspects.csv --output right.csv")
+    assert list(read_table(tmp_path / "right.csv")["text"]) == ["Какая\rрадость", "Дождь"]
+
+
+def test_rows_of_a_sheet_are_counted_as_a_spreadsheet_does(call, refusal):
+    table("labels.csv", GOOD)
+    call("--file labels.csv --output suspects.csv")
+    sheet = read_table(Path("suspects.csv"))
+    double = pd.concat(
+        [sheet.head(1).assign(corrected="joy"), sheet.head(1).assign(corrected="fear")]
+    )
+    for wrong, message in (
+        (sheet.assign(corrected=["joy", "", "moods", "", ""]), "row 4 (the header is row 1): corr"),
+        (double, "row 3 (the header is row 1): id"),
+        (double, "otherwise in row 2 (the header is row 1); keep one of them"),
+    ):
+        wrong.to_csv("suspects.csv", index=False)
+        assert message in refusal("--file labels.csv --corrections suspects.csv --output out.csv")

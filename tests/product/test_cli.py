@@ -1,6 +1,7 @@
 """The command line: what the machine refuses, given names and paths, and empty arguments."""
 
 import argparse
+import importlib.metadata
 import os
 import shlex
 import subprocess
@@ -131,3 +132,81 @@ def test_the_help_of_every_command_ends_with_an_example_that_it_takes(capsys):
         program, *words = shlex.split(line)
         assert (program, words[0]) == ("viralbert", name)
         assert parser.parse_args(words).command == name
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("moments t.srt -o file", "file is a file; expected a folder"),
+        ("train -o file", "file is a file; expected a folder"),
+        ("export --model mine -o file", "file is a file; expected a folder"),
+        ("pretrain --source t.srt=1 -o file", "file is a file; expected a folder"),
+        ("translate --hub a/b -o file", "file is a file; expected a folder"),
+        ("download --to file", "file is a file; expected a folder"),
+        ("translate --file t.csv -o folder", "folder is a folder; expected the name of a file"),
+        ("paraphrase --file t.csv -o folder", "folder is a folder; expected the name of a file"),
+        ("audit --file t.csv -o folder", "folder is a folder; expected the name of a file"),
+        ("evaluate -o folder", "folder is a folder; expected the name of a file"),
+        ("evaluate -o file/deep.json", "file/deep.json cannot be written: file is a file; give"),
+    ],
+)
+@pytest.mark.usefixtures("no_model")
+def test_an_output_of_another_kind_is_refused_first(capsys, tmp_path, monkeypatch, line, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    assert main(line.split()) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["реклама=exported", "=exported", "a b=exported"])
+@pytest.mark.usefixtures("no_model")
+def test_serve_says_what_a_name_of_a_model_may_look_like(capsys, given):
+    assert main(["serve", "--model", given]) == 1
+    said = capsys.readouterr().err
+    assert "expected the name of a model (up to 64 Latin letters, digits" in said
+    assert repr(given.partition("=")[0]) in said
+
+
+def _options():
+    (commands,) = (
+        action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction)
+    )
+    return [
+        pytest.param(action, id=f"{name} {action.option_strings[0]}")
+        for name, parser in commands.choices.items()
+        for action in parser._actions
+        if action.option_strings and action.help != argparse.SUPPRESS
+    ]
+
+
+@pytest.mark.parametrize("action", _options())
+def test_every_option_has_help_that_says_its_default(action):
+    assert action.help
+    if action.default not in (None, "", False, argparse.SUPPRESS, []):
+        assert str(action.default) in action.help
+
+
+def test_help_speaks_of_exports_only_where_a_model_answers():
+    with_note = {
+        option.id.split()[0]
+        for option in _options()
+        if "An export: always cpu" in option.values[0].help
+    }
+    assert with_note == {"predict", "moments", "serve", "evaluate", "audit"}
+
+
+def test_the_programs_help_has_an_example_and_its_version_is_that_of_the_package(capsys):
+    for option in ("--help", "--version"):
+        with pytest.raises(SystemExit) as end:
+            main([option])
+        assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert "example:\n  viralbert predict " in said
+    assert said.endswith(f"viralbert {importlib.metadata.version('viralbert-course')}\n")
+
+
+def test_the_task_of_an_audit_is_named_as_elsewhere():
+    for command in (["audit", "--file", "a.csv"], ["train"], ["evaluate"]):
+        line = [*command, "-o", "out", "--dataset", "cedr"]
+        assert _parser().parse_args(line).dataset == "cedr"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
+from tests.product.two_words import TwoWords
 from viralbert import evaluate, labelled, train
 from viralbert.cli import main
 from viralbert.trainings import Training
@@ -128,3 +129,36 @@ def test_tables_of_lesson_01_can_be_trained_on(recipe, tmp_path):
         for s, table in parts.items():
             assert found[name][s].texts == list(table["text"]), (name, s)
             assert found[name][s].labels.any()
+
+
+@pytest.mark.parametrize("model", [[], ["--model", "mine"]])
+@pytest.mark.usefixtures("no_model")
+def test_data_are_read_before_a_model_is_loaded(capsys, tmp_path, monkeypatch, write_csv, model):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.csv").touch()
+    write_csv("virality", text=["x"])
+    for line, message in (
+        ("--data nofolder", "data folder 'nofolder' does not exist; give 'sample', 'hub' or"),
+        ("--data file.csv", "data 'file.csv' is a file; expected 'sample', 'hub' or a folder"),
+        ("--data . --dataset cedr", "no data set 'cedr' in '.'"),
+        ("--data . --dataset virality", "column 'label' is missing for the set 'virality'"),
+        ("--virality-file none.csv", "no such file: none.csv"),
+        ("--dataset foo", "dataset 'foo' is not known; use emotions, cedr, virality, reviews"),
+    ):
+        assert main(["evaluate", *line.split(), *model]) == 1
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_model")
+def test_tables_of_the_shipped_models_tasks_are_read_before_it_is_built(capsys, write_csv):
+    data = write_csv("emotions", text=["x"], label=["joy"])
+    assert main(["evaluate", "--data", str(data)]) == 1
+    assert "column 'labels' is missing for the set 'emotions'" in capsys.readouterr().err
+
+
+def test_a_model_without_the_task_is_named_as_it_was_given(loaded, capsys, monkeypatch):
+    monkeypatch.setattr(TwoWords, "tasks", {"moods": None}, raising=False)
+    for model, named in (([], "the model that comes with viralbert"), (["--model", "a/b"], "a/b")):
+        assert main(["evaluate", "--dataset", "virality", "--max-rows", "100", *model]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"viralbert: {named} has the tasks moods; expected virality")

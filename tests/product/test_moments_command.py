@@ -2,10 +2,12 @@
 
 import json
 import shutil
-from pathlib import Path
+
+import pytest
 
 from tests.product.two_words import srt
 from viralbert.cli import main
+from viralbert.commands import moments
 from viralbert.serving import predictor
 from viralbert_utils.base.errors import DataError
 
@@ -126,16 +128,44 @@ def test_repairs_and_empty_results_are_told(loaded, capsys, tmp_path):
     assert "repaired: no number above the times: 1" in said
 
 
-def test_bad_options_of_moments_are_named(loaded, capsys, tmp_path):
+def test_bad_options_of_moments_are_named(loaded, capsys, tmp_path, monkeypatch):
     files = [str(srt(tmp_path / name)) for name in ("a.srt", "b.srt")]
+    (video := tmp_path / "v.mp4").touch()
+    monkeypatch.setattr(shutil, "which", lambda name: name)
     out = ["-o", str(tmp_path / "out")]
     for arguments, message in (
-        ([*files, *out, "--min", "60", "--max", "15"], "expected 0 < min_s <= max_s"),
-        ([*files, *out, "--video", "v.mp4"], "--video belongs to one subtitle file, found 2"),
-        ([files[0], *out, "--fps", "29.97"], "a.srt: an EDL holds 999 events at whole frame rates"),
+        ([*files, *out, "--min", "60", "--max", "15"], "--max at least as long as --min; found 60"),
+        ([*files, *out, "--min", "0"], "--min, --max: expected seconds above 0"),
+        ([*files, *out, "--max", "inf"], "--min, --max: expected seconds above 0"),
+        ([*files, *out, "--count", "0"], "--count: expected at least 1, found 0"),
+        ([*files, *out, "--workers", "0"], "--workers: expected at least 1, found 0"),
+        ([*files, *out, "--video", str(video)], "--video belongs to one subtitle file, found 2"),
+        ([*files, *out, "--video", "none.mp4"], "no such file: none.mp4; expected a video for"),
+        ([files[0], *out, "--fps", "29.97"], "moments.edl needs a whole number, found 29.97; add"),
+        ([files[0], *out, "--fps", "0"], "--fps: expected frames a second above 0, found 0"),
+        (["none", *out, "--engine", "local"], "no such folder: none; check its name"),
+        ([*files, "-o", files[0]], "a.srt is a file; expected a folder"),
+        ([*files, "-o", f"{files[0]}/out"], "a.srt is a file; give another name"),
     ):
         assert main(["moments", *arguments]) == 1
         assert message in capsys.readouterr().err
+    assert loaded == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_model")
+def test_what_an_option_needs_is_asked_for_first(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(moments, "find_spec", lambda name: None)
+    (tmp_path / "v.mp4").touch()
+    command = ["moments", str(srt(tmp_path / "t.srt")), "-o", str(tmp_path / "out")]
+    for option, message in (
+        (["--video", str(tmp_path / "v.mp4")], "--video: no ffmpeg on the PATH; install it"),
+        (["--otio"], "--otio: the package opentimelineio is not installed: pip install"),
+    ):
+        assert main([*command, *option]) == 1
+        said = capsys.readouterr().err
+        assert message in said and "write_" not in said
 
 
 def test_otio_takes_the_place_of_an_edl_and_the_video_is_cut(loaded, monkeypatch, tmp_path):
@@ -157,20 +187,23 @@ def test_otio_takes_the_place_of_an_edl_and_the_video_is_cut(loaded, monkeypatch
         "--fps",
         "29.97",
     ]
-    assert main([*command, "--video", "v.mp4"]) == 0
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    (video := tmp_path / "v.mp4").touch()
+    assert main([*command, "--video", str(video)]) == 0
     folder = tmp_path / "out" / "talk"
     assert called == {
-        "otio": (folder / "moments.otio", "v.mp4", 29.97),
-        "cut": (Path("v.mp4"), folder / "clips"),
+        "otio": (folder / "moments.otio", str(video), 29.97),
+        "cut": (video, folder / "clips"),
     }
     assert not (folder / "moments.edl").exists()
 
 
 def test_a_failing_cut_is_a_message_and_the_files_stay(loaded, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: "/bin/false")
+    (video := tmp_path / "v.mp4").touch()
     file = str(srt(tmp_path / "talk.srt"))
-    assert main(["moments", file, "-o", str(tmp_path / "out"), "--video", "v.mp4"]) == 1
-    assert "no ffmpeg on the PATH" in capsys.readouterr().err
+    assert main(["moments", file, "-o", str(tmp_path / "out"), "--video", str(video)]) == 1
+    assert "v.mp4 is no video that ffmpeg can read" in capsys.readouterr().err
     assert (tmp_path / "out" / "talk" / "moments.json").is_file()
 
 
@@ -201,3 +234,15 @@ def test_one_moment_is_no_plural(loaded, capsys, tmp_path):
         == 0
     )
     assert ": 1 moment, at most 1 wanted, from " in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_model")
+def test_files_are_read_before_a_model_is_loaded(capsys, tmp_path):
+    (tmp_path / "empty.srt").write_text("")
+    (tmp_path / "folder").mkdir()
+    for name in ("none.srt", "empty.srt", "folder"):
+        assert main(["moments", str(tmp_path / name), "-o", str(tmp_path / "out")]) == 1
+        assert name in capsys.readouterr().err
+    archive = ["moments", str(tmp_path / "folder"), "-o", str(tmp_path / "out")]
+    assert main([*archive, "--engine", "local"]) == 1
+    assert "no subtitle files in" in capsys.readouterr().err

@@ -135,3 +135,47 @@ def test_json_lines_hold_no_control_characters(loaded, capsys):
     assert main(["predict", text]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert line.isprintable() and json.loads(line)["text"] == text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.csv", None, "no such file: none.csv; check its name"),
+        ("none.txt", None, "no such file: none.txt; check its name"),
+        ("empty.csv", b"", "empty.csv is empty (0 bytes); expected a table"),
+        ("rows.csv", b"text\n", "rows.csv has a header but no rows"),
+        ("title.csv", b"title\nx\n", "title.csv: no column 'text'; found title"),
+        ("empty.txt", b"", "empty.txt: expected a text a line, found none; write at least one"),
+        ("mark.txt", b"\xef\xbb\xbf", "mark.txt: expected a text a line, found none"),
+        ("t.txt", b"id,text\n1,x\n", "t.txt: expected a text a line, found what begins a table"),
+    ],
+)
+@pytest.mark.usefixtures("no_model")
+def test_a_file_without_texts_is_refused_before_a_model_is_loaded(
+    capsys, tmp_path, monkeypatch, name, content, message
+):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert main(["predict", "--file", name]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_model")
+def test_an_empty_standard_input_has_no_text(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert main(["predict", "--file", "-"]) == 1
+    assert "the standard input: expected a text a line, found none" in capsys.readouterr().err
+
+
+def test_empty_texts_are_answered_and_counted(loaded, capsys, tmp_path):
+    (tmp_path / "t.txt").write_text("Кот.\n\n \n", encoding="utf-8")
+    for arguments, said in (
+        (["--file", str(tmp_path / "t.txt")], "2 empty texts: all probabilities are 0\n"),
+        ([""], "1 empty text: all probabilities are 0\n"),
+        (["Кот."], ""),
+    ):
+        assert main(["predict", *arguments]) == 0
+        printed = capsys.readouterr()
+        assert printed.err.removeprefix("viralbert predict: ") == said
+        assert len(rows(printed.out)) == (3 if "--file" in arguments else 1)

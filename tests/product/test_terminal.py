@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.product.two_words import srt
 from viralbert import terminal
 from viralbert.cli import main
 from viralbert_utils.base.files import ROOT
@@ -44,6 +45,7 @@ def test_control_characters_are_shown_and_not_obeyed():
 )
 def test_an_error_is_one_line_without_control_characters(arguments, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    srt(tmp_path / "a.srt")
     try:
         assert main(arguments) == 1
     except SystemExit as end:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +20,31 @@ from viralbert_utils.base.errors import DataError
 from viralbert_utils.data.emotions import CEDR_CLASSES, EMOTIONS
 from viralbert_utils.encoders import pooling
 from viralbert_utils.evaluation.thresholds import Thresholds
-from viralbert_utils.lessons import rare_classes
+from viralbert_utils.lessons import pretraining, rare_classes
 from viralbert_utils.models.storage import load_classifier
 from viralbert_utils.training import losses, settings
 from viralbert_utils.training.loop import _Training
 from viralbert_utils.training.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("none.txt=1", "no such file: none.txt"),
+        ("empty.txt=1", "empty.txt: expected a text a line, found none"),
+        ("t.csv#title=1", "t.csv has no column 'title'; it has text"),
+    ],
+)
+def test_sources_are_read_before_the_encoder_is_built(capsys, tmp_path, monkeypatch, line, message):
+    def refuse(*_):
+        raise AssertionError("an encoder was asked for")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pretraining, "embedded_folder", refuse)
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "t.csv").write_text("text\nx\n")
+    assert main(["pretrain", "--source", line, "--output", "layers"]) == 1
+    assert message in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -365,3 +386,29 @@ def test_a_recipe_names_the_rate_that_is_used_and_knows_older_ones():
         assert recipe["learning_rate"] == rate
         assert trainings._completed(recipe | {"learning_rate": 0.0}) == recipe
     assert trainings.recipe(Training(learning_rate=0.1))["learning_rate"] == 0.1
+
+
+def test_too_few_rows_are_told_before_training(monkeypatch, recipe, tmp_path):
+    def refuse(*_):
+        raise AssertionError("an encoder was asked for")
+
+    def rows(n: int) -> labelled.Rows:
+        return labelled.Rows(["Кот."] * n, np.zeros((n, 6), dtype=int))
+
+    parts = {"train": rows(5), "validation": rows(0), "test": rows(1)}
+    monkeypatch.setattr(train, "read", lambda training: ({"cedr": parts}, []))
+    monkeypatch.setattr(train, "_encoder", refuse)
+    with pytest.raises(DataError, match=r"cedr: expected at least 1 row .* found 5 of train, 0 of"):
+        train.run(recipe, tmp_path / "out")
+
+
+def test_a_class_that_no_text_has_is_no_warning(recipe):
+    labels = np.zeros((40, 6), dtype=int)
+    labels[::2, 0] = labels[1::2, 1] = 1
+    rows = labelled.Rows([f"кот и дождь {k}" for k in range(40)], labels)
+    parts = dict.fromkeys(("train", "validation", "test"), rows)
+    scores = {"model": dict.fromkeys(("validation", "test"), labels * 0.5)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = train._figures(recipe, "cedr", parts, scores)
+    assert found["test"]["TF-IDF"]["per class"]["fear"]["ROC AUC"] is None

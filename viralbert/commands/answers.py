@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from viralbert.commands.options import example, model_folder, model_options
 from viralbert.pipes import opened
-from viralbert.terminal import UNPRINTABLE, complain
+from viralbert.terminal import UNPRINTABLE, complain, counted
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import check_there, own_path
 
@@ -81,20 +81,25 @@ def _predict(options: argparse.Namespace) -> int:
         raise DataError("--label names a column of --table; give both, or leave it out")
     if options.table:
         return _predict_table(options)
+    # The answer lags behind by a window of texts; tee keeps them meanwhile.
+    texts, shown = itertools.tee(options.texts or _texts(options.file))
     folder = model_folder(options)
     from viralbert.serving.predictor import Predictor
+    from viralbert_utils.base.texts import normalise
 
-    # The answer lags behind by a window of texts; tee keeps them meanwhile.
-    texts, shown = itertools.tee(options.texts or _lines(options.file))
     model = Predictor.load(folder, options.device, options.precision)
     if options.aim:
         model = model.for_aim(options.aim)
+    n_empty = 0
     try:
         for text, prediction in zip(shown, model.predict_iter(texts), strict=True):
+            n_empty += not normalise(text)
             _print_json({"text": text} | prediction.as_dict())
         sys.stdout.flush()
     except BrokenPipeError:  # "| head" has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if n_empty:
+        complain(f"{counted(n_empty, 'empty text')}: all probabilities are 0", "predict")
     return 0
 
 
@@ -123,6 +128,22 @@ def _print_json(line: dict[str, Any]) -> None:
     text = json.dumps(line, ensure_ascii=False)
     text = text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be printed
     print(UNPRINTABLE.sub(lambda match: json.dumps(match[0])[1:-1], text))
+
+
+def _texts(file: str) -> Iterator[str]:
+    """The texts of a table, of a `.txt` file or of a pipe; the first one is there already.
+
+    So a file that cannot be read is refused before a model is loaded.
+    """
+    texts = _lines(file)
+    try:
+        first = next(texts)
+    except StopIteration:
+        raise DataError(
+            f"{file if file != '-' else 'the standard input'}: expected a text a line, found none; "
+            "write at least one"
+        ) from None
+    return itertools.chain([first], texts)
 
 
 def _lines(file: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from viralbert.commands.options import device_options, example, file_path
 from viralbert.packages import install, requirements
+from viralbert.places import check_output
 from viralbert.terminal import Parser, say
 from viralbert_utils.base.files import checkout, needed_checkout
 
@@ -70,17 +71,22 @@ def _course_options() -> Parser:
     """Options that say which notebooks run, and with what."""
     parser = Parser(add_help=False, parents=[device_options()])
     parser.add_argument(
-        "--profile", default="sample", help="smoke, sample or full (profiles/*.yaml)"
+        "--profile", default="sample", help="smoke, sample (default) or full (profiles/*.yaml)"
     )
     parser.add_argument(
-        "--data", default="", help="sample, hub or a folder laid out as <set>/<split>.csv"
+        "--data",
+        default="",
+        help="sample, hub or a folder laid out as <set>/<split>.csv; the profile's if not given",
     )
-    parser.add_argument("--encoder", default="", help="embedded, a hub name or a folder")
+    parser.add_argument(
+        "--encoder", default="", help="embedded, a hub name or a folder; the profile's if not given"
+    )
     parser.add_argument(
         "--only",
         action="append",
         default=[],
-        help="number of a notebook; those whose results it needs run before it",
+        help="number of a notebook, can be repeated; those whose results it needs run before it; "
+        "all if not given",
     )
     parser.add_argument(
         "--set",
@@ -88,7 +94,7 @@ def _course_options() -> Parser:
         default=[],
         dest="settings",
         metavar="03.epochs=2",
-        help="a parameter",
+        help="a parameter of a notebook; can be repeated",
     )
     return parser
 
@@ -128,6 +134,8 @@ def _download(options: argparse.Namespace) -> None:
     from viralbert.course.download import download
 
     folder = options.to
+    if folder:
+        check_output(folder, folder=True)
     encoders, sets = download(_course_run(options), folder)
     if not encoders and not sets:
         say(f"profile {options.profile!r} takes nothing from the hub")

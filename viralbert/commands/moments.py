@@ -10,17 +10,22 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from viralbert.commands.options import example, file_path, model_folder, model_options
 from viralbert.moments.limits import Limits
+from viralbert.packages import missing
+from viralbert.places import check_output
 from viralbert.terminal import complain, counted, printable, say
 from viralbert_utils.base.errors import DataError
+from viralbert_utils.base.files import check_there
 
 if TYPE_CHECKING:
     from viralbert.commands.options import Commands
     from viralbert.moments.ranking import Moment
+    from viralbert.moments.subtitles import Subtitles
 
 
 def add_moments(commands: Commands) -> None:
@@ -43,16 +48,20 @@ def add_moments(commands: Commands) -> None:
         "-o", "--output", required=True, type=file_path, help="gets a folder for each file"
     )
     command.add_argument(
-        "--min", type=float, default=15, metavar="S", help="least length of a moment in seconds"
+        "--min",
+        type=float,
+        default=15,
+        metavar="S",
+        help="least length of a moment in seconds (15)",
     )
     command.add_argument(
-        "--max", type=float, default=60, metavar="S", help="greatest length in seconds"
+        "--max", type=float, default=60, metavar="S", help="greatest length in seconds (60)"
     )
     command.add_argument(
         "--count", type=int, help="how many at most; without it the video's length decides"
     )
     command.add_argument(
-        "--fps", type=float, default=25, help="frames a second of the video, for the edit list"
+        "--fps", type=float, default=25, help="frames a second of the video, for the edit list (25)"
     )
     command.add_argument(
         "--otio", action="store_true", help="write an OpenTimelineIO timeline, too"
@@ -78,8 +87,19 @@ def add_moments(commands: Commands) -> None:
 
 def _check_moments(options: argparse.Namespace) -> None:
     """Refuse what does not go together before anything heavy is imported."""
+    for name, value in (("--count", options.count), ("--workers", options.workers)):
+        if value is not None and value < 1:
+            raise DataError(f"{name}: expected at least 1, found {value}")
+    if not 0 < options.min <= options.max < float("inf"):
+        raise DataError(
+            "--min, --max: expected seconds above 0, and --max at least as long as --min; found "
+            f"{options.min:g} and {options.max:g}"
+        )
+    _check_outputs(options)
     if not options.engine:
         return
+    if len(options.files) == 1 and not options.files[0].exists():
+        raise DataError(f"no such folder: {options.files[0]}; check its name")
     if len(options.files) != 1 or not options.files[0].is_dir() or options.video:
         raise DataError(
             "--engine works through one folder and cuts no video; call without it for files"
@@ -90,6 +110,30 @@ def _check_moments(options: argparse.Namespace) -> None:
             "the same everywhere; "
             f"found --device {options.device}: leave it out, or call without --engine"
         )
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Refuse what cannot be written."""
+    check_output(options.output, folder=True)
+    if not 0 < options.fps < float("inf"):
+        raise DataError(f"--fps: expected frames a second above 0, found {options.fps:g}")
+    if not options.otio and options.fps != int(options.fps):
+        raise DataError(
+            f"--fps: moments.edl needs a whole number, found {options.fps:g}; add --otio, which "
+            "writes moments.otio in its place"
+        )
+    if options.otio and find_spec("opentimelineio") is None:
+        raise DataError(
+            f"--otio: {missing('opentimelineio')}, or leave --otio out (moments.edl is for editors "
+            "of videos, too)"
+        )
+    if options.video:
+        check_there(options.video, "a video for --video")
+        if shutil.which("ffmpeg") is None:
+            raise DataError(
+                "--video: no ffmpeg on the PATH; install it (Debian: apt-get install ffmpeg), or "
+                "leave --video out and cut with moments.csv in LosslessCut"
+            )
 
 
 def _moments(options: argparse.Namespace) -> int:
@@ -106,25 +150,28 @@ def _moments(options: argparse.Namespace) -> int:
         raise DataError(
             f"--video belongs to one subtitle file, found {len(paths)}; call once for each video"
         )
-    model = ViralBERT.load(model_folder(options), options.device, options.precision)
+    model: ViralBERT | None = None
     n_failed = 0
     for path, name in zip(paths, _own_names(paths), strict=True):
         folder = options.output / name
         try:
-            if path.is_dir():
-                raise DataError(
-                    f"no subtitle files in {path}; expected some of "
-                    f"{', '.join(sorted(archives.READ))} (name .json files one by one)"
-                )
+            read = _read(path)
+        except (DataError, OSError) as error:
+            n_failed += 1
+            _complain_of(path, error)
+            continue
+        # Only now: it may have to be built, and a file that is missing need not wait for that.
+        model = model or ViralBERT.load(model_folder(options), options.device, options.precision)
+        try:
             video = str(options.video or "")
-            selection, read = archives.process(
-                path, folder, model.scores, limits, options.fps, options.otio, video
+            selection = archives.process(
+                read, folder, model.scores, limits, options.fps, options.otio, video
             )
             if options.video:
                 outputs.cut(options.video, selection.moments, folder / "clips")
         except (DataError, OSError) as error:
             n_failed += 1
-            complain(error if str(path) in str(error) else f"{path}: {error}")
+            _complain_of(path, error)
             continue
         say(f"{path} -> {folder}: {selection.note}")
         for repair in read.repairs:
@@ -140,6 +187,7 @@ def _moments(options: argparse.Namespace) -> int:
 def _archive(options: argparse.Namespace, limits: Limits) -> int:
     from viralbert import archives
 
+    archives.check_holds_any(options.files[0])
     model = (model_folder(options), options.precision)
     job = archives.ArchiveJob(
         options.files[0],
@@ -162,6 +210,22 @@ def _archive(options: argparse.Namespace, limits: Limits) -> int:
         failed = counted(len(outcome.failures), "file")
         complain(f"{failed} failed; the next run tries {which} again")
     return 1 if outcome.failures else 0
+
+
+def _read(path: Path) -> Subtitles:
+    from viralbert.archives import READ
+    from viralbert.moments.subtitles import read_subtitles
+
+    if path.is_dir():
+        raise DataError(
+            f"no subtitle files in {path}; expected some of "
+            f"{', '.join(sorted(READ))} (name .json files one by one)"
+        )
+    return read_subtitles(path)
+
+
+def _complain_of(path: Path, error: Exception) -> None:
+    complain(error if str(path) in str(error) else f"{path}: {error}")
 
 
 def _subtitle_files(path: Path) -> list[Path]:

@@ -22,26 +22,35 @@ def file_path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def device_options() -> Parser:
-    """Options of whatever computes with a model."""
+def device_options(answers: bool = False) -> Parser:
+    """Options of whatever computes with a model.
+
+    Args:
+        answers: Whether a trained model answers, which may be an export or the shipped one.
+    """
     parser = Parser(add_help=False)
     parser.add_argument(
         "--device",
-        help="cpu, cuda, cuda:1 or mps; CUDA if there is one. An export: always cpu; the "
-        "model that comes with viralbert: cpu unless another is named",
+        help="cpu, cuda, cuda:1 or mps; CUDA if there is one"
+        + (
+            ". An export: always cpu; the model that comes with viralbert: cpu unless another is "
+            "named"
+            if answers
+            else ""
+        ),
     )
     parser.add_argument(
         "--precision",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
-        help="of matrix products; auto: float32 on a CPU, what is fast on a GPU",
+        help="of matrix products; auto (default): float32 on a CPU, what is fast on a GPU",
     )
     return parser
 
 
 def model_options() -> Parser:
     """Options of whatever reads a trained model."""
-    parser = Parser(add_help=False, parents=[device_options()])
+    parser = Parser(add_help=False, parents=[device_options(answers=True)])
     parser.add_argument(
         "--model",
         default="",
@@ -52,8 +61,12 @@ def model_options() -> Parser:
     return parser
 
 
-def labelled_options() -> Parser:
-    """Options that say which labelled texts are read."""
+def labelled_options(evaluated: tuple[str, ...]) -> Parser:
+    """Options that say which labelled texts are read.
+
+    Args:
+        evaluated: The splits that are judged by if none is named.
+    """
     parser = Parser(add_help=False)
     parser.add_argument(
         "--data", help="sample (default), hub or a folder laid out as <set>/<split>.csv"
@@ -63,10 +76,19 @@ def labelled_options() -> Parser:
         metavar="FILE",
         help="a table with text and label (0/1) in the place of the data's virality",
     )
-    parser.add_argument("--max-rows", type=int, help="only the first rows of each table")
-    parser.add_argument("--seed", type=int, help="decides on splits, where the data have none")
     parser.add_argument(
-        "--evaluate", type=_parts_of_data, metavar="dev,test", help="the splits to judge by"
+        "--max-rows", type=int, help="only the first rows of each table; all if not given"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        help="decides on splits, where the data have none, and on what is random in training (0)",
+    )
+    parser.add_argument(
+        "--evaluate",
+        type=_parts_of_data,
+        metavar="dev,test",
+        help=f"the splits to judge by ({','.join(evaluated)})",
     )
     return parser
 

@@ -8,7 +8,9 @@ import os
 from typing import TYPE_CHECKING
 
 from viralbert.commands.options import device_options, example, file_path, model_folder
+from viralbert.places import check_output
 from viralbert.terminal import Lines, printable, say
+from viralbert_utils.base.files import own_path
 
 if TYPE_CHECKING:
     from viralbert.commands.options import Commands
@@ -18,7 +20,7 @@ def add_serve(commands: Commands) -> None:
     """Add `viralbert serve`."""
     command = commands.add_parser(
         "serve",
-        parents=[device_options()],
+        parents=[device_options(answers=True)],
         help="classifiers and, if they have them, the moments over HTTP, and pages to try them",
         **example("viralbert serve --model emotions=models/a/model --model reviews=models/b/onnx"),
     )
@@ -33,7 +35,10 @@ def add_serve(commands: Commands) -> None:
         "comes with viralbert",
     )
     command.add_argument(
-        "--host", default="127.0.0.1", help="0.0.0.0: for everybody who has VIRALBERT_API_KEY"
+        "--host",
+        default="127.0.0.1",
+        help="127.0.0.1 (default): for this machine alone; 0.0.0.0: for everybody who has "
+        "VIRALBERT_API_KEY",
     )
     command.add_argument(
         "--allow-no-key",
@@ -49,14 +54,17 @@ def add_serve(commands: Commands) -> None:
         help="a name under which it is asked, beside localhost and addresses; can be repeated; "
         "* any",
     )
-    command.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    command.add_argument(
+        "--port", type=int, default=8000, help="8000 if not given; 0 takes a free one"
+    )
     command.add_argument(
         "--limit",
         action="append",
         default=[],
         dest="limits",
         metavar="requests=256",
-        help="one of limits.ServiceLimits; can be repeated",
+        help="a limit of the service; can be repeated. docs/serve.md lists them, and so does the "
+        "message about an unknown one",
     )
     command.set_defaults(function=_serve)
 
@@ -88,15 +96,20 @@ def add_export(commands: Commands) -> None:
         "--layout",
         choices=("plain", "triton"),
         default="plain",
-        help="triton: the output becomes a model's folder in the repository of a Triton server",
+        help="plain (default), or triton: the output becomes a model's folder in the repository "
+        "of a Triton server",
     )
     command.set_defaults(function=_export)
 
 
 def _serve(options: argparse.Namespace) -> None:
     from viralbert.serving.limits import ServiceLimits
-    from viralbert.serving.names import named
+    from viralbert.serving.names import check_name, named
 
+    for given in options.models:
+        name, is_named, _ = given.partition("=")
+        if is_named and "/" not in name and not own_path(given).is_dir():
+            check_name(name)
     limits, models = ServiceLimits.parse(options.limits), named(options.models)
     folders = {name: model_folder(options, folder) for name, folder in models.items()}
     # FastAPI's error is no ModuleNotFoundError where it is missing.
@@ -122,6 +135,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    check_output(options.output, folder=True)
     from viralbert.serving.export import export
 
     exported = export(options.model, options.output, options.int8, layout=options.layout)

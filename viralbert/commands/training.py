@@ -12,11 +12,12 @@ from viralbert.commands.options import (
     example,
     file_path,
     labelled_options,
-    model_folder,
     model_options,
 )
+from viralbert.places import check_output
 from viralbert.terminal import say, shown
 from viralbert.trainings import KEEP, WEIGHTINGS, Training, profile
+from viralbert_utils.base.errors import DataError
 
 if TYPE_CHECKING:
     from viralbert.commands.options import Commands
@@ -26,7 +27,7 @@ def add_train(commands: Commands) -> None:
     """Add `viralbert train`."""
     command = commands.add_parser(
         "train",
-        parents=[device_options(), labelled_options()],
+        parents=[device_options(), labelled_options(Training.evaluate)],
         help="train, evaluate and save a classifier, resumable",
         **example("viralbert train --dataset multitask --data mydata -o models/mine"),
     )
@@ -43,17 +44,17 @@ def add_train(commands: Commands) -> None:
         type=file_path,
         help="gets model/, metrics.json and history.csv",
     )
-    command.add_argument("--encoder", help="embedded, a hub name or a folder")
+    command.add_argument("--encoder", help="embedded (default), a hub name or a folder")
     command.add_argument(
         "--dataset",
         help="cedr, combo (CEDR and GoEmotions), emotions (default), virality, multitask (28 "
         "emotions and virality), viralbert, reviews (bad, neutral, good) or grades (0-10)",
     )
-    command.add_argument("--epochs", type=int)
+    command.add_argument("--epochs", type=int, help=f"passes over the texts ({Training.epochs})")
     command.add_argument(
         "--frozen-epochs",
         type=int,
-        help="how many of the epochs train the heads alone, on an encoder that stays as it is",
+        help="how many of the epochs train the heads alone, on an encoder that stays as it is (0)",
     )
     command.add_argument(
         "--top-layers",
@@ -70,10 +71,15 @@ def add_train(commands: Commands) -> None:
     command.add_argument(
         "--pos-weight",
         choices=WEIGHTINGS,
-        help="weight of rare classes in the loss; clipped: ViralBERT v2's, between 0.1 and 10",
+        help="weight of rare classes in the loss; none (default); clipped: ViralBERT v2's, between "
+        "0.1 and 10",
     )
     command.add_argument(
-        "--lr", type=float, dest="learning_rate", help="highest rate of the encoder"
+        "--lr",
+        type=float,
+        dest="learning_rate",
+        help="highest rate of the encoder (embedded: 0.001, with --dataset viralbert 0.0005; "
+        "others: 0.00002)",
     )
     command.add_argument(
         "--layer-share", type=float, help="that rate as a share of the heads' (0.1)"
@@ -89,9 +95,18 @@ def add_train(commands: Commands) -> None:
         type=float,
         help="how many updates the rate rises for, or below 1 their share; 0.1 if not given",
     )
-    command.add_argument("--scheduler", dest="schedule", choices=("cosine", "linear", "constant"))
-    command.add_argument("--batch-size", type=int)
-    command.add_argument("--max-length", type=int, help="tokens kept of a text")
+    command.add_argument(
+        "--scheduler",
+        dest="schedule",
+        choices=("cosine", "linear", "constant"),
+        help=f"how the rate falls ({Training.schedule})",
+    )
+    command.add_argument(
+        "--batch-size", type=int, help=f"texts in an update ({Training.batch_size})"
+    )
+    command.add_argument(
+        "--max-length", type=int, help=f"tokens kept of a text ({Training.max_length})"
+    )
     command.add_argument(
         "--export-onnx", action="store_true", default=None, help="the model as ONNX, too"
     )
@@ -103,7 +118,7 @@ def add_evaluate(commands: Commands) -> None:
     """Add `viralbert evaluate`."""
     command = commands.add_parser(
         "evaluate",
-        parents=[model_options(), labelled_options()],
+        parents=[model_options(), labelled_options(("test",))],
         help="precision, recall, F1 and ROC AUC of a model on labelled texts; nothing is trained",
         **example("viralbert evaluate --model models/mine/model --data mydata"),
     )
@@ -138,11 +153,12 @@ def add_pretrain(commands: Commands) -> None:
         type=file_path,
         help="folder for layers, history and checkpoint",
     )
-    command.add_argument("--steps", type=int, default=7000)
+    command.add_argument("--steps", type=int, default=7000, help="updates (7000)")
     command.set_defaults(function=_pretrain)
 
 
 def _train(options: argparse.Namespace) -> None:
+    check_output(options.output, folder=True)
     given = _given(options, Training)
     trainings = profile(options.profile, given) if options.profile else {"": Training(**given)}
     from viralbert import train
@@ -170,7 +186,8 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    options.model = model_folder(options)
+    if options.output:
+        check_output(options.output, folder=False)
     from viralbert import evaluate
 
     asked = evaluate.Evaluation(**_given(options, evaluate.Evaluation))
@@ -190,11 +207,15 @@ def _given(options: argparse.Namespace, fields: Any) -> dict[str, Any]:
 
 
 def _pretrain(options: argparse.Namespace) -> None:
+    check_output(options.output, folder=True)
     from viralbert_utils.base import devices
     from viralbert_utils.lessons import pretraining
 
-    devices.choose(options.device, options.precision)
     plan = pretraining.Plan(n_steps=options.steps)
     sources = [pretraining.Source.parse(text) for text in options.source]
+    for source in sources:  # before the encoder is built
+        if not source.texts():
+            raise DataError(f"{source.path}: expected a text a line, found none; write some")
+    devices.choose(options.device, options.precision)
     accuracies = pretraining.run(sources, options.output, plan)
     say(", ".join(f"{name} {value:.4g}" for name, value in accuracies.items()))

@@ -7,6 +7,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from viralbert.commands.options import example, file_path, model_folder, model_options
+from viralbert.places import check_output
 from viralbert.terminal import counted, say
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import own_path
@@ -44,8 +45,14 @@ def add_translate(commands: Commands) -> None:
     command.add_argument(
         "--config", metavar="FORM", help="with --hub: the form of a set that has several"
     )
-    command.add_argument("--model", default="Helsinki-NLP/opus-mt-en-ru", help="hub name or folder")
-    command.add_argument("--batch-size", type=int, default=32)
+    command.add_argument(
+        "--model",
+        default="Helsinki-NLP/opus-mt-en-ru",
+        help="hub name or folder (Helsinki-NLP/opus-mt-en-ru)",
+    )
+    command.add_argument(
+        "--batch-size", type=int, default=32, help="texts that the model reads at once (32)"
+    )
     command.add_argument("--device", help="cpu, cuda, cuda:1 or mps; CUDA if there is one")
     command.set_defaults(function=_translate)
 
@@ -77,10 +84,12 @@ def add_paraphrase(commands: Commands) -> None:
         "--column", help="the column of the texts; ru_text where it is there, else text"
     )
     command.add_argument(
-        "--model", default="cointegrated/rut5-base-paraphraser", help="hub name or folder"
+        "--model",
+        default="cointegrated/rut5-base-paraphraser",
+        help="hub name or folder (cointegrated/rut5-base-paraphraser)",
     )
     command.add_argument(
-        "--copies", type=int, default=1, metavar="N", help="paraphrases asked for each text"
+        "--copies", type=int, default=1, metavar="N", help="paraphrases asked for each text (1)"
     )
     command.add_argument(
         "--against",
@@ -89,7 +98,9 @@ def add_paraphrase(commands: Commands) -> None:
         metavar="FILE",
         help="a further table of evaluation texts that paraphrases keep away from; can be repeated",
     )
-    command.add_argument("--batch-size", type=int, default=32)
+    command.add_argument(
+        "--batch-size", type=int, default=32, help="texts that the model reads at once (32)"
+    )
     command.add_argument("--device", help="cpu, cuda, cuda:1 or mps; CUDA if there is one")
     command.set_defaults(function=_paraphrase)
 
@@ -120,9 +131,9 @@ def add_audit(commands: Commands) -> None:
         metavar="SHEET",
         help="suspects with the column corrected filled in: write the table with these labels",
     )
-    command.add_argument("--column", default="text", help="the column of the texts")
+    command.add_argument("--column", default="text", help="the column of the texts (text)")
     command.add_argument(
-        "--task",
+        "--dataset",
         default="",
         help="the task of the model that the labels belong to; emotions if the model has it",
     )
@@ -152,6 +163,7 @@ def _translate(options: argparse.Namespace) -> None:
         raise DataError(
             f"{unread} is not read with {'--hub' if options.hub else '--file'}; leave it out"
         )
+    check_output(options.output, folder=bool(options.hub))
     from viralbert import translation
     from viralbert_utils.base import devices
 
@@ -179,6 +191,7 @@ def _translate(options: argparse.Namespace) -> None:
 
 
 def _paraphrase(options: argparse.Namespace) -> None:
+    check_output(options.output, folder=False)
     from viralbert.paraphrasing import paraphrase_file
     from viralbert_utils.base import devices
 
@@ -208,6 +221,7 @@ def _check_audit(options: argparse.Namespace) -> None:
         value = judging[name]
         if value is not None and value < least:
             raise DataError(f"{name}: expected at least {least}, found {value}")
+    check_output(options.output, folder=False)
     read = [own_path(file) for file in (options.file, options.corrections) if file]
     if any(options.output.exists() and options.output.samefile(p) for p in read if p.exists()):
         raise DataError(f"{options.output} is read here; give --output another name")
@@ -215,17 +229,24 @@ def _check_audit(options: argparse.Namespace) -> None:
 
 def _audit(options: argparse.Namespace) -> None:
     _check_audit(options)
-    folder = model_folder(options)
     from viralbert import audit
     from viralbert.serving.predictor import Predictor
     from viralbert_utils.base import devices
 
-    model = Predictor.load(folder, options.device, options.precision)
-    label_set = audit.LabelSet.of(model.tasks, options.task)
-    data = audit.Labelled.read(options.file, label_set, options.column)
+    # Files come first: a model may have to be built.
+    table = audit.read_labels(options.file, options.column)
+    if options.corrections:
+        audit.check_sheet(options.corrections)
+    else:
+        audit.check_new(options.output)
+    model = Predictor.load(model_folder(options), options.device, options.precision)
+    label_set = audit.LabelSet.of(model.tasks, options.dataset)
+    data = audit.Labelled.of(table, options.file, label_set, options.column)
     separator = ";" if options.semicolons else ","
     if options.corrections:
-        counts = audit.apply(data, options.corrections, options.output, separator)
+        counts = audit.apply(
+            data, options.corrections, options.output, separator, audit.line_end(options.file)
+        )
         say(
             f"{options.output}: {counted(len(data.rows), 'row')}; of the sheet, "
             f"{counts['changed']} changed, {counts['confirmed']} confirmed, {counts['open']} not "
@@ -249,7 +270,7 @@ def _audit(options: argparse.Namespace) -> None:
     say(
         f"{options.output}: {n} of {counted(len(data.rows), 'row')}, most suspicious first; {judge}"
     )
-    named = {"model": options.model, "task": options.task, "file": options.file}
+    named = {"model": options.model, "dataset": options.dataset, "file": options.file}
     if options.column != "text":
         named["column"] = options.column
     named |= {"corrections": str(options.output), "output": "corrected.csv"}

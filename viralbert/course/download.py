@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from viralbert.course.runner import KEYWORDS, Run
+from viralbert.places import check_data
 from viralbert_utils.base.files import own_path
 
 
@@ -20,6 +21,8 @@ def wanted(course_run: Run) -> tuple[list[str], list[str]]:
     They come in the order in which the notebooks first use them.
     """
     selected = course_run.selected()  # refuses a wrong number before pandas is imported
+    for notebook in selected:
+        check_data(str(course_run.parameters(notebook).get("data", "sample")), notebook.path.parent)
     from viralbert_utils.data import sources
 
     encoders: dict[str, None] = {}

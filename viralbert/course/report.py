@@ -24,7 +24,7 @@ import nbformat
 from viralbert.course import manuals, reference
 from viralbert.course.catalogue import CourseError, Notebook
 from viralbert.course.first_page import reading_minutes, way
-from viralbert.course.runner import Run
+from viralbert.course.runner import Run, check_sources
 from viralbert.course.site import NOT_RUN, build_site, has_reference
 from viralbert.course.site import sources as site_sources
 from viralbert_utils.base.files import locked, remove_unfinished, whole_folder, write_whole
@@ -203,9 +203,9 @@ def _report(run: Run) -> Path:
         run.executed(notebook) for notebook in run.notebooks if run.executed(notebook).is_file()
     ]
     if not paths:
+        check_sources(run, run.selected())
         raise CourseError(
-            f"nothing was executed for the run {run.name!r} yet; run `viralbert run --profile "
-            f"{run.profile}` first"
+            f"nothing was executed for the run {run.name!r} yet; run `{run_command(run)}` first"
         )
     made_from = _made_from(run, paths)
     if _is_up_to_date(run, made_from):
@@ -469,6 +469,17 @@ def _how_to_run(run: Run, missing: list[Notebook]) -> list[str]:
         ],
         "",
     ]
+
+
+def run_command(run: Run) -> str:
+    """The call of viralbert that executes a run, with its own settings."""
+    values = [("--data", run.data), ("--encoder", run.encoder)]
+    values += [("--only", ",".join(run.only))]
+    values += [("--set", setting) for setting in run.settings]
+    values += [("--device", run.device)]
+    values += [("--precision", run.precision if run.precision != Run.precision else "")]
+    words = ["viralbert", "run", "--profile", run.profile]
+    return shlex.join([*words, *(word for pair in values if pair[1] for word in pair)])
 
 
 def make_command(run: Run, only: str = "") -> str:

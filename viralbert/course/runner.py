@@ -35,6 +35,7 @@ from viralbert.course.catalogue import (
     notebooks,
     source_hash,
 )
+from viralbert.places import check_data, check_encoder
 from viralbert.plain_yaml import read_yaml
 from viralbert_utils.base.files import ROOT, locked, own_path, sha256, write_whole
 from viralbert_utils.base.variables import DEVICE, PRECISION
@@ -377,8 +378,27 @@ def run(course_run: Run) -> RunOutcome:
         course_run.parameters(
             notebook
         )  # a typo in the last notebook's parameters must not cost the first one's minutes
+    check_sources(course_run, selected)
     with locked(course_run.folder):
         return _bring_up_to_date(course_run, selected)
+
+
+def check_sources(course_run: Run, selected: Sequence[Notebook]) -> None:
+    """Refuse data and encoders that are not there, before a kernel starts for them.
+
+    Raises:
+        DataError: See `check_data` and `check_encoder`.
+    """
+    named: dict[tuple[str, str], Path] = {}
+    for notebook in selected:
+        for name, value in course_run.parameters(notebook).items():
+            if name in ("data", "encoder") and value and value not in KEYWORDS:
+                named.setdefault((name, str(value)), notebook.path.parent)
+    for (name, value), folder in named.items():
+        if name == "data":
+            check_data(value, folder)
+        else:
+            check_encoder(value, folder, course_run.config["offline"])
 
 
 def _bring_up_to_date(course_run: Run, selected: Sequence[Notebook]) -> RunOutcome:

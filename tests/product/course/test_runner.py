@@ -1,6 +1,7 @@
 """The runner: nothing is executed twice without a reason, and what a lesson declares is kept."""
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -135,3 +136,42 @@ def test_command_reports_errors_in_one_line(capsys, monkeypatch, tiny_course):
     assert cli.main(["run"]) == 0
     assert cli.main(["run"]) == 0
     assert "up to date: 01_lesson" in capsys.readouterr().out
+
+
+DATA_AND_ENCODER = "data: str = 'sample'\nencoder: str = 'embedded'"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--data nofolder", "data folder 'nofolder' does not exist; give 'sample', 'hub' or an"),
+        ("--data file.csv", "data 'file.csv' is a file; expected 'sample', 'hub' or a folder"),
+        ("--set 01.data=nofolder", "data folder 'nofolder' does not exist; give 'sample', 'hub'"),
+        ("--encoder nosuch", "encoder 'nosuch' could not be loaded: no such folder"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "report"])
+def test_what_is_not_there_is_refused_before_a_kernel_starts(
+    capsys, monkeypatch, tmp_path, tiny_course, command, line, message
+):
+    task = tiny_course([DATA_AND_ENCODER, "1"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "Run", lambda *args, **where: Run(*args, root=task.root, **where))
+    (tmp_path / "file.csv").touch()
+    assert cli.main([command, *line.split()]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    if "--data" in line:  # as the other commands say it
+        assert cli.main(["train", *line.split(), "--output", "out"]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_a_report_of_nothing_repeats_the_options(capsys, monkeypatch, tmp_path, tiny_course):
+    task = tiny_course([DATA_AND_ENCODER, "1"])
+    monkeypatch.setattr(runner, "Run", lambda *args, **where: Run(*args, root=task.root, **where))
+    (tmp_path / "my data").mkdir()
+    options = ["--data", str(tmp_path / "my data"), "--only", "01", "--set", "01.encoder=embedded"]
+    assert cli.main(["report", *options, "--device", "cpu"]) == 1
+    line = shlex.join(["viralbert", "run", "--profile", "sample", *options, "--device", "cpu"])
+    assert f"run `{line}` first" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

@@ -163,6 +163,9 @@ def test_the_example_of_the_manual(bert, tmp_path, monkeypatch):
         EMOTIONS.index("joy") in parse_labels(labels) for labels in rows["labels"]
     )
     assert "anger recall 0.9" in found.method
+    given.splits = {"all": rows}
+    with pytest.raises(SystemExit, match=r"expected emotions/validation\.csv to tune the aim on"):
+        exec(compile(example, "predict.md", "exec"), {})
 
 
 @pytest.mark.parametrize(
