@@ -137,21 +137,22 @@ def n_lines_to_read(source: str) -> int:
 @parametrize(LESSONS)
 def test_size_of_a_lesson(notebook):
     """How long a lesson is follows from its subject; its cells are short all the same."""
-    lines = [
-        n_lines_to_read(cell.source)
+    to_read = [
+        cell.source
         for cell in code(notebook)
         if not cell.metadata.get("jupyter", {}).get("source_hidden")
     ]
+    lines = [n_lines_to_read(source) for source in to_read]
     assert statistics.median(lines) <= 8
     assert sorted(lines)[int(0.9 * len(lines))] <= 16
     functions = [
         n
-        for cell in code(notebook)
-        for n in ast.walk(ast.parse(cell.source))
+        for source in to_read
+        for n in ast.walk(ast.parse(source))
         if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
-    # A service, or a training in stages, is made of functions; elsewhere there are a few.
-    assert len(functions) <= 9
+    # A service is made of functions; elsewhere there are a few.
+    assert len(functions) <= 7
     assert all(n_lines_to_read(ast.unparse(function)) <= 15 for function in functions)
     assert sum("lesson.show(" in cell.source for cell in code(notebook)) >= 3
 
