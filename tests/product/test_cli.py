@@ -13,6 +13,7 @@ import pytest
 from tests.product.two_words import srt
 from viralbert.cli import _parser, main
 from viralbert_utils.base.files import ROOT
+from viralbert_utils.lessons import pretraining
 
 
 def test_no_space_is_one_line_and_no_traceback(loaded):
@@ -210,3 +211,23 @@ def test_the_task_of_an_audit_is_named_as_elsewhere():
     for command in (["audit", "--file", "a.csv"], ["train"], ["evaluate"]):
         line = [*command, "-o", "out", "--dataset", "cedr"]
         assert _parser().parse_args(line).dataset == "cedr"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("none.txt=1", "no such file: none.txt"),
+        ("empty.txt=1", "empty.txt: expected a text a line, found none"),
+        ("t.csv#title=1", "t.csv has no column 'title'; it has text"),
+    ],
+)
+def test_sources_are_read_before_the_encoder_is_built(capsys, tmp_path, monkeypatch, line, message):
+    def refuse(*_):
+        raise AssertionError("an encoder was asked for")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pretraining, "embedded_folder", refuse)
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "t.csv").write_text("text\nx\n")
+    assert main(["pretrain", "--source", line, "--output", "layers"]) == 1
+    assert message in capsys.readouterr().err

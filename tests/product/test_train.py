@@ -20,31 +20,11 @@ from viralbert_utils.base.errors import DataError
 from viralbert_utils.data.emotions import CEDR_CLASSES, EMOTIONS
 from viralbert_utils.encoders import pooling
 from viralbert_utils.evaluation.thresholds import Thresholds
-from viralbert_utils.lessons import pretraining, rare_classes
+from viralbert_utils.lessons import rare_classes
 from viralbert_utils.models.storage import load_classifier
 from viralbert_utils.training import losses, settings
 from viralbert_utils.training.loop import _Training
 from viralbert_utils.training.settings import Settings
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("none.txt=1", "no such file: none.txt"),
-        ("empty.txt=1", "empty.txt: expected a text a line, found none"),
-        ("t.csv#title=1", "t.csv has no column 'title'; it has text"),
-    ],
-)
-def test_sources_are_read_before_the_encoder_is_built(capsys, tmp_path, monkeypatch, line, message):
-    def refuse(*_):
-        raise AssertionError("an encoder was asked for")
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pretraining, "embedded_folder", refuse)
-    (tmp_path / "empty.txt").write_text("\n")
-    (tmp_path / "t.csv").write_text("text\nx\n")
-    assert main(["pretrain", "--source", line, "--output", "layers"]) == 1
-    assert message in capsys.readouterr().err
 
 
 @pytest.fixture
