@@ -126,7 +126,7 @@ def strong_and_weak(table: pd.DataFrame, mean: float, title: str) -> Figure:
     right.set(title="Training texts", xlabel="texts (dashed: median)", xscale="log")
     plain_ticks(right)
     right.tick_params(axis="y", length=0)
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
