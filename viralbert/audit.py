@@ -9,7 +9,6 @@ other rows.
 from __future__ import annotations
 
 import csv
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -158,15 +157,15 @@ class Labelled:
                 labels.append(label_set.parse(field))
             except DataError as error:
                 raise DataError(
-                    f"{file}, {_in_a_spreadsheet(row)}: {column}={field!r:.80}: {error}"
+                    f"{file}, {suspects.in_a_spreadsheet(row)}: {column}={field!r:.80}: {error}"
                 ) from None
         ids = table[columns["id"]] if "id" in columns else pd.RangeIndex(len(table))
         repeated = pd.Series([normalise(str(name)) for name in ids]).duplicated()
         if repeated.any():
             row = int(repeated.argmax())
             raise DataError(
-                f"{file}, {_in_a_spreadsheet(row)}: id {ids[row]!r} stands twice; corrections find "
-                "their rows by it: make ids unique, or remove the column"
+                f"{file}, {suspects.in_a_spreadsheet(row)}: id {ids[row]!r} stands twice; "
+                "corrections find their rows by it: make ids unique, or remove the column"
             )
         texts = [
             field if isinstance(field, str) else "" for field in table[columns[text.casefold()]]
@@ -307,11 +306,6 @@ def write_suspects(
     return len(found)
 
 
-def _in_a_spreadsheet(row: int) -> str:
-    """A row, from 0 below the header, as a spreadsheet counts it."""
-    return f"row {row + 2} (the header is row 1)"
-
-
 def line_end(file: Path | str) -> str:
     """What ends the lines of a table of text, `\\r\\n` or `\\n`, told by its first line."""
     with own_path(file).open("rb") as opened:
@@ -341,19 +335,7 @@ def apply(
     Raises:
         DataError: See `suspects.read_corrections`; or several labels where each text has one.
     """
-    try:
-        corrected, counts = suspects.read_corrections(sheet, data.rows, data.label_set.names)
-    except DataError as error:
-        # It counts rows from 0, below the header.
-        first = rf"(?<=^{re.escape(str(sheet))}, )row (\d+)"
-        earlier = r"(?<=was corrected otherwise in )row (\d+)(?=; keep one of them$)"
-        raise DataError(
-            re.sub(
-                f"{first}|{earlier}",
-                lambda match: _in_a_spreadsheet(int(match[1] or match[2])),
-                str(error),
-            )
-        ) from None
+    corrected, counts = suspects.read_corrections(sheet, data.rows, data.label_set.names)
     for name, labels in zip(corrected["id"], corrected["labels"], strict=True):
         try:
             data.label_set.check_number(labels)

@@ -106,6 +106,11 @@ def _is_same_text(found: object, own: object) -> bool:
     return "?" in sides[0] and len(kept) == 1
 
 
+def in_a_spreadsheet(row: int) -> str:
+    """A row, from 0 below the header, as a spreadsheet counts it."""
+    return f"row {row + 2} (the header is row 1)"
+
+
 def write_sheet(suspicious: pd.DataFrame, path: Path | str, separator: str = ",") -> None:
     """Suspects as CSV with an empty column `corrected`, for a spreadsheet.
 
@@ -169,7 +174,7 @@ def read_corrections(
     for row, (name, text, field) in enumerate(
         sheet[["id", "text", "corrected"]].itertuples(index=False)
     ):
-        where = f"{path}, row {row}"
+        where = f"{path}, {in_a_spreadsheet(row)}"
         if name not in place:
             raise DataError(
                 f"{where}: id {name!r} is not in the table; keep the column id as it was"
@@ -192,7 +197,8 @@ def read_corrections(
         earlier, same = corrected.setdefault(name, (row, new_labels))
         if same != new_labels:
             raise DataError(
-                f"{where}: id {name!r} was corrected otherwise in row {earlier}; keep one of them"
+                f"{where}: id {name!r} was corrected otherwise in {in_a_spreadsheet(earlier)}; "
+                "keep one of them"
             )
     changed = [
         name

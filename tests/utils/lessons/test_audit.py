@@ -318,14 +318,14 @@ def test_a_sheet_that_a_russian_spreadsheet_saved_is_taken_back(sheet, separator
     [
         (
             lambda t: t.replace({"corrected": {"": "rage"}}),
-            r"row 0: corrected='rage'.*known: joy, fear",
+            r"row 2 \(the header is row 1\): corrected='rage'.*known: joy, fear",
         ),
-        (lambda t: t.replace({"corrected": {"": "9"}}), r"row 0: label id 9 is outside 0\.\.3"),
-        (lambda t: t.assign(id=["c", "x", "b", "a"]), r"row 1: id 'x' is not in the table"),
-        (lambda t: t.assign(id=list(t["id"])[::-1]), r"row 0: the text is not that of id"),
+        (lambda t: t.replace({"corrected": {"": "9"}}), r"row 2 .*: label id 9 is outside 0\.\.3"),
+        (lambda t: t.assign(id=["c", "x", "b", "a"]), r"row 3 .*: id 'x' is not in the table"),
+        (lambda t: t.assign(id=list(t["id"])[::-1]), r"row 2 .*: the text is not that of id"),
         (
             lambda t: pd.concat([t.assign(corrected="joy"), t.assign(corrected="fear")]),
-            r"row 4: .* otherwise in row 0",
+            r"row 6 .* otherwise in row 2 \(the header is row 1\); keep one",
         ),
         (lambda t: t.drop(columns="corrected"), r"column 'corrected' is missing.*commas"),
     ],
