@@ -19,6 +19,7 @@ from tests import tiny
 from viralbert.course import report, runner
 from viralbert.course.report import Page
 from viralbert.course.runner import Run
+from viralbert_utils.base import devices
 from viralbert_utils.base.files import ROOT
 
 if (
@@ -37,6 +38,16 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the real data (../shared/data) are not on this machine")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def environment_of_the_process() -> Iterator[None]:
+    """A command asks for a device by the environment, which must not reach the next test."""
+    before = dict(os.environ)
+    yield
+    for name in (devices.DEVICE, devices.PRECISION):
+        os.environ.pop(name, None)
+        os.environ.update({name: before[name]} if name in before else {})
 
 
 @pytest.fixture(scope="session")

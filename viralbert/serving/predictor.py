@@ -536,7 +536,9 @@ class Predictor:
 
     def _windows(self, texts: Iterable[str]) -> Iterator[dict[str, np.ndarray]]:
         """Probabilities of each task `(n, n_classes)`, a window of texts at a time."""
-        if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        # A mapping and a table give their keys and the names of their columns.
+        other = isinstance(texts, str | bytes | Mapping) or hasattr(texts, "columns")
+        if other or not isinstance(texts, Iterable):
             raise DataError(f"expected a list or another iterable of texts, found {texts!r:.80}")
         checked = (self._readable(position, text) for position, text in enumerate(texts))
         while window := list(islice(checked, WINDOW)):

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -174,9 +175,10 @@ def test_what_is_no_text_is_named_with_its_position(bert, value, kind):
             bert.predict(value)
 
 
-def test_a_text_is_no_iterable_of_texts(bert):
+@pytest.mark.parametrize("value", ["Кот", {"text": "Кот"}, pd.DataFrame({"text": ["Кот"]})])
+def test_what_would_give_letters_or_names_is_no_iterable_of_texts(bert, value):
     with pytest.raises(DataError, match="expected a list"):
-        next(bert.predict_iter("Кот"))
+        next(bert.predict_iter(value))
 
 
 def test_nan_never_comes_out(bert):
