@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(f"{error}; what was finished before is kept", options.command)
         return 1
     except KeyboardInterrupt:
-        complain("stopped; what was finished is kept, the next run goes on from there")
+        complain("stopped; what was finished is kept, and the next run goes on from there")
         return 130
 
 
@@ -56,7 +56,7 @@ class _Version(argparse.Action):
         try:
             version = importlib.metadata.version(PROJECT)
         except importlib.metadata.PackageNotFoundError:
-            version = "of a folder that is not installed"
+            version = "(not installed; run from its folder)"
         say(f"viralbert {version}")
         parser.exit()
 

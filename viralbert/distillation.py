@@ -469,7 +469,8 @@ def run(training: Training, output: Path, show_progress: bool = False) -> dict[s
         DataError: Bad data, or the folder holds another training.
     """
     if foreign := [name for name in NOT_HERE if getattr(training, name) != getattr(Training, name)]:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
+        names = ["frozen_lr" if name == "frozen_rate" else name for name in foreign]
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in names)
         raise DataError(
             "dataset viralbert is trained in its own way and judged on all texts that are held "
             f"out: leave {options} out"

@@ -174,9 +174,10 @@ def lines(result: Mapping[str, Any]) -> Iterable[str]:
     for task, splits in result["figures"].items():
         for split, found in splits.items():
             f1 = found["macro-F1"]
+            accuracy = f", accuracy {found['accuracy']:.3f}" if "accuracy" in found else ""
             yield (
                 f"{task}, {result['rows'][task][split]:,} texts of {split}: macro-F1 "
-                f"{f1['value']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]"
+                f"{f1['value']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]{accuracy}"
             )
             yield f"  {'':<16}" + "".join(f"{figure:>11}" for figure in FIGURES)
             mean = found | {"F1": f1["value"]}

@@ -81,7 +81,7 @@ def run(training: Training, output: Path, show_progress: bool = False) -> dict[s
         show_progress: A progress bar for each epoch.
 
     Returns:
-        What stands in `metrics.json`.
+        What is in `metrics.json`; nothing in a process that does not write it.
 
     Raises:
         DataError: Bad data, or the folder holds another training.
@@ -101,7 +101,7 @@ def _run(training: Training, output: Path, show_progress: bool) -> dict[str, Any
     started = time.perf_counter()
     sets, files = read(training)
     if (done := finished(output, training, files)) is not None:
-        return done
+        return {} if processes.rank() else done
     _check_rows(training, sets)
     tokenizer, encoder = _encoder(training)
     encoded = {

@@ -260,8 +260,11 @@ def test_bad_recipes_are_named(recipe, capsys, tmp_path):
             Training(**wrong)
     with pytest.raises(DataError, match=r"top_layers is 2, and the encoder .* has 1; expected"):
         train.run(replace(recipe, top_layers=2), tmp_path / "out")
-    with pytest.raises(DataError, match=r"in its own way.*: leave --pooling, --keep out"):
-        distillation.run(Training(dataset="viralbert", pooling="cls", keep="last"), tmp_path)
+    with pytest.raises(
+        DataError, match=r"in its own way.*: leave --pooling, --keep, --frozen-lr out"
+    ):
+        own = Training(dataset="viralbert", pooling="cls", keep="last", frozen_rate=1e-3)
+        distillation.run(own, tmp_path)
 
 
 def test_names_are_those_of_what_they_choose_from():

@@ -31,7 +31,7 @@ def add_predict(commands: Commands) -> None:
     command = commands.add_parser(
         "predict",
         parents=[model_options()],
-        help="what a classifier says of texts, as JSON lines",
+        help="a classifier's answers for texts, as JSON lines",
         **example(
             "viralbert predict 'Муж забыл меня на заправке и вспомнил через сто километров. Ржу до "
             "сих пор'"
@@ -48,7 +48,7 @@ def add_predict(commands: Commands) -> None:
     command.add_argument(
         "--file",
         default="",
-        help="a text a line; or a CSV, TSV, Parquet, JSON or JSONL table "
+        help="a .txt file with one text on each line, or a CSV, TSV, Parquet, JSON or JSONL table "
         "with a column text; - reads lines from the standard input",
     )
     command.add_argument(
@@ -60,7 +60,7 @@ def add_predict(commands: Commands) -> None:
     command.add_argument(
         "--label",
         metavar="COLUMN",
-        help="with --table: the column of the class, if it is known; label if there is one",
+        help="with --table: the column of the true class, for figures; label if not given",
     )
     command.set_defaults(function=_predict)
 
@@ -106,7 +106,7 @@ def _predict(options: argparse.Namespace) -> int:
 def _predict_table(options: argparse.Namespace) -> int:
     if not options.model:
         raise DataError(
-            "--table needs --model with the folder of a hybrid or a cascade; lesson 07 leaves "
+            "--table needs --model with the folder of a hybrid or a cascade; lesson 07 saves "
             "runs/sample/hybrid and runs/sample/cascade (viralbert run --only 07)"
         )
     from viralbert import table_answers

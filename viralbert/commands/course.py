@@ -48,11 +48,11 @@ def add_download(commands: Commands) -> None:
     command = commands.add_parser(
         "download",
         parents=[_course_options()],
-        help="fetch what a run takes from the hub beforehand",
+        help="fetch beforehand what a run takes from the hub",
         **example("viralbert download --profile full --to carried"),
     )
     command.add_argument(
-        "--to", type=file_path, help="a folder to carry or share; the usual cache without it"
+        "--to", type=file_path, help="a folder to carry or share; without it, the usual cache"
     )
     command.set_defaults(function=_download)
 
@@ -61,7 +61,7 @@ def add_check_env(commands: Commands) -> None:
     """Add `viralbert check-env`."""
     command = commands.add_parser(
         "check-env",
-        help="what is installed, what is missing, which device",
+        help="show what is installed, what is missing, and which device is used",
         **example("viralbert check-env"),
     )
     command.set_defaults(function=_check_environment)
@@ -140,7 +140,7 @@ def _download(options: argparse.Namespace) -> None:
     if not encoders and not sets:
         say(f"profile {options.profile!r} takes nothing from the hub")
         return
-    say(f"there: encoders {', '.join(encoders) or 'none'}; data sets {', '.join(sets) or 'none'}")
+    say(f"ready: encoders {', '.join(encoders) or 'none'}; data sets {', '.join(sets) or 'none'}")
     data = f" DATA={folder / 'data'}" if folder and sets else ""
     cache = f"HF_HUB_CACHE={(folder / 'hub').resolve()} " if folder and encoders else ""
     say(
@@ -158,14 +158,14 @@ def _check_environment(options: argparse.Namespace) -> int:
         print(f"[ok] {python}, torch {importlib.metadata.version('torch')}, device: {describe()}")
     except ModuleNotFoundError as error:
         print(
-            f"[missing] {python} without {error.name}: here no model can be trained, and only "
+            f"[missing] {python} without {error.name}: no model can be trained here, and only "
             "exported ones can be used"
         )
         wrong += 1
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     print(
         f"[{'ok' if browser else 'optional'}] Chromium for the page tests: "
-        f"{browser or 'not found, those tests skip'}"
+        f"{browser or 'not found, those tests are skipped'}"
     )
     return 1 if wrong else 0
 

@@ -33,7 +33,7 @@ def add_moments(commands: Commands) -> None:
     command = commands.add_parser(
         "moments",
         parents=[model_options()],
-        help="where in a video are the moments: from subtitles; "
+        help="find the moments of a video from its subtitles, "
         "with a model for virality and emotions",
         **example("viralbert moments talk.srt lectures/ --output moments"),
     )
@@ -42,7 +42,7 @@ def add_moments(commands: Commands) -> None:
         nargs="+",
         metavar="FILE",
         type=file_path,
-        help="subtitle files, or folders of them (there: all but .json)",
+        help="subtitle files, or folders of them (where .json files are skipped)",
     )
     command.add_argument(
         "-o", "--output", required=True, type=file_path, help="gets a folder for each file"
@@ -74,13 +74,16 @@ def add_moments(commands: Commands) -> None:
     command.add_argument(
         "--engine",
         choices=("local", "ray"),
-        help="for archives: one folder with all folders in it, "
-        "on several processes or on Ray; goes on where it was stopped. Always on the CPU, a "
+        help="for archives: work through one folder and all folders below it, "
+        "on several processes or on Ray; goes on where it was stopped. Always on the CPU, one "
         "process "
         "for each processor, so that the files are the same everywhere",
     )
     command.add_argument(
-        "--workers", type=int, metavar="N", help="of the engine; as many as processors if not given"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="number of processes of the engine; one for each processor if not given",
     )
     command.set_defaults(function=_moments)
 
@@ -124,8 +127,8 @@ def _check_outputs(options: argparse.Namespace) -> None:
         )
     if options.otio and find_spec("opentimelineio") is None:
         raise DataError(
-            f"--otio: {missing('opentimelineio')}, or leave --otio out (moments.edl is for editors "
-            "of videos, too)"
+            f"--otio: {missing('opentimelineio')}, or leave --otio out (moments.edl is for video "
+            "editors, too)"
         )
     if options.video:
         check_there(options.video, "a video for --video")

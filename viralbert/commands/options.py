@@ -43,7 +43,7 @@ def device_options(answers: bool = False) -> Parser:
         "--precision",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
-        help="of matrix products; auto (default): float32 on a CPU, what is fast on a GPU",
+        help="precision of matrix products; auto (default): float32 on a CPU, faster on a GPU",
     )
     return parser
 
@@ -55,8 +55,8 @@ def model_options() -> Parser:
         "--model",
         default="",
         metavar="FOLDER",
-        help="of a lesson's classifier, of `viralbert train` (its folder model), or of `viralbert "
-        "export`; without it, the model that comes with viralbert",
+        help="a folder with a lesson's classifier, with a model of `viralbert train` (model/), or "
+        "with an export; without it, the model that comes with viralbert",
     )
     return parser
 
@@ -74,7 +74,7 @@ def labelled_options(evaluated: tuple[str, ...]) -> Parser:
     parser.add_argument(
         "--virality-file",
         metavar="FILE",
-        help="a table with text and label (0/1) in the place of the data's virality",
+        help="a table with text and label (0/1) that replaces the data's virality set",
     )
     parser.add_argument(
         "--max-rows", type=int, help="only the first rows of each table; all if not given"

@@ -21,7 +21,7 @@ def add_serve(commands: Commands) -> None:
     command = commands.add_parser(
         "serve",
         parents=[device_options(answers=True)],
-        help="classifiers and, if they have them, the moments over HTTP, and pages to try them",
+        help="answer over HTTP with classifiers and, if they can, moments; with pages to try them",
         **example("viralbert serve --model emotions=models/a/model --model reviews=models/b/onnx"),
     )
     command.add_argument(
@@ -37,13 +37,13 @@ def add_serve(commands: Commands) -> None:
     command.add_argument(
         "--host",
         default="127.0.0.1",
-        help="127.0.0.1 (default): for this machine alone; 0.0.0.0: for everybody who has "
-        "VIRALBERT_API_KEY",
+        help="127.0.0.1 (default): for this machine alone; 0.0.0.0: for everybody who sends "
+        "the key in VIRALBERT_API_KEY",
     )
     command.add_argument(
         "--allow-no-key",
         action="store_true",
-        help="for everybody without a key, too: only where something else keeps others out",
+        help="let everybody in without a key: only where something else keeps strangers out",
     )
     command.add_argument(
         "--allow-host",
@@ -51,8 +51,8 @@ def add_serve(commands: Commands) -> None:
         default=[],
         dest="hosts",
         metavar="NAME",
-        help="a name under which it is asked, beside localhost and addresses; can be repeated; "
-        "* any",
+        help="a name that clients may use, besides localhost and addresses; can be repeated; "
+        "* allows any",
     )
     command.add_argument(
         "--port", type=int, default=8000, help="8000 if not given; 0 takes a free one"
@@ -63,8 +63,8 @@ def add_serve(commands: Commands) -> None:
         default=[],
         dest="limits",
         metavar="requests=256",
-        help="a limit of the service; can be repeated. docs/serve.md lists them, and so does the "
-        "message about an unknown one",
+        help="a limit of the service; can be repeated. The message about an unknown one "
+        "lists them all",
     )
     command.set_defaults(function=_serve)
 
@@ -73,14 +73,14 @@ def add_export(commands: Commands) -> None:
     """Add `viralbert export`."""
     command = commands.add_parser(
         "export",
-        help="a trained model as ONNX, to serve it without torch",
+        help="export a trained model as ONNX, to serve it without torch",
         **example("viralbert export --model models/mine/model --output exported --int8"),
     )
     command.add_argument(
         "--model",
         required=True,
         metavar="FOLDER",
-        help="of a lesson's classifier or hybrid, or of `viralbert train`",
+        help="a lesson's classifier or hybrid, or a model of `viralbert train`",
     )
     command.add_argument(
         "-o",
@@ -90,7 +90,7 @@ def add_export(commands: Commands) -> None:
         help="a new folder, or an export to replace",
     )
     command.add_argument(
-        "--int8", action="store_true", help="a quarter of the size, two to three times as fast"
+        "--int8", action="store_true", help="about a quarter of the size, and faster"
     )
     command.add_argument(
         "--layout",

@@ -82,18 +82,18 @@ def add_train(commands: Commands) -> None:
         "others: 0.00002)",
     )
     command.add_argument(
-        "--layer-share", type=float, help="that rate as a share of the heads' (0.1)"
+        "--layer-share", type=float, help="the encoder's rate as a share of the heads' (0.1)"
     )
     command.add_argument(
         "--frozen-lr",
         type=float,
         dest="frozen_rate",
-        help="highest rate of the heads in frozen epochs; if not given, as later",
+        help="highest rate of the heads in frozen epochs; if not given, the same as later",
     )
     command.add_argument(
         "--warmup",
         type=float,
-        help="how many updates the rate rises for, or below 1 their share; 0.1 if not given",
+        help="for how many updates the rate rises; below 1, a share of them; 0.1 if not given",
     )
     command.add_argument(
         "--scheduler",
@@ -108,9 +108,9 @@ def add_train(commands: Commands) -> None:
         "--max-length", type=int, help=f"tokens kept of a text ({Training.max_length})"
     )
     command.add_argument(
-        "--export-onnx", action="store_true", default=None, help="the model as ONNX, too"
+        "--export-onnx", action="store_true", default=None, help="save it as ONNX, too"
     )
-    command.add_argument("--note", help="goes into metrics.json")
+    command.add_argument("--note", help="a text for metrics.json")
     command.set_defaults(function=_train)
 
 
@@ -124,8 +124,8 @@ def add_evaluate(commands: Commands) -> None:
     )
     command.add_argument(
         "--dataset",
-        help="the task to judge: cedr, emotions, virality, reviews or grades; all that the model "
-        "has without it",
+        help="the task to judge: cedr, emotions, virality, reviews or grades; without it, "
+        "all that the model has",
     )
     command.add_argument("-o", "--output", type=file_path, help="a JSON file for the figures")
     command.set_defaults(function=_evaluate)

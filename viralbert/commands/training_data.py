@@ -61,7 +61,7 @@ def add_paraphrase(commands: Commands) -> None:
     """Add `viralbert paraphrase`."""
     command = commands.add_parser(
         "paraphrase",
-        help="add training rows: a model says each text once more in other words, resumable",
+        help="add training rows: a model rephrases each text, resumable",
         **example(
             "viralbert paraphrase --file mydata/emotions/train.csv "
             "--output augmented/emotions/train.csv"
@@ -81,7 +81,7 @@ def add_paraphrase(commands: Commands) -> None:
         help="a CSV file that gets the same rows, then the paraphrases",
     )
     command.add_argument(
-        "--column", help="the column of the texts; ru_text where it is there, else text"
+        "--column", help="the column of the texts; ru_text if there is one, else text"
     )
     command.add_argument(
         "--model",
@@ -89,7 +89,7 @@ def add_paraphrase(commands: Commands) -> None:
         help="hub name or folder (cointegrated/rut5-base-paraphraser)",
     )
     command.add_argument(
-        "--copies", type=int, default=1, metavar="N", help="paraphrases asked for each text (1)"
+        "--copies", type=int, default=1, metavar="N", help="paraphrases for each text (1)"
     )
     command.add_argument(
         "--against",
@@ -110,8 +110,8 @@ def add_audit(commands: Commands) -> None:
     command = commands.add_parser(
         "audit",
         parents=[model_options()],
-        help="find wrong labels in a table: write suspects as a sheet for people, and take their "
-        "corrections back",
+        help="find wrong labels in a table: write suspects as a sheet for people, and apply their "
+        "corrections",
         **example("viralbert audit --file labels.csv --output suspects.csv"),
     )
     command.add_argument(
@@ -214,7 +214,7 @@ def _check_audit(options: argparse.Namespace) -> None:
     judging = {"--count": options.count, "--folds": options.folds, "--encoder": options.encoder}
     given = [name for name, value in judging.items() if value is not None]
     if options.corrections and given:
-        raise DataError(f"{given[0]} finds suspects, and --corrections takes them back; leave one")
+        raise DataError(f"{given[0]} finds suspects, --corrections corrects them; leave one out")
     if options.encoder and options.folds is None:
         raise DataError("--encoder is read by the judges of --folds; give --folds 5, too")
     for name, least in (("--count", 1), ("--folds", 2)):

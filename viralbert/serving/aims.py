@@ -1,7 +1,7 @@
 """Aims: thresholds for a purpose, stored with a model under a name and chosen by that name.
 
 The thresholds of a model weigh both errors alike. Who must not miss anger, or who shows joy only
-where it is surely there, decides otherwise from the same probabilities (lesson 04, section 8). In a
+where it is surely there, decides otherwise from the same probabilities (lesson 04, section 7). In a
 model's folder an aim is `aims/<name>/<task>.json` beside `thresholds/<task>.json`, in the same
 form.
 """
