@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from viralbert_utils.base.variables import RECORD_MIME
 _LINK = re.compile(r"\]\((\d\d_\w+)\.ipynb(#[^)\s]*|)")
 # A progress bar, where ipywidgets is installed: it moves only while a kernel runs.
 _WIDGET = "application/vnd.jupyter.widget-view+json"
+_REDRAWN = re.compile(r"^.*\r(?!\n).*\n?", re.MULTILINE)
 _FIRST_PAGE = Path("site", "index.html")
 _MARK = Path("site", ".made_from")  # what the site was made of, and what was written beside it
 HEADLINE = ("<!-- headline: written by `make reports` -->", "<!-- /headline -->")
@@ -116,11 +117,11 @@ def prepare(
             )
             continue
         _fold(cell)
-        cell.outputs = [
+        cell.outputs = _printed_at_once(
             output
             for output in cell.get("outputs", [])
             if not {RECORD_MIME, _WIDGET} & set(output.get("data", {}))
-        ]
+        )
         images = [output for output in cell.outputs if "image/png" in output.get("data", {})]
         if len(images) > 1:
             raise CourseError(
@@ -138,6 +139,22 @@ def prepare(
     lines = [title, "", *([f"> **{banner}**", ""] if banner else []), f"*{origin}*", "", rest]
     node.cells[0].source = "\n".join(lines)
     return node
+
+
+def _printed_at_once(outputs: Iterable[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Outputs without the lines that a progress bar drew again and again; what was printed in
+    pieces, which differ from run to run, is in one."""
+    joined: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        is_next = joined and "stream" == joined[-1].output_type == output.output_type
+        if is_next and joined[-1].name == output.name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    for output in joined:
+        if output.output_type == "stream":
+            output.text = _REDRAWN.sub("", output.text)
+    return [o for o in joined if o.output_type != "stream" or o.text.strip()]
 
 
 def _fold(cell: nbformat.NotebookNode) -> None:

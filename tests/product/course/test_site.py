@@ -99,6 +99,24 @@ def test_progress_bars_stay_out_of_the_report():
     assert "widgets" not in prepared.metadata
 
 
+def test_printed_pieces_are_joined_and_redrawn_lines_dropped():
+    def stream(name: str, *texts: str) -> list[nbformat.NotebookNode]:
+        return [nbformat.v4.new_output("stream", name=name, text=text) for text in texts]
+
+    outputs = [
+        *stream("stdout", "one\n", "two\r\n"),
+        *stream("stderr", "\rbuilt: 00:00", "\rbuilt: 00:02", "\n", "a warning\n"),
+        *stream("stderr", "\r 50%", "\r100%\n"),
+        output(text__plain="7"),
+        *stream("stderr", "\rbuilt: 00:00", "\n"),
+        *stream("stdout", "three\n"),
+    ]
+    executed = page(nbformat.v4.new_code_cell("fit()", outputs=outputs))
+    shown = report.prepare(executed, "", "o").cells[1].outputs
+    assert [o.get("text") for o in shown] == ["one\ntwo\r\n", "a warning\n", None, "three\n"]
+    assert len(executed.node.cells[1].outputs) == 12, "the executed notebook stays as it is"
+
+
 def test_recording_twice_under_one_name_is_an_error():
     entry = output(**{RECORD_MIME: {"name": "n", "value": 1}})
     with pytest.raises(CourseError, match="'n' is recorded twice"):
