@@ -112,7 +112,7 @@ def test_corrections_come_back_whole(label_audit):
     assert reviewed["open"] == 0
     assert reviewed["changed"] + reviewed["confirmed"] == 2 * label_audit["rows"]["wrong"]
     assert reviewed["changed"] > 2 * label_audit["rows"]["share"] * 2 * label_audit["rows"]["wrong"]
-    assert label_audit["refusal"].startswith("row 2")
+    assert label_audit["refusal"].startswith("row 4 (the header is row 1): corrected='rage'")
 
 
 def test_a_random_review_meets_errors_by_chance_alone(label_audit):

@@ -148,7 +148,7 @@ def test_check_env_without_torch_still_checks_the_rest(tmp_path):
     result = without("torch", ["check-env"], tmp_path)
     assert result.returncode == 1 and not result.stderr
     assert re.search(
-        r"as in requirements.lock\n\[missing\] Python .* without torch: here no model",
+        r"as in requirements.lock\n\[missing\] Python .* without torch: no model can be trained",
         result.stdout,
     )
 

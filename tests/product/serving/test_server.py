@@ -73,7 +73,16 @@ def n_come(url: str) -> float:
     return sum(map(float, re.findall(r"^viralbert_requests_in_hand (\S+)", told, re.M) + answered))
 
 
+@pytest.fixture
+def without_nohup():
+    """Who runs the tests by nohup hides SIGHUP from all that they start."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+@pytest.mark.usefixtures("without_nohup")
 def test_signals_stop_it_without_losing_a_request(exported, name):
     with server.running(exported) as running:
         texts = [f"Кот номер {k} сам открыл дверь!" for k in range(200)]
