@@ -148,7 +148,7 @@ class AllLayers(nn.Module):
     def __init__(self, encoder: nn.Module) -> None:
         """Wrap an encoder of transformers."""
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.config = encoder, encoder.config
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor]:
         """`(n_texts, n_tokens, (layers + 1) x size)`, as the first of a tuple."""

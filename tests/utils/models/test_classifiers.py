@@ -1,10 +1,13 @@
 """Classifiers: saved and read again, in the order of the texts, and where their outputs start."""
 
+import importlib
+
 import pytest
 import torch
 
 from tests.utils.training.small_task import make_data, make_model
 from viralbert_utils.base.errors import DataError
+from viralbert_utils.base.files import ROOT
 from viralbert_utils.models import inference, storage
 
 
@@ -49,6 +52,16 @@ def test_text_vectors_keep_their_order():
     with torch.inference_mode():
         alone = [encoder(torch.tensor([row]))[0].mean(dim=1) for row in rows]
     assert (together - torch.cat(alone)).abs().max() < 1e-5
+
+
+def test_benchmarks_read_all_layers_side_by_side(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")  # they import each other by file name
+    wrap = importlib.import_module("benchmarks.pretraining").AllLayers
+    encoder, rows = make_model().encoder.eval(), make_data(5).rows
+    found = inference.text_vectors(wrap(encoder), rows, 0)
+    last = inference.text_vectors(encoder, rows, 0)
+    assert found.shape[1] == (encoder.config.num_hidden_layers + 1) * last.shape[1]
+    assert (found[:, -last.shape[1] :] - last).abs().max() < 1e-6
 
 
 def test_outputs_start_at_the_rates():
