@@ -45,18 +45,18 @@ from viralbert_utils.training.losses import Loss, on_each_device
 from viralbert_utils.training.settings import Encoded, Settings, Task
 
 N_FOLDS = 4
-# Settings of other trainings, which have no meaning here.
-NOT_HERE = (
-    "pooling",
-    "pos_weight",
-    "frozen_epochs",
-    "top_layers",
-    "keep",
-    "layer_share",
-    "frozen_rate",
-    "warmup",
-    "evaluate",
-)
+# Settings of other trainings, which have no meaning here, and the options that set them.
+NOT_HERE = {
+    "pooling": "--pooling",
+    "pos_weight": "--pos-weight",
+    "frozen_epochs": "--frozen-epochs",
+    "top_layers": "--top-layers",
+    "keep": "--keep",
+    "layer_share": "--layer-share",
+    "frozen_rate": "--frozen-lr",
+    "warmup": "--warmup",
+    "evaluate": "--evaluate",
+}
 LABEL_SHARE = 0.4  # of a target: the text's own label; the rest is what the teachers say
 POOLING, DROPOUT = "attention+max+mean", 0.4
 # How much a task counts in the student's loss. Emotions are what the shared layers are for.
@@ -468,12 +468,14 @@ def run(training: Training, output: Path, show_progress: bool = False) -> dict[s
     Raises:
         DataError: Bad data, or the folder holds another training.
     """
-    if foreign := [name for name in NOT_HERE if getattr(training, name) != getattr(Training, name)]:
-        names = ["frozen_lr" if name == "frozen_rate" else name for name in foreign]
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+    if foreign := [
+        option
+        for name, option in NOT_HERE.items()
+        if getattr(training, name) != getattr(Training, name)
+    ]:
         raise DataError(
             "dataset viralbert is trained in its own way and judged on all texts that are held "
-            f"out: leave {options} out"
+            f"out: leave {', '.join(foreign)} out"
         )
     parts, files = read(training)
     if (done := finished(output, training, files)) is not None:
