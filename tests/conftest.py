@@ -16,6 +16,7 @@ from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from tests import tiny
+from tests.timing import HANG_S
 from viralbert.course import report, runner
 from viralbert.course.report import Page
 from viralbert.course.runner import Run
@@ -131,8 +132,9 @@ def browser() -> Iterator[Any]:
     executable = shutil.which("chromium") or shutil.which("chromium-browser")
     if executable is None:
         pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=1000 * HANG_S)
     with sync_playwright() as playwright:
         options = [
             "--no-sandbox",

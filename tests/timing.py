@@ -7,10 +7,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 HANG_S = 60.0  # no test is about it: it only ends what would otherwise wait for ever
-MOST = 2.5  # times the cost for twice the input: a line has 2, a square has 4
-MOST_OF_FOUR = 9  # times the cost for four times the input: a line has 4, a square has 16
-REPETITIONS = 4  # of each measurement; the least counts, since other work on the machine only adds
-ROUNDS = 3  # so often is measured what looks slow
+# Costs are compared over eight times the input: a line has 8, a square has 64. The limits stand far
+# from both, since other work on a busy machine may make one call two or three times as long.
+WIDER = 8
+SUSPECT = 12  # times the cost: measured once more with still longer input
+MOST = 22  # times the cost: grows faster than the input
+REPETITIONS = 3  # of each measurement; the least counts, since other work on the machine only adds
+SHORT_S = 0.01  # what takes less is not measured: chance would decide
+ROUNDS = 2  # so often is measured what looks slow
 
 Input = TypeVar("Input")
 
@@ -31,30 +35,33 @@ def seconds(call: Callable[[Input], object], given: Input) -> float:
 
 
 def grows(
-    call: Callable[[Input], object], make: Callable[[int], Input], n: int, short_s: float = 0.01
+    call: Callable[[Input], object], make: Callable[[int], Input], n: int, short_s: float = SHORT_S
 ) -> str:
-    """What twice the input costs more than twice, in words; empty if it does not.
+    """What grows faster than its input, in words; empty if it does not.
 
     Args:
         call: What is measured.
         make: Its input, of a length.
-        n: The shorter length; the other one is twice as long.
-        short_s: What takes less time for the longer input is not measured: chance would decide.
+        n: What takes less than `short_s` for twice this length is not measured.
+        short_s: Seconds of processor time.
     """
-    once, twice = make(n), make(2 * n)
+    longer, shorter = 2 * n, 2 * n // WIDER
+    twice, part = make(longer), make(shorter)
     short = long = math.inf
     for _ in range(ROUNDS):
         for _ in range(REPETITIONS):  # in turn, so that a slow moment of the machine meets both
             long = min(long, seconds(call, twice))
             if long < short_s:
                 return ""
-            short = min(short, seconds(call, once))
-        if long <= MOST * short:
+            short = min(short, seconds(call, part))
+        if long <= SUSPECT * short:
             return ""
-    # Where twice the input no longer fits a cache of the processor, a line costs three times once.
-    # A square goes on growing.
-    fourfold = make(4 * n)
-    longest = min(seconds(call, fourfold) for _ in range(REPETITIONS))
-    if longest <= MOST_OF_FOUR * short:
-        return ""
-    return f"{n}: {short:.3f} s, {2 * n}: {long:.3f} s, {4 * n}: {longest:.3f} s"
+    # Where the input no longer fits a cache of the processor, a line costs more than it should, and
+    # a short call may end before other work interrupts it. A square goes on growing.
+    widest = make(WIDER * longer)
+    longest = math.inf
+    for _ in range(REPETITIONS):
+        longest = min(longest, seconds(call, widest))
+        if longest <= MOST * long:
+            return ""
+    return f"{shorter}: {short:.4f} s, {longer}: {long:.3f} s, {WIDER * longer}: {longest:.3f} s"

@@ -7,6 +7,7 @@ from pathlib import Path
 import axe_playwright_python
 import nbformat
 import pytest
+from playwright.sync_api import expect
 
 from tests.timing import until
 from viralbert.course import catalogue, manuals, reference, report
@@ -260,9 +261,9 @@ def test_folded_answers_open_on_click(built, browser):
     page.goto((built / "01_data_preparation.html").as_uri())
     answer = page.locator("article details:has(> p)").first
     paragraph = answer.locator("p").last
-    assert not paragraph.is_visible()
+    expect(paragraph).to_be_hidden()
     answer.locator("summary").click()
-    assert paragraph.is_visible()
+    expect(paragraph).to_be_visible()
     page.close()
 
 
@@ -272,7 +273,7 @@ def test_the_executed_notebook_can_be_downloaded(built, browser):
     for name in LESSONS:
         page.goto((built / f"{name}.html").as_uri())
         link = page.get_by_text("Download this notebook as it was executed")
-        assert link.is_visible()
+        expect(link).to_be_visible()
         target = built / link.get_attribute("href")
         text = target.read_text(encoding="utf-8")
         assert not re.search(r"/(home|root|work|tmp|Users)/", text), name

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from playwright.sync_api import expect
 
 from viralbert.course import first_page, report, runner
 from viralbert.course.catalogue import Notebook
@@ -74,26 +75,25 @@ def opened(folded, browser):
 
 def test_a_solution_hides_its_result_until_it_is_opened(opened):
     result = opened.get_by_text("42", exact=True)
-    assert not result.is_visible()
+    expect(result).to_be_hidden()
     opened.click("summary >> text=Solution and result")
-    assert result.is_visible()
-    assert opened.get_by_text("drawn", exact=True).is_visible()
-    assert opened.is_visible("summary >> text=Draw <it>")
+    expect(result).to_be_visible()
+    expect(opened.get_by_text("drawn", exact=True)).to_be_visible()
+    expect(opened.locator("summary >> text=Draw <it>").first).to_be_visible()
 
 
 def test_a_link_and_a_search_open_the_fold_that_they_lead_into(opened):
     zebra = opened.get_by_text("A zebra hides here.")
-    assert not zebra.is_visible()
-    assert opened.get_by_text("The end.").is_visible()
+    expect(zebra).to_be_hidden()
+    expect(opened.get_by_text("The end.")).to_be_visible()
     opened.goto(f"{opened.site}/01_lesson.html#its-stripes")
-    assert zebra.is_visible()
+    expect(zebra).to_be_visible()
     opened.goto(f"{opened.site}/index.html")
     opened.goto(f"{opened.site}/01_lesson.html#further-the-third-way")
-    assert zebra.is_visible()
+    expect(zebra).to_be_visible()
     opened.goto(f"{opened.site}/index.html")
     opened.goto(f"{opened.site}/01_lesson.html?highlight=zebra")
-    opened.locator("article .highlighted").wait_for()
-    assert opened.locator("article .highlighted").is_visible()
+    expect(opened.locator("article .highlighted")).to_be_visible()
     opened.goto(f"{opened.site}/01_lesson.html")
     opened.click("details.on-page summary")
     opened.click("details.on-page >> text=Its stripes")
@@ -103,8 +103,8 @@ def test_a_link_and_a_search_open_the_fold_that_they_lead_into(opened):
 def test_a_term_leads_to_the_glossary(opened):
     opened.click("summary >> text=Read this part")
     opened.click("article >> text=threshold")
-    assert opened.url.endswith("docs/glossary.html#threshold")
-    assert opened.get_by_text("порог").is_visible()
+    expect(opened).to_have_url(f"{opened.site}/docs/glossary.html#threshold")
+    expect(opened.get_by_text("порог")).to_be_visible()
 
 
 def test_folds_open_for_print_and_close_again(opened):
@@ -128,9 +128,9 @@ def test_code_is_folded_on_a_phone_and_copied_on_a_desk(opened):
     opened.set_viewport_size({"width": 390, "height": 900})
     opened.reload()
     opened.click("summary >> text=Read this part")
-    assert not code.is_visible()
+    expect(code).to_be_hidden()
     opened.locator(".code-fold", has=code).locator("summary").click()
-    assert code.is_visible()
+    expect(code).to_be_visible()
 
 
 # The way through the lessons ----------------------------------------------------------------------

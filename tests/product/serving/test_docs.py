@@ -4,6 +4,7 @@ import hashlib
 import re
 
 import pytest
+from playwright.sync_api import expect
 from starlette.testclient import TestClient
 
 from tests.course.test_pages import watch
@@ -88,7 +89,7 @@ def test_a_model_is_chosen_and_tried_out(page):
 def test_the_front_page_chooses_a_model(page):
     page.goto(page.service)
     page.get_by_label("Model").select_option("reviews")
-    assert page.get_by_label("Thresholds").is_hidden(), "no model here has aims"
+    expect(page.get_by_label("Thresholds"), "no model here has aims").to_be_hidden()
     page.get_by_label("Russian text").fill(TEXTS[0])
     page.get_by_role("button", name="Show the answer").click()
     bars = page.locator("#text-result .bars li")

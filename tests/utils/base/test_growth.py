@@ -96,16 +96,21 @@ ENDS = ("", "а", "!")
 
 
 def is_linear(
-    call: Callable[[str], object], unit: str, length: int, begin: str = "", end: str = ""
+    call: Callable[[str], object],
+    unit: str,
+    length: int,
+    begin: str = "",
+    end: str = "",
+    short_s: float = timing.SHORT_S,
 ) -> bool:
-    """Whether twice as many units between a beginning and an end, which may be refused, cost about
-    twice the time."""
+    """Whether units between a beginning and an end, which may be refused, cost time in proportion
+    to their number."""
 
     def answer(text: str) -> None:
         with contextlib.suppress(ValueError):
             call(text)
 
-    return not grows(answer, lambda n: begin + unit * (n // len(unit)) + end, length)
+    return not grows(answer, lambda n: begin + unit * (n // len(unit)) + end, length, short_s)
 
 
 def patterns_of(module: ModuleType) -> dict[str, re.Pattern[str]]:
@@ -183,14 +188,14 @@ def every_pair(text: str) -> int:
 
 
 def some_pairs(text: str) -> int:
-    """For 400 characters as much linear work as quadratic."""
-    return every_pair(text) + sum(a == b for a in text for b in "а" * 400)
+    """For 100 characters as much linear work as quadratic."""
+    return every_pair(text) + sum(a == b for a in text for b in "а" * 100)
 
 
 def test_the_measure_tells_a_square_from_a_line():
-    assert not is_linear(re.compile(r"\s+$").search, " ", 2_000, end="а")
-    assert not is_linear(every_pair, "а", 400)
-    assert not is_linear(some_pairs, "а", 400)
+    assert not is_linear(re.compile(r"\s+$").search, " ", 500, end="а", short_s=0.0005)
+    assert not is_linear(every_pair, "а", 100, short_s=0.001)
+    assert not is_linear(some_pairs, "а", 100, short_s=0.001)
     # Of nothing that is kept: fresh memory costs more than twice for twice as much.
     assert is_linear(lambda text: sum(char == "б" for char in text), "а", 400_000)
 
@@ -206,16 +211,17 @@ def test_a_machine_with_other_work_changes_nothing_about_it(monkeypatch, power, 
 
     monkeypatch.setattr(timing.time, "process_time", lambda: now[0])
     assert bool(grows(call, int, 1000)) == is_slow
-    # What looks slow is measured in every round, and then once more with four times the input.
+    # What looks slow is measured in every round, and then with eight times the input.
     rounds = 2 * timing.ROUNDS + 1 if is_slow else 2
     assert len(runs) == rounds * timing.REPETITIONS
 
 
-def test_a_step_where_the_cache_ends_is_no_square(monkeypatch):
+@pytest.mark.parametrize("step", [1000, 10_000])
+def test_a_step_where_the_cache_ends_or_other_work_begins_is_no_square(monkeypatch, step):
     now = [0.0]
 
     def call(n: int) -> None:
-        now[0] += n * (1 if n <= 1000 else 1.5)
+        now[0] += n * (1 if n <= step else 2.5)
 
     monkeypatch.setattr(timing.time, "process_time", lambda: now[0])
     assert not grows(call, int, 1000)

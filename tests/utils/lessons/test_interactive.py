@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from playwright.sync_api import expect
 
 from viralbert_utils import lesson
 from viralbert_utils.lessons import interactive
@@ -176,7 +177,7 @@ def test_lines_and_moments_of_the_timeline_are_read_out(page):
 @pytest.mark.parametrize("page", MADE, indirect=True)
 def test_a_figure_fits_a_phone_and_leaves_its_picture_to_print(page):
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    assert not page.is_visible("img.still")
+    expect(page.locator("img.still")).to_be_hidden()
     page.emulate_media(media="print")
-    assert page.is_visible("img.still")
-    assert not page.is_visible(".stage")
+    expect(page.locator("img.still")).to_be_visible()
+    expect(page.locator(".stage")).to_be_hidden()
