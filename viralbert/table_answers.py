@@ -19,7 +19,6 @@ from viralbert.serving.onnx_model import MODEL, OnnxModel
 from viralbert.terminal import counted
 from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import own_path
-from viralbert_utils.data.tables import read_table, require_columns
 from viralbert_utils.lessons import cascade, hybrid
 from viralbert_utils.lessons.cascade import Cascade
 from viralbert_utils.lessons.columns import Preparation, empty
@@ -201,32 +200,6 @@ def fitted(table: pd.DataFrame, preparation: Preparation) -> tuple[pd.DataFrame,
         if len(odd):
             notes.append(f"{name}: {counted(len(odd), 'row')} with {what} ({_some(odd)})")
     return rows, notes
-
-
-def read(path: Path | str, label: str | None = None) -> pd.DataFrame:
-    """A table of rows to answer, see `tables.read_table`.
-
-    The column of the class is found in upper or lower case, as the model's own columns are.
-
-    Args:
-        path: The file.
-        label: A column that must be there.
-
-    Raises:
-        DataError: The file cannot be read, or has no such column.
-    """
-    table = read_table(own_path(path), cp1251=True)  # the answers show what was read
-    wanted = label or "label"
-    if wanted not in table:
-        by_name = {str(name).casefold(): name for name in reversed(table.columns)}
-        table = table.rename(columns={by_name.get(wanted.casefold()): wanted})
-    require_columns(
-        table,
-        [label] if label else [],
-        str(path),
-        "give --label the name of a column that is there",
-    )
-    return table
 
 
 def summary(answers: Answers) -> list[str]:

@@ -89,7 +89,7 @@ def lesson(lab, browser) -> Iterator[Any]:
 
 def test_no_news_and_no_newer_version_is_asked_for(lab):
     for name, empty in (("news", {"news": []}), ("update", {"notification": None})):
-        assert httpx.get(f"{lab.url}/lab/api/{name}", timeout=10).json() == empty
+        assert httpx.get(f"{lab.url}/lab/api/{name}", timeout=SLOW_S).json() == empty
 
 
 def test_opening_a_lesson_changes_nothing(lab, lesson):

@@ -257,6 +257,18 @@ def test_predicting_with_an_export_imports_no_more_than_it_needs(place, trained)
     assert not set(modules) & (TRAINING | OF_SUBTITLES)
 
 
+def test_a_table_that_is_refused_loads_no_network(place):
+    (place.folder / "empty.csv").write_text("text,label\n")
+    place.command = [sys.executable, "-c", PRINT_MODULES]
+    try:
+        printed = place.call("predict", "--table", "empty.csv", "--model", ".")
+    finally:
+        place.command = [sys.executable, "-m", "viralbert"]
+    modules = json.loads(printed.splitlines()[-1])
+    assert "pandas" in modules
+    assert not set(modules) & (TRAINING - {"pandas"})
+
+
 def test_serving_an_export_imports_no_more_than_it_needs(place, trained):
     process = subprocess.Popen(
         [sys.executable, "-c", PRINT_MODULES, "serve", "--model", "onnx", "--port", "0"],

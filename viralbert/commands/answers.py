@@ -20,6 +20,8 @@ from viralbert_utils.base.errors import DataError
 from viralbert_utils.base.files import check_there, own_path
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from viralbert.commands.options import Commands
 
 _SEPARATOR = re.compile("[,;|\t]")
@@ -109,10 +111,10 @@ def _predict_table(options: argparse.Namespace) -> int:
             "--table needs --model with the folder of a hybrid or a cascade; lesson 07 saves "
             "runs/sample/hybrid and runs/sample/cascade (viralbert run --only 07)"
         )
+    table = _table(options.table, options.label)  # refused before torch is loaded
     from viralbert import table_answers
     from viralbert_utils.base import devices
 
-    table = table_answers.read(options.table, options.label)
     devices.choose(options.device, options.precision)
     model = table_answers.load(options.model, options.device)
     answers = table_answers.answer(model, table, options.label or "label")
@@ -122,6 +124,21 @@ def _predict_table(options: argparse.Namespace) -> int:
     for note in (*answers.notes, *table_answers.summary(answers)):
         complain(note, "predict")  # the standard output holds JSON lines and nothing else
     return 0
+
+
+def _table(file: str, label: str | None) -> pd.DataFrame:
+    """The rows to answer; the column of the class is found in upper or lower case, as the model's
+    own columns are."""
+    from viralbert_utils.data.tables import read_table, require_columns
+
+    table = read_table(own_path(file), cp1251=True)  # the answers show what was read
+    wanted = label or "label"
+    if wanted not in table:
+        by_name = {str(name).casefold(): name for name in reversed(table.columns)}
+        table = table.rename(columns={by_name.get(wanted.casefold()): wanted})
+    remedy = "give --label the name of a column that is there"
+    require_columns(table, [label] if label else [], file, remedy)
+    return table
 
 
 def _print_json(line: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from scipy.special import expit, logit
 
 from tests import tiny
 from tests.product.serving.small_models import TEXTS, make_tokenizer, thresholds
+from tests.timing import HANG_S
 from viralbert.moments.ranking import find_moments
 from viralbert.moments.scores import Scores
 from viralbert.moments.subtitles import Cue
@@ -283,15 +284,15 @@ context = multiprocessing.get_context("fork")
 queue = context.Queue()
 child = context.Process(target=again, args=(queue,), daemon=True)
 child.start()
-print(queue.get(timeout=30))
+print(queue.get(timeout=float(sys.argv[2])))
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
 def test_a_forked_process_predicts_the_same(bert, tmp_path):
     bert.save(tmp_path / "saved")
-    command = [sys.executable, "-c", _FORKING, str(tmp_path / "saved")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    command = [sys.executable, "-c", _FORKING, str(tmp_path / "saved"), str(HANG_S)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=5 * HANG_S, check=False)
     assert done.stdout == "True\n", done.stderr[-2000:]
 
 
