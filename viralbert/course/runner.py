@@ -486,6 +486,8 @@ def execute(
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
+    from viralbert.course import engine
+
     unknown = set(parameters) - set(notebook.parameters)
     if unknown:
         raise CourseError(
@@ -516,10 +518,10 @@ def execute(
                 os.path.relpath(notebook.path),
                 os.path.relpath(partial),
                 parameters,
+                engine_name=engine.NAME,
                 kernel_name=KERNEL,
                 cwd=str(notebook.path.parent),
                 execution_timeout=cell_timeout_s,
-                request_save_on_cell_execute=True,
                 progress_bar={"desc": notebook.name, "unit": "cell"},
                 config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
                 # IPython's own only ask the kernel to end soon, and the next cells run meanwhile,

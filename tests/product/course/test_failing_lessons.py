@@ -38,18 +38,39 @@ def test_a_failing_run_keeps_the_last_good_copy(tiny_course):
     assert executed(task).cells[-1].outputs[0].text == "1\n"
 
 
+def test_nothing_is_written_between_cells(tiny_course):
+    look = (
+        "import json\nfrom pathlib import Path\n(copy,) = Path('..').glob('runs/**/*.ipynb')\n"
+        "print(sum(len(cell.get('outputs', [])) for cell in json.loads(copy.read_text())['cells']))"
+    )
+    task = tiny_course([PARAMETERS, "1", look])
+    run(task)
+    assert executed(task).cells[-1].outputs[0].text == "0\n"
+
+
+def kept(task: Run) -> list[object]:
+    """What the cells of a failed copy have shown."""
+    copy = nbformat.read(task.folder / "failed" / "01_lesson.ipynb", as_version=4)
+    outputs = [output for cell in copy.cells for output in cell.get("outputs", [])]
+    return [output["data"]["text/plain"] for output in outputs if "data" in output]
+
+
 def test_a_cell_that_outlasts_its_limit_is_named(tiny_course):
     task = tiny_course([PARAMETERS, "1", "import time\ntime.sleep(60)", "2"], cell_timeout_s=5)
     with pytest.raises(
         CourseError, match=r"code cell 3 of 4 \('import time'\): took longer than the limit of 5 s"
     ):
         run(task)
+    assert kept(task) == ["1"]
 
 
 def test_a_dying_kernel_is_named(tiny_course):
-    task = tiny_course([PARAMETERS, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "2"])
-    with pytest.raises(CourseError, match=r"code cell 2 of 3 .*the kernel died"):
+    task = tiny_course(
+        [PARAMETERS, "1", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "2"]
+    )
+    with pytest.raises(CourseError, match=r"code cell 3 of 4 .*the kernel died"):
         run(task)
+    assert kept(task) == ["1"]
 
 
 @pytest.mark.parametrize(
