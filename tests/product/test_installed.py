@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+from copy import copy
 from pathlib import Path
 
 import pytest
@@ -246,25 +247,22 @@ def own(modules: list[str]) -> set[str]:
     return {name for name in modules if name.partition(".")[0] in ("viralbert", "viralbert_utils")}
 
 
+def modules_after(place: Place, *arguments: str) -> list[str]:
+    """What is imported when a command has ended."""
+    printing = copy(place)
+    printing.command = [sys.executable, "-c", PRINT_MODULES]
+    return json.loads(printing.call(*arguments).splitlines()[-1])
+
+
 def test_predicting_with_an_export_imports_no_more_than_it_needs(place, trained):
-    place.command = [sys.executable, "-c", PRINT_MODULES]
-    try:
-        printed = place.call("predict", "--model", "onnx", "Кот сам открыл дверь.")
-    finally:
-        place.command = [sys.executable, "-m", "viralbert"]
-    modules = json.loads(printed.splitlines()[-1])
+    modules = modules_after(place, "predict", "--model", "onnx", "Кот сам открыл дверь.")
     assert own(modules) == PREDICTING
     assert not set(modules) & (TRAINING | OF_SUBTITLES)
 
 
 def test_a_table_that_is_refused_loads_no_network(place):
     (place.folder / "empty.csv").write_text("text,label\n")
-    place.command = [sys.executable, "-c", PRINT_MODULES]
-    try:
-        printed = place.call("predict", "--table", "empty.csv", "--model", ".")
-    finally:
-        place.command = [sys.executable, "-m", "viralbert"]
-    modules = json.loads(printed.splitlines()[-1])
+    modules = modules_after(place, "predict", "--table", "empty.csv", "--model", ".")
     assert "pandas" in modules
     assert not set(modules) & (TRAINING - {"pandas"})
 
